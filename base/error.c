@@ -1,0 +1,18 @@
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+enum kv_status kv_error_set(
+    struct kv_error *error, enum kv_status status, const char *format, ...)
+{
+    va_list args;
+
+    if (error == NULL)
+        return status;
+    error->status = status;
+    va_start(args, format);
+    vsnprintf(error->text, sizeof error->text, format, args);
+    va_end(args);
+    return status;
+}

@@ -1,0 +1,30 @@
+/* The one door to malloc, so a test can shut it. */
+#ifndef BASE_HEAP_H
+#define BASE_HEAP_H
+
+#include <stddef.h>
+
+struct kv_heap {
+    void *(*calloc)(size_t n, size_t size);
+    void *(*realloc)(void *ptr, size_t size);
+    void (*free)(void *ptr);
+};
+
+/* Call before the first allocation, or between tests; NULL restores libc. The
+ * heap is borrowed. Not thread-safe; the heap's functions must be. */
+void kv_heap_use(const struct kv_heap *heap);
+
+/* Zeroed; n * size is checked. NULL when there is no memory. */
+void *kv_calloc(size_t n, size_t size);
+
+/* New bytes are not zeroed; on NULL the old memory is as it was. */
+void *kv_realloc(void *ptr, size_t size);
+
+/* NULL is fine. */
+void kv_free(void *ptr);
+
+/* Copies of a string, or of n bytes with a NUL behind. */
+char *kv_strdup(const char *text);
+char *kv_strndup(const char *text, size_t n);
+
+#endif
