@@ -1,0 +1,118 @@
+/* Whoever wants to know what the pool did. The pool calls it; it never calls
+ * the pool. receipts/ implements it, so the pool knows of no receipts.
+ *
+ * Every hook runs on the owner's thread, in the turn in which the change
+ * happened, and must not block. Arguments are borrowed for the call. */
+#ifndef POOL_OBSERVER_H
+#define POOL_OBSERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pool/stats.h"
+
+/* Numbers as in EvictionReason of the contract. */
+enum pool_reason {
+    POOL_REASON_MANUAL = 1,
+    POOL_REASON_LRU = 2,
+    POOL_REASON_TTL = 3,
+    POOL_REASON_QUOTA = 4,
+    POOL_REASON_PRESSURE = 5,
+    POOL_REASON_SHUTDOWN = 6,
+    POOL_REASON_END, /* one more than the last */
+};
+
+/* The name of a session; the bytes are UTF-8 and not NUL-terminated. id_bytes
+ * is 0 for a request without a session. */
+struct pool_key {
+    const char *tenant;
+    size_t tenant_bytes;
+    const char *id;
+    size_t id_bytes;
+};
+
+/* A run of bytes in the arena; both are multiples of the block size. */
+struct pool_extent {
+    uint64_t offset, size;
+};
+
+/* Who wants something evicted. All borrowed; all but reason may be absent. */
+struct pool_cause {
+    enum pool_reason reason;
+    const char *requested_by;         /* MANUAL: the principal */
+    const struct pool_key *forced_by; /* LRU, PRESSURE: whose allocation */
+    const uint8_t *trace_id;          /* 16 bytes of the request, or NULL */
+};
+
+/* Blocks left use. after.used_bytes is before.used_bytes less the extents,
+ * always. An eviction with more than POOL_PART_EXTENTS runs comes as several
+ * parts, each of which reconciles by itself; total_sessions and evictions
+ * change with the last. */
+#define POOL_PART_EXTENTS 2048
+
+struct pool_eviction {
+    struct pool_key key;
+    const struct pool_cause *cause;
+    const struct pool_extent *extents; /* ascending, not touching */
+    size_t n_extents;                  /* 0: all its blocks live on */
+    uint64_t bytes_freed;              /* sum of the extents */
+    uint64_t blocks_freed;
+    uint64_t tokens_freed; /* that lay in the freed blocks */
+    uint64_t shared_blocks_kept;
+    uint64_t tokens_kept; /* for recomputation; 0 if they are gone too */
+    int64_t age_ns, idle_ns;
+    uint64_t hits;
+    bool preempted;         /* it was running and was set aside */
+    uint32_t part, n_parts; /* 1 of 1 if whole */
+    struct pool_stats before, after;
+    /* Names the zeroing of these blocks: scrubbed() follows with this number
+     * once it is done; 0 if there is nothing to zero. Ascending. */
+    uint64_t scrub_id;
+    int64_t mono_ns; /* when */
+};
+
+/* Members that were evicted in one turn for one reason, just told. */
+struct pool_batch {
+    enum pool_reason reason;
+    const char *policy; /* that chose the members; "" if none was asked */
+    uint64_t n_sessions;
+    uint64_t bytes_freed;
+    struct pool_stats before, after; /* the first member's, the last member's */
+    int64_t duration_ns;             /* from first decision to last free */
+    const uint8_t *trace_id;         /* 16 bytes, or NULL */
+    int64_t mono_ns;
+};
+
+/* Blocks came into use for a session. */
+struct pool_allocation {
+    struct pool_key key;
+    const struct pool_extent *extents; /* in the order of the block table */
+    size_t n_extents;
+    struct pool_stats before, after;
+    int64_t mono_ns;
+};
+
+/* Blocks left use without an eviction. */
+struct pool_release {
+    struct pool_key key;
+    const struct pool_extent *extents; /* ascending, not touching */
+    size_t n_extents;
+    struct pool_stats before, after;
+    uint64_t scrub_id;
+    int64_t mono_ns;
+};
+
+/* Hooks may be NULL. */
+struct pool_observer {
+    void *ctx;
+    void (*evicted)(void *ctx, const struct pool_eviction *eviction);
+    void (*batch)(void *ctx, const struct pool_batch *batch);
+    void (*allocated)(void *ctx, const struct pool_allocation *allocation);
+    void (*released)(void *ctx, const struct pool_release *release);
+
+    /* The blocks of that eviction or release have been zeroed, and are free. */
+    void (*scrubbed)(void *ctx, uint64_t scrub_id);
+};
+
+#endif

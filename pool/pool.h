@@ -1,0 +1,268 @@
+/* The KV pool: one arena of equal blocks, and the sessions that hold them.
+ *
+ *   free --acquire--> pinned --last release--> cached --evict--> scrubbing
+ * --zeroed--> free ^                        |
+ *                       +--------- retain -------+
+ *
+ * A session is a conversation: its tokens, and a table of blocks in which the
+ * keys and values of the first n_cached of them lie. While a sequence runs on
+ * it its blocks are pinned; between runs they are cached, and whole sessions
+ * are given up, least recently used first, when room is needed. After that a
+ * session keeps its tokens (within a cap), so its next run recomputes the
+ * blocks with the same result: eviction costs time, never correctness.
+ *
+ * Life of a run:
+ *
+ *   pool_session_get ─> pool_session_begin ─> [append ─> reserve ─> commit]* ─>
+ * pool_session_end
+ *
+ *   append   more tokens of the conversation
+ *   reserve  blocks for them, evicting others if needed
+ *   commit   their keys and values now lie in the blocks
+ *
+ * Given-up blocks are zeroed by somebody else's thread: pool_scrub_next() hands
+ * out what is to be zeroed, pool_scrub_done() takes it back.
+ *
+ * Thread: the owner's only; there are no locks inside. Time arrives as an
+ * argument (monotonic, nanoseconds, never less than before), so the same calls
+ * give the same victims and the same reports. All memory is taken in
+ * pool_open(), except for sessions, their tokens and block tables, which are
+ * taken when they grow; KV_NO_MEMORY then leaves everything as it was. */
+#ifndef POOL_POOL_H
+#define POOL_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "pool/observer.h"
+#include "pool/stats.h"
+
+#define POOL_NAME_BYTES 128 /* of a session's id and of a tenant, at most */
+
+struct pool;
+struct pool_session;
+typedef uint32_t pool_block_id;
+
+struct pool_config {
+    size_t block_bytes; /* K and V of one block, all layers; a multiple of 64 */
+    uint32_t n_blocks;
+    uint32_t block_tokens;
+    uint32_t max_sessions;    /* with or without blocks */
+    uint64_t max_kept_tokens; /* of evicted sessions together; beyond, the
+                                 longest evicted are forgotten */
+    int64_t kept_ttl_ns; /* an evicted session is forgotten after; 0: never */
+    int64_t default_idle_ttl_ns;          /* of new sessions; 0: none */
+    uint64_t secret[2];                   /* keys the map of sessions */
+    const struct pool_observer *observer; /* borrowed; NULL is fine */
+};
+
+/* The arena is anonymous memory, huge pages advised, left out of core dumps.
+ * On success the caller owns *out and closes it; on failure *out is untouched
+ * and *error (may be NULL) says what was asked and what failed. */
+enum kv_status pool_open(struct pool **out, const struct pool_config *config,
+    int64_t now_ns, struct kv_error *error);
+
+/* Sessions need not be ended; scrub jobs must have come back. NULL is fine. */
+void pool_close(struct pool *pool);
+
+/* ---- sessions */
+
+/* Finds or creates (*created). KV_INVALID: id not 1 to 128 bytes, tenant over
+ * 128, not UTF-8, or with control characters; KV_LIMIT: max_sessions, and no
+ * idle session without blocks to forget; KV_NO_MEMORY. */
+enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
+    int64_t now_ns, struct pool_session **out, bool *created);
+
+/* For a request without a session: found by nobody, gone at pool_session_end,
+ * its blocks released without an eviction. KV_LIMIT, KV_NO_MEMORY. */
+enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
+    size_t tenant_bytes, int64_t now_ns, struct pool_session **out);
+
+/* NULL if there is none. Does not count as an access. */
+struct pool_session *pool_session_find(
+    struct pool *pool, const struct pool_key *key);
+
+/* Forgets an idle session altogether; its blocks are released without an
+ * eviction. For undoing a pool_session_get that created it. */
+void pool_session_forget(
+    struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* 0 is none; counts from the last access. A TTL that falls due while the
+ * session runs fires when it ends. */
+void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
+    int64_t idle_ttl_ns, int64_t now_ns);
+
+/* ---- a run */
+
+/* Pins the session's blocks, and with them whatever of its conversation is in
+ * the pool. KV_BUSY if it runs already. */
+enum kv_status pool_session_begin(
+    struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* Adds tokens to the conversation. KV_NO_MEMORY. */
+enum kv_status pool_session_append(struct pool *pool,
+    struct pool_session *session, const uint32_t *tokens, size_t n_tokens);
+
+/* Drops tokens from the end of the conversation, and the blocks that held
+ * nothing else (released, not evicted). n_tokens is at most what it has. */
+enum kv_status pool_session_truncate(struct pool *pool,
+    struct pool_session *session, size_t n_tokens, int64_t now_ns);
+
+/* Makes the block table long enough for the first n_tokens of the conversation,
+ * giving up idle sessions if there is no free block.
+ *   KV_BUSY       enough has been given up and is being zeroed: ask again after
+ *                 the next pool_scrub_done
+ *   KV_POOL_FULL  everything else is pinned: somebody must be set aside
+ *   KV_NO_MEMORY
+ * In each case the session is as it was; what was evicted stays evicted. */
+enum kv_status pool_session_reserve(struct pool *pool,
+    struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
+    int64_t now_ns);
+
+/* The keys and values of the first n_tokens lie in the blocks now. */
+void pool_session_commit(
+    struct pool *pool, struct pool_session *session, size_t n_tokens);
+
+/* Counts how a request's prompt fared: full blocks found, and computed. Call
+ * once a request, with the session running; n_hit > 0 counts as its hit. */
+void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
+    uint64_t n_hit_blocks, uint64_t n_missed_blocks);
+
+/* Sets a running session aside (POOL_REASON_PRESSURE or MANUAL): its blocks go,
+ * its tokens stay, and it counts as running (state PREEMPTED) until ended. The
+ * observer hears of an eviction with `preempted`; the caller ends the batch
+ * with pool_batch_end when it evicts for a call. */
+void pool_session_preempt(struct pool *pool, struct pool_session *session,
+    const struct pool_cause *cause, int64_t now_ns);
+
+/* Last release: the blocks become cached. Fires a TTL that fell due. */
+void pool_session_end(
+    struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* ---- eviction */
+
+enum pool_evict_result {
+    POOL_EVICTED = 1, /* numbers as in EvictResult of the contract */
+    POOL_NOT_FOUND = 2,
+    POOL_PINNED = 3,
+    POOL_EVICT_BUSY = 4,
+    POOL_NOTHING_TO_FREE = 5,
+};
+
+struct pool_outcome {
+    enum pool_evict_result result;
+    uint64_t bytes_freed, blocks_freed, shared_blocks_kept, tokens_kept;
+    bool preempted;
+};
+
+/* Evicts one session for a Manual call. A running one answers POOL_EVICT_BUSY,
+ * or is preempted with `preempt`: only between steps, since workers touch the
+ * blocks of a running step. */
+struct pool_outcome pool_evict_session(struct pool *pool,
+    struct pool_session *session, const struct pool_cause *cause, bool preempt,
+    int64_t now_ns);
+
+/* A batch of evictions that a caller drives (an Evict call): between begin and
+ * end come its pool_evict_session calls, all in one turn. end tells the
+ * observer, also when nothing was evicted. */
+struct pool_batch_scope {
+    struct pool_stats before;
+    uint64_t n_evictions;
+    int64_t begin_ns;
+};
+struct pool_batch_scope pool_batch_begin(
+    const struct pool *pool, int64_t now_ns);
+void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
+    const struct pool_cause *cause, int64_t now_ns);
+
+/* When pool_expire has something to do; INT64_MAX if never. */
+int64_t pool_next_deadline(const struct pool *pool);
+
+/* Evicts sessions whose TTL is over, and forgets evicted ones that were kept
+ * long enough; at most `budget` of them, in one batch. Returns how many. */
+uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
+
+/* ---- zeroing */
+
+struct pool_scrub {
+    uint64_t scrub_id;
+    const struct pool_extent *extents; /* the pool's until done */
+    size_t n_extents;
+};
+
+/* The next job, in order of scrub_id; false if there is none. Whoever takes it
+ * zeroes pool_arena() + offset for each extent, on any thread. */
+bool pool_scrub_next(struct pool *pool, struct pool_scrub *out);
+
+/* On the owner's thread again: the blocks are free. Any order. */
+void pool_scrub_done(struct pool *pool, uint64_t scrub_id, int64_t now_ns);
+
+/* ---- reading */
+
+enum pool_session_state { /* numbers as in SessionState of the contract */
+    POOL_SESSION_RUNNING = 1,
+    POOL_SESSION_PREEMPTED = 2,
+    POOL_SESSION_HELD = 3,
+    POOL_SESSION_CACHED = 4,
+    POOL_SESSION_EVICTED = 5,
+};
+
+struct pool_session_info {
+    struct pool_key key; /* borrowed until the session changes */
+    enum pool_session_state state;
+    uint64_t n_blocks, n_shared_blocks;
+    uint64_t n_tokens, n_cached_tokens;
+    int64_t created_ns, last_access_ns; /* monotonic */
+    int64_t idle_ttl_ns;
+    uint64_t hits, evictions;
+};
+
+struct pool_session_info pool_session_info(
+    const struct pool *pool, const struct pool_session *session);
+
+/* Borrowed until the session changes. */
+const uint32_t *pool_session_tokens(
+    const struct pool_session *session, size_t *n_tokens);
+const pool_block_id *pool_session_blocks(
+    const struct pool_session *session, size_t *n_blocks);
+size_t pool_session_n_cached(const struct pool_session *session);
+
+/* Walks named sessions in ascending order of (tenant, id): the first that comes
+ * after *key (NULL: the first of all), or NULL. O(log n). */
+struct pool_session *pool_session_after(
+    struct pool *pool, const struct pool_key *key);
+
+struct pool_blocks {
+    uint64_t total, pinned, cached, scrubbing, free;
+    uint64_t shared; /* held by more than one */
+};
+
+/* O(1). */
+struct pool_stats pool_stats(const struct pool *pool);
+struct pool_blocks pool_blocks(const struct pool *pool);
+
+/* O(1): share of token slots of used blocks that hold no token. */
+double pool_unfilled(const struct pool *pool);
+
+struct pool_totals {
+    uint64_t evictions_by_reason[POOL_REASON_END];
+    uint64_t sessions_created; /* that held at least one block at some time */
+    uint64_t kept_tokens;      /* of evicted sessions */
+    uint64_t metadata_bytes;
+};
+struct pool_totals pool_totals(const struct pool *pool);
+
+/* Blocks a new run could get at best: free, scrubbing and cached. */
+uint64_t pool_reclaimable_blocks(const struct pool *pool);
+
+unsigned char *pool_arena(const struct pool *pool);
+const struct pool_config *pool_config(const struct pool *pool);
+const char *pool_policy_name(const struct pool *pool);
+
+/* Checks every law of docs/pool.md over all blocks and sessions; O(n), for
+ * tests. false, with what is wrong, if one does not hold. */
+bool pool_check(const struct pool *pool, struct kv_error *error);
+
+#endif
