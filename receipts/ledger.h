@@ -1,0 +1,137 @@
+/* The ledger: what happened to the pool, numbered, and readable from any point
+ * that it still holds.
+ *
+ *   pool hook ─> numbered, in this turn ─> released once its blocks are zeroed
+ *                (applied_sequence)         (encoded into the log;
+ * durable_sequence) └─> feeds: cursors of streams and sinks
+ *
+ * Sequences are dense, from 1. A receipt is encoded once, into the shared log;
+ * no later receipt overtakes one whose blocks are still being zeroed. The log
+ * is a bounded ring in memory: its oldest receipts go when it is full, readers
+ * that had not taken them are told so, never skipped silently.
+ *
+ * The log is made of chunks of encoded entries (0x0a, length, Receipt), so that
+ * any run of entries is a whole StreamReceiptsResponse. A run that was taken
+ * keeps its chunk alive by reference until it is given back, on any thread; so
+ * sending a receipt to many subscribers copies nothing.
+ *
+ * Thread: the owner's, except feed_run_release. */
+#ifndef RECEIPTS_LEDGER_H
+#define RECEIPTS_LEDGER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "kvpool/v1/receipts.pb-c.h"
+#include "pool/observer.h"
+#include "receipts/performance.h"
+
+struct ledger;
+
+struct ledger_config {
+    size_t ring_bytes;   /* the log holds at most this much; at least 1 MiB */
+    uint8_t pool_id[16]; /* UUID of this ledger */
+    uint32_t epoch;      /* from 1 */
+    uint8_t config_digest[32];
+    int64_t (*wall_ns)(void);        /* wall clock; a test may give its own */
+    struct performance *performance; /* borrowed; NULL: no reports */
+};
+
+enum kv_status ledger_open(struct ledger **out,
+    const struct ledger_config *config, struct kv_error *error);
+/* Runs that are out stay valid. NULL is fine. */
+void ledger_close(struct ledger *ledger);
+
+/* To be given to the pool; lives as long as the ledger. */
+const struct pool_observer *ledger_observer(struct ledger *ledger);
+
+/* ---- receipts that do not come from the pool's hooks */
+
+struct ledger_boot {
+    const char *version, *policy, *model;
+    uint64_t total_blocks, block_bytes;
+    uint32_t block_tokens;
+    const uint8_t *model_digest; /* 32 bytes, or NULL */
+};
+void ledger_issue_boot(
+    struct ledger *ledger, const struct ledger_boot *boot, int64_t mono_ns);
+void ledger_issue_drain(struct ledger *ledger, const char *cause,
+    int64_t limit_ns, int64_t mono_ns);
+
+struct ledger_pool_snapshot {
+    struct pool_stats stats;
+    uint64_t sessions_created;
+    uint64_t evictions_by_reason[POOL_REASON_END];
+};
+void ledger_issue_snapshot(struct ledger *ledger,
+    const struct ledger_pool_snapshot *snapshot, int64_t mono_ns);
+
+/* The next batch told by the pool belongs to an Evict call: its receipt carries
+ * this. Borrowed until that batch has been told. */
+void ledger_set_call(struct ledger *ledger, const Kvpool__V1__EvictCall *call);
+
+/* ---- where it stands */
+
+struct ledger_position {
+    uint8_t pool_id[16];
+    uint32_t epoch;
+    uint64_t applied_sequence; /* numbered */
+    uint64_t durable_sequence; /* released, readable */
+    uint64_t oldest_sequence;  /* 0 if there is none */
+    uint64_t stored_bytes, limit_bytes;
+};
+struct ledger_position ledger_position(const struct ledger *ledger);
+
+/* Receipts lost because there was no memory to number them: 0, always, unless
+ * the system is out of memory; then the ledger has failed and says so here. */
+bool ledger_failed(const struct ledger *ledger);
+
+/* A watcher is called after receipts became durable, once a turn of release. */
+struct ledger_watcher {
+    void (*on_durable)(struct ledger_watcher *watcher);
+    struct ledger_watcher *prev, *next; /* the ledger's */
+};
+void ledger_watch(struct ledger *ledger, struct ledger_watcher *watcher);
+void ledger_unwatch(struct ledger *ledger, struct ledger_watcher *watcher);
+
+/* ---- reading */
+
+/* A place in the log: everything up to `sequence` has been read. The caller's,
+ * plain data; chunk and offset are a hint of the ledger's. */
+struct feed_cursor {
+    uint64_t sequence;
+    uint64_t chunk;
+    size_t offset;
+};
+
+struct feed_run {
+    uint64_t first_sequence;
+    uint32_t n_receipts;
+    const unsigned char *bytes; /* encoded entries: 0x0a, length, Receipt */
+    size_t n_bytes;
+    void *chunk;
+};
+
+/* A cursor behind `sequence`. KV_RANGE: it is ahead of what is applied.
+ * KV_DATA_LOSS: the receipt after it is gone already. */
+enum kv_status feed_seek(
+    const struct ledger *ledger, uint64_t sequence, struct feed_cursor *cursor);
+
+/* The next run of at most max_receipts and about max_bytes, at least one
+ * receipt; the cursor moves behind it. The caller gives it back.
+ *   KV_NOT_FOUND  nothing yet
+ *   KV_DATA_LOSS  the next receipt has left the ring; the cursor stays */
+enum kv_status feed_next(struct ledger *ledger, struct feed_cursor *cursor,
+    uint32_t max_receipts, size_t max_bytes, struct feed_run *run);
+
+/* Any thread, once a run. */
+void feed_run_release(void *chunk);
+
+/* The bytes of the next Receipt in a run: *at starts at run->bytes and moves
+ * on; false at the end. */
+bool feed_run_entry(const struct feed_run *run, const unsigned char **at,
+    const unsigned char **receipt, size_t *n_bytes);
+
+#endif
