@@ -374,7 +374,6 @@ static void on_drained(void *ctx)
     struct server *server = ctx;
 
     step_stop(server->step);
-    scheduler_hand_back(server->scheduler, kv_clock_mono_ns());
     if (server->sinks != NULL)
         sink_set_close(server->sinks, on_sinks_closed, server);
     else
