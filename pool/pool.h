@@ -1,9 +1,9 @@
 /* The KV pool: one arena of equal blocks, and the sessions that hold them.
  *
  *   free ──acquire──> pinned ──last release──> cached ──evict──> scrubbing
- *    ^                  ^ └───────release───────┼──────────────>    │
- *    │                  └────────retain─────────┘                   │
- *    └───────────────────────────zeroed─────────────────────────────┘
+ *    ^                   ^                       │                   │
+ *    │                   └────────retain─────────┘                   │
+ *    └────────────────────────────zeroed─────────────────────────────┘
  *
  * A session is a conversation: its tokens, and a table of blocks in which the
  * keys and values of the first n_cached of them lie. While a sequence runs on
@@ -14,8 +14,7 @@
  *
  * Life of a run:
  *
- *   pool_session_get ──> _begin ──> [_append ──> _reserve ──> _commit]* ──>
- * _end
+ *   get ──> begin ──> [append ──> reserve ──> commit]* ──> end
  *
  *   append   more tokens of the conversation
  *   reserve  blocks for them, evicting others if needed
