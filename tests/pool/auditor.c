@@ -1,6 +1,7 @@
 #include "tests/pool/auditor.h"
 
 #include <check.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,12 +23,14 @@ static uint64_t move(struct auditor *auditor, const struct pool_extent *extents,
         uint64_t first = extents[i].offset / auditor->block_bytes;
         uint64_t n = extents[i].size / auditor->block_bytes;
 
-        ck_assert_uint_eq(extents[i].offset % auditor->block_bytes, 0);
-        ck_assert_uint_eq(extents[i].size % auditor->block_bytes, 0);
-        ck_assert_uint_gt(n, 0);
-        ck_assert_uint_le(first + n, auditor->n_blocks);
+        if (extents[i].offset % auditor->block_bytes != 0 ||
+            extents[i].size % auditor->block_bytes != 0 || n == 0 ||
+            first + n > auditor->n_blocks)
+            ck_abort_msg("extent %zu is not a run of blocks", i);
         for (uint64_t id = first; id < first + n; id++) {
-            ck_assert_int_eq(auditor->states[id], from);
+            if (auditor->states[id] != from)
+                ck_abort_msg("block %" PRIu64 " is %d, not %d", id,
+                    auditor->states[id], from);
             auditor->states[id] = (uint8_t)to;
             auditor->scrub_jobs[id] = (uint32_t)scrub_id;
         }
@@ -40,8 +43,8 @@ static void check_ascending(const struct pool_extent *extents, size_t n_extents)
 {
     ck_assert_uint_le(n_extents, POOL_PART_EXTENTS);
     for (size_t i = 1; i < n_extents; i++)
-        ck_assert_uint_gt(
-            extents[i].offset, extents[i - 1].offset + extents[i - 1].size);
+        if (extents[i].offset <= extents[i - 1].offset + extents[i - 1].size)
+            ck_abort_msg("extent %zu touches the one before", i);
 }
 
 static uint64_t count_free_runs(const struct auditor *auditor)
@@ -57,14 +60,21 @@ static uint64_t count_free_runs(const struct auditor *auditor)
 static void check_stats(
     const struct auditor *auditor, const struct pool_stats *stats)
 {
-    ck_assert_uint_eq(stats->used_bytes, auditor->used_bytes);
-    ck_assert_uint_eq(stats->allocated_bytes_total, auditor->allocated_bytes);
-    ck_assert_uint_eq(stats->freed_bytes_total, auditor->freed_bytes);
-    ck_assert_uint_eq(stats->evictions, auditor->n_evictions);
-    ck_assert_uint_eq(
-        stats->total_bytes, auditor->n_blocks * auditor->block_bytes);
-    if (auditor->n_blocks <= 256)
-        ck_assert_uint_eq(stats->free_runs, count_free_runs(auditor));
+    const struct pool_stats should = {
+        .total_sessions = stats->total_sessions,
+        .used_bytes = auditor->used_bytes,
+        .allocated_bytes_total = auditor->allocated_bytes,
+        .freed_bytes_total = auditor->freed_bytes,
+        .evictions = auditor->n_evictions,
+        .cache_hits = stats->cache_hits,
+        .cache_misses = stats->cache_misses,
+        .session_tokens = stats->session_tokens,
+        .total_bytes = auditor->n_blocks * auditor->block_bytes,
+        .free_runs = auditor->n_blocks <= 256 ? count_free_runs(auditor)
+                                              : stats->free_runs,
+    };
+
+    ck_assert_mem_eq(stats, &should, sizeof should);
 }
 
 /* Blocks leave use: what evictions and releases have in common. */

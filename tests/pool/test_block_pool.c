@@ -19,13 +19,15 @@ START_TEST(a_bit_tree_finds_the_least_whatever_its_depth)
         ck_assert_uint_eq(bit_tree_least(&tree), BIT_TREE_NONE);
         bit_tree_add_run(&tree, 0, n);
         for (uint32_t i = 0; i < n; i++) {
-            ck_assert_uint_eq(bit_tree_least(&tree), i);
+            if (bit_tree_least(&tree) != i)
+                ck_abort_msg("%u is not the least of %u", i, n);
             bit_tree_remove(&tree, i);
         }
         ck_assert_uint_eq(bit_tree_least(&tree), BIT_TREE_NONE);
         for (uint32_t i = n; i-- > 0;) {
             bit_tree_add(&tree, i);
-            ck_assert_uint_eq(bit_tree_least(&tree), i);
+            if (bit_tree_least(&tree) != i)
+                ck_abort_msg("%u is not the least of %u", i, n);
         }
         bit_tree_fini(&tree);
     }

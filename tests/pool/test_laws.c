@@ -94,8 +94,9 @@ static void step_extend(struct walk *walk)
     walk->n_full += status == KV_POOL_FULL;
     walk->n_busy += status == KV_BUSY;
     walk->n_reserved += status == KV_OK;
-    if (status == KV_POOL_FULL || status == KV_OK)
-        ck_assert_uint_eq(pool_stats(fixture.pool).evictions, evictions);
+    if ((status == KV_POOL_FULL || status == KV_OK) &&
+        pool_stats(fixture.pool).evictions != evictions)
+        ck_abort_msg("an eviction that nobody needed");
     info = pool_session_info(fixture.pool, session);
     /* A conversation that cannot go on is cut back to what it has. */
     if (status == KV_POOL_FULL)
@@ -236,6 +237,10 @@ START_TEST(every_law_holds_after_any_sequence_of_operations)
         memset(walk.anonymous, 0, sizeof walk.anonymous);
         finish(&walk);
     }
+    printf("reserved %" PRIu64 ", full %" PRIu64 ", busy %" PRIu64
+           ", preempted %" PRIu64 ", expired %" PRIu64 "\n",
+        walk.n_reserved, walk.n_full, walk.n_busy, walk.n_preempted,
+        walk.n_expired);
     /* The walk has been everywhere. */
     ck_assert_uint_gt(walk.n_reserved, 1000);
     ck_assert_uint_gt(walk.n_full, 0);
@@ -278,9 +283,9 @@ static uint64_t walk_digest(uint64_t seed)
     fixture.now_ns = KV_NS_PER_S;
     ck_assert_int_eq(
         pool_open(&fixture.pool, &config, fixture.now_ns, NULL), KV_OK);
-    for (int i = 0; i < 5000; i++)
+    for (int i = 0; i < 20000; i++)
         step(&walk);
-    ck_assert_uint_gt(pool_stats(fixture.pool).evictions, 50);
+    ck_assert_uint_gt(pool_stats(fixture.pool).evictions, 100);
     while (walk.n_out > 0)
         step_scrub_done(&walk);
     pool_close(fixture.pool);
