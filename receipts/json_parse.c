@@ -469,7 +469,9 @@ static enum kv_status parse_receipt(struct parser *parser, const json_t *json)
     if (!json_is_object(json))
         return kv_error_set(
             parser->error, KV_INVALID, "receipt: an object is allowed");
-    status = find_kind(parser, json, &kind);
+    status = reserve(parser, 1); /* so that an empty message has an address */
+    if (status == KV_OK)
+        status = find_kind(parser, json, &kind);
     if (status != KV_OK)
         return status;
     status = parse_fields(
