@@ -76,8 +76,14 @@ struct options {
 #undef OPTION_CHOICE
 
 /* Takes flags as --name=value or --name value, a BOOL also as --name and
- * --no-name; --help and --version. environment is as environ(7). On KV_INVALID
- * *error names the flag or variable, what was given, and what is allowed. */
+ * --no-name; --help and --version, which win over everything else; -- ends the
+ * flags, and nothing may follow. The last of several flags wins. argv[0] is
+ * skipped. environment is as environ(7); of KVPOOL_* in it, those of our client
+ * and tests (KVPOOL_SERVER, KVPOOL_MODELS) and those that Kubernetes sets for a
+ * Service (KVPOOL_SERVICE_HOST, KVPOOL_PORT=tcp://...) are not ours.
+ *
+ * On KV_INVALID *error names the flag or variable, what was given, and what is
+ * allowed; KV_NO_MEMORY. *options is written on success only. */
 enum kv_status options_parse(struct options *options, int argc,
     const char *const *argv, const char *const *environment,
     struct kv_error *error);
@@ -87,7 +93,8 @@ void options_fini(struct options *options);
  * environment variable. To stdout. */
 void options_print_help(void);
 
-/* SHA-256 of the effective values, name by name. */
+/* SHA-256 of the effective values, name by name: the same if and only if the
+ * values are. All zero where there is no memory for it. */
 void options_digest(const struct options *options, uint8_t digest[32]);
 
 #endif
