@@ -33,8 +33,7 @@ COPY --from=build /out/bin/ /usr/local/bin/
 # Nothing is written, so the root file system may be read-only.
 USER 65532:65532
 ENV KVPOOL_LISTEN=0.0.0.0:7440 \
-    KVPOOL_ENABLE_RECEIPTS=true \
-    KVPOOL_SERVER=127.0.0.1:7440
+    KVPOOL_ENABLE_RECEIPTS=true
 EXPOSE 7440
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \

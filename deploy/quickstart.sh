@@ -93,7 +93,7 @@ is_ready_or_gone() {
 }
 
 start_server() {
-    kvpoold --listen="$KVPOOL_SERVER" --enable-receipts=true --log-format=logfmt \
+    kvpoold --listen="$address" --enable-receipts=true --log-format=logfmt \
         2>$server_log &
     server=$!
     until_true 60 is_ready_or_gone || true
@@ -116,13 +116,14 @@ deploy/packages.sh build
 echo "Building kvpoold and kvpoolctl (a minute or two the first time) ..."
 build_kvpool >$logs/build.log 2>&1 || fail "the build failed" $logs/build.log
 
-PATH=$PWD/build/release/server:$PWD/build/release/cli:$PATH
-KVPOOL_SERVER=127.0.0.1:$(free_port)
-export PATH KVPOOL_SERVER
+export PATH=$PWD/build/release/server:$PWD/build/release/cli:$PATH
+unset "${!KVPOOL_@}" # the tour is of the defaults
+address=127.0.0.1:$(free_port)
 
 say "A server with its built-in demo model, and a subscriber to its receipts:"
-show "kvpoold --listen=$KVPOOL_SERVER --enable-receipts=true &"
+show "kvpoold --listen=$address --enable-receipts=true &"
 start_server
+export KVPOOL_SERVER=$address # for kvpoolctl
 show "kvpoolctl receipts tail --from earliest &"
 kvpoolctl receipts tail --from earliest >$logs/receipts 2>$logs/tail.log &
 tail=$!
@@ -148,8 +149,8 @@ cmp -s $logs/answer-river $logs/answer-calm ||
     fail "the answers differ: eviction changed a result" $server_log
 
 if [ $keep = yes ]; then
-    say "Serving on $KVPOOL_SERVER until Ctrl-C. In another terminal:"
-    echo "export PATH=$PWD/build/release/cli:\$PATH KVPOOL_SERVER=$KVPOOL_SERVER"
+    say "Serving on $address until Ctrl-C. In another terminal:"
+    echo "export PATH=$PWD/build/release/cli:\$PATH KVPOOL_SERVER=$address"
     wait "$server"
 else
     stop "$tail" || true
