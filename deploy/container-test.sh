@@ -11,6 +11,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+if [ "$(id -u)" != 0 ]; then
+    echo "container-test: must be root" >&2
+    exit 1
+fi
+deploy/packages.sh container python
+
 name=kvpool-test-$$
 session=chat-7
 subnet=10.89.74.0/24 # its first address is this host
@@ -27,12 +33,12 @@ export DISABLE_HC_SYSTEMD=true
 store=(--root "$work/store" --runroot "$work/run" --storage-driver vfs)
 
 bah() {
-    buildah "${store[@]}" "$@" 2>>"$work/log"
+    buildah "${store[@]}" "$@"
 }
 
 pod() {
     podman "${store[@]}" --runtime runc --cgroup-manager cgroupfs \
-        --network-config-dir "$work/networks" "$@" 2>>"$work/log"
+        --network-config-dir "$work/networks" "$@"
 }
 
 # What compose.yaml asks for, too.
@@ -43,9 +49,9 @@ hardened=(--network "$name" --read-only --cap-drop all
 clean_up() {
     local status=$?
     if [ $status != 0 ]; then
-        echo "container-test: failed; the end of its log:" >&2
         pod logs --tail 20 kvpoold >>"$work/log" 2>&1 || true
-        tail -n 40 "$work/log" >&2
+        echo "container-test: failed; the end of its log:" >&3
+        tail -n 40 "$work/log" >&3
     fi
     pod rm -fa -t 1 >/dev/null || true
     pod network rm -f "$name" >/dev/null || true
@@ -56,7 +62,7 @@ n_passed=0
 
 # check WHAT COMMAND...: a fact about the running container.
 check() {
-    if ! "${@:2}" >>"$work/log" 2>&1; then
+    if ! "${@:2}" >>"$work/log"; then
         echo "FAILED  $1"
         exit 1
     fi
@@ -78,7 +84,7 @@ until_true() {
 make_base() {
     local container
     mmdebstrap -q --variant=minbase --include=ca-certificates bookworm \
-        "$work/base.tar" 2>>"$work/log"
+        "$work/base.tar"
     container=$(bah from scratch)
     bah add -q "$container" "$work/base.tar" / >/dev/null
     bah config --cmd bash --env \
@@ -164,9 +170,8 @@ stops_cleanly() {
 
 # --- the proof ---------------------------------------------------------------
 
-deploy/packages.sh container python
 trap clean_up EXIT
-: >"$work/log"
+exec 3>&2 2>>"$work/log" # what tools say is shown if something fails
 
 echo "Building the base image, kvpool, and a subscriber (some minutes) ..."
 make_base
@@ -185,7 +190,7 @@ check "its root file system is read-only" root_is_read_only
 check "the health check runs and passes" is_healthy
 check "the health check's command can fail" ping_can_fail
 
-subscribe_on_host 2>>"$work/log" &
+subscribe_on_host &
 on_host=$!
 subscribe_in_container &
 in_container=$!
