@@ -66,8 +66,8 @@ struct kernels {
 
     void (*add)(float *x, const float *y, size_t n); /* x += y */
 
-    /* gate = gate / (1 + exp(-gate)) * up */
-    void (*silu_mul)(float *gate, const float *up, size_t n);
+    /* out = gate / (1 + exp(-gate)) * up */
+    void (*silu_mul)(float *out, const float *gate, const float *up, size_t n);
 
     /* x = exp(x - offset); returns their sum. */
     float (*exp_sum)(float *x, size_t n, float offset);

@@ -38,7 +38,7 @@ AVX2_INLINE __m256 exp_lanes(__m256 x)
         _mm256_castsi256_ps(rest));
 }
 
-static void silu_mul(float *gate, const float *up, size_t n)
+static void silu_mul(float *out, const float *gate, const float *up, size_t n)
 {
     const __m256 one = _mm256_set1_ps(1), zero = _mm256_setzero_ps();
 
@@ -47,8 +47,7 @@ static void silu_mul(float *gate, const float *up, size_t n)
         const __m256 e = exp_lanes(_mm256_sub_ps(zero, g));
         const __m256 silu = _mm256_div_ps(g, _mm256_add_ps(one, e));
 
-        avx2_store(
-            gate, i, n, _mm256_mul_ps(silu, avx2_load_f32(up, i, n)));
+        avx2_store(out, i, n, _mm256_mul_ps(silu, avx2_load_f32(up, i, n)));
     }
 }
 

@@ -265,10 +265,10 @@ static void add(float *x, const float *y, size_t n)
         x[i] += y[i];
 }
 
-static void silu_mul(float *gate, const float *up, size_t n)
+static void silu_mul(float *out, const float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+        out[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
 }
 
 static float exp_sum(float *x, size_t n, float offset)
