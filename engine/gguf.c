@@ -1,4 +1,4 @@
-#include "engine/gguf.h"
+#include "engine/gguf_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "base/heap.h"
-#include "base/map.h"
 #include "base/utf8.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -27,42 +26,21 @@
  *
  * A string is u64 n and n bytes; an array value is u32 type, u64 n and n values
  * of that type. open() walks the file once with a cursor that cannot leave it
- * and keeps pointers to the values; the getters decode them. */
+ * and keeps pointers to the values; gguf_value.c decodes them. */
 
-enum value_type {
-    VALUE_U8,
-    VALUE_I8,
-    VALUE_U16,
-    VALUE_I16,
-    VALUE_U32,
-    VALUE_I32,
-    VALUE_F32,
-    VALUE_BOOL,
-    VALUE_STRING,
-    VALUE_ARRAY,
-    VALUE_U64,
-    VALUE_I64,
-    VALUE_F64,
-    N_VALUE_TYPES,
+const unsigned char gguf_value_bytes[GGUF_N_VALUE_TYPES] = {
+    [GGUF_VALUE_U8] = 1,
+    [GGUF_VALUE_I8] = 1,
+    [GGUF_VALUE_U16] = 2,
+    [GGUF_VALUE_I16] = 2,
+    [GGUF_VALUE_U32] = 4,
+    [GGUF_VALUE_I32] = 4,
+    [GGUF_VALUE_F32] = 4,
+    [GGUF_VALUE_BOOL] = 1,
+    [GGUF_VALUE_U64] = 8,
+    [GGUF_VALUE_I64] = 8,
+    [GGUF_VALUE_F64] = 8,
 };
-
-/* 0: as long as it says itself. */
-static const unsigned char value_bytes[N_VALUE_TYPES] = {
-    [VALUE_U8] = 1,
-    [VALUE_I8] = 1,
-    [VALUE_U16] = 2,
-    [VALUE_I16] = 2,
-    [VALUE_U32] = 4,
-    [VALUE_I32] = 4,
-    [VALUE_F32] = 4,
-    [VALUE_BOOL] = 1,
-    [VALUE_U64] = 8,
-    [VALUE_I64] = 8,
-    [VALUE_F64] = 8,
-};
-
-static const char *const value_names[N_VALUE_TYPES] = {"u8", "i8", "u16", "i16",
-    "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
 
 /* Far above any real file; they keep what we allocate in proportion. */
 #define MAX_KEYS (UINT64_C(1) << 16)
@@ -72,33 +50,6 @@ static const char *const value_names[N_VALUE_TYPES] = {"u8", "i8", "u16", "i16",
 #define MIN_KEY_RECORD_BYTES (8 + 1 + 4 + 1)
 #define MIN_TENSOR_RECORD_BYTES (8 + 1 + 4 + 8 + 4 + 8)
 #define MAX_ALIGNMENT (UINT64_C(1) << 20)
-#define NAME_BYTES 128
-
-struct key {
-    struct kv_map_node node;
-    struct gguf_string name;
-    uint32_t type;
-    uint32_t element_type;      /* of an array */
-    size_t n;                   /* elements of an array */
-    const unsigned char *value; /* of an array: its first element */
-};
-
-struct tensor {
-    struct kv_map_node node;
-    struct gguf_tensor tensor;
-    uint64_t offset;
-};
-
-struct gguf {
-    char name[NAME_BYTES];
-    const unsigned char *data;
-    size_t n_bytes;
-    bool is_mapped;
-    struct key *keys;
-    struct tensor *tensors;
-    size_t n_keys, n_tensors;
-    struct kv_map key_map, tensor_map;
-};
 
 /* What is left of the file; taking more than that is an error. */
 struct cursor {
@@ -140,16 +91,16 @@ struct gguf_printable gguf_printable(struct gguf_string string)
 }
 
 /* The end of a path says more than its beginning. */
-static void shorten_name(char out[NAME_BYTES], const char *name)
+static void shorten_name(char out[GGUF_NAME_BYTES], const char *name)
 {
-    size_t n = strlen(name), max = NAME_BYTES - 4;
+    size_t n = strlen(name), max = GGUF_NAME_BYTES - 4;
 
     if (n <= max) {
-        copy_printable(out, NAME_BYTES, name, n);
+        copy_printable(out, GGUF_NAME_BYTES, name, n);
         return;
     }
     memcpy(out, "...", 3);
-    copy_printable(out + 3, NAME_BYTES - 3, name + (n - max), max);
+    copy_printable(out + 3, GGUF_NAME_BYTES - 3, name + (n - max), max);
 }
 
 static enum kv_status cut_short(struct cursor *cursor, const char *where)
@@ -201,26 +152,27 @@ static bool take_string(struct cursor *cursor, struct gguf_string *out)
     return true;
 }
 
-static enum kv_status read_array(struct cursor *cursor, struct key *key)
+static enum kv_status read_array(struct cursor *cursor, struct gguf_key *key)
 {
     struct gguf_string string;
     uint64_t n;
 
     if (!take_u32(cursor, &key->element_type) || !take_u64(cursor, &n))
         return cut_short(cursor, gguf_printable(key->name).text);
-    if (key->element_type >= N_VALUE_TYPES || key->element_type == VALUE_ARRAY)
+    if (key->element_type >= GGUF_N_VALUE_TYPES ||
+        key->element_type == GGUF_VALUE_ARRAY)
         return kv_error_set(cursor->error, KV_INVALID,
             "%s: key %s is an array of type %" PRIu32
             "; elements must be numbers, booleans or strings",
             cursor->gguf->name, gguf_printable(key->name).text,
             key->element_type);
     key->value = cursor->at;
-    if (key->element_type == VALUE_STRING) {
+    if (key->element_type == GGUF_VALUE_STRING) {
         for (uint64_t i = 0; i < n; i++)
             if (!take_string(cursor, &string))
                 return cut_short(cursor, gguf_printable(key->name).text);
     } else {
-        size_t bytes = value_bytes[key->element_type];
+        size_t bytes = gguf_value_bytes[key->element_type];
 
         if (n > cursor->n_left / bytes)
             return cut_short(cursor, gguf_printable(key->name).text);
@@ -230,20 +182,21 @@ static enum kv_status read_array(struct cursor *cursor, struct key *key)
     return KV_OK;
 }
 
-static enum kv_status read_value(struct cursor *cursor, struct key *key)
+static enum kv_status read_value(struct cursor *cursor, struct gguf_key *key)
 {
     struct gguf_string string;
 
-    if (key->type >= N_VALUE_TYPES)
+    if (key->type >= GGUF_N_VALUE_TYPES)
         return kv_error_set(cursor->error, KV_INVALID,
             "%s: key %s has value type %" PRIu32 "; 0 to %d are known",
             cursor->gguf->name, gguf_printable(key->name).text, key->type,
-            N_VALUE_TYPES - 1);
-    if (key->type == VALUE_ARRAY)
+            GGUF_N_VALUE_TYPES - 1);
+    if (key->type == GGUF_VALUE_ARRAY)
         return read_array(cursor, key);
     key->value = cursor->at;
-    if (key->type == VALUE_STRING ? !take_string(cursor, &string)
-                                  : !take(cursor, value_bytes[key->type]))
+    if (key->type == GGUF_VALUE_STRING
+            ? !take_string(cursor, &string)
+            : !take(cursor, gguf_value_bytes[key->type]))
         return cut_short(cursor, gguf_printable(key->name).text);
     return KV_OK;
 }
@@ -255,14 +208,14 @@ static bool strings_equal(struct gguf_string a, struct gguf_string b)
 
 static bool key_is(const struct kv_map_node *node, const void *name)
 {
-    return strings_equal(((const struct key *)(const void *)node)->name,
+    return strings_equal(((const struct gguf_key *)(const void *)node)->name,
         *(const struct gguf_string *)name);
 }
 
 static bool tensor_is(const struct kv_map_node *node, const void *name)
 {
     return strings_equal(
-        ((const struct tensor *)(const void *)node)->tensor.name,
+        ((const struct gguf_entry *)(const void *)node)->tensor.name,
         *(const struct gguf_string *)name);
 }
 
@@ -278,7 +231,7 @@ static bool insert_new(
     return true;
 }
 
-static enum kv_status read_key(struct cursor *cursor, struct key *key)
+static enum kv_status read_key(struct cursor *cursor, struct gguf_key *key)
 {
     enum kv_status status;
 
@@ -364,7 +317,8 @@ static enum kv_status read_tensor_name(
     return KV_OK;
 }
 
-static enum kv_status read_tensor(struct cursor *cursor, struct tensor *entry)
+static enum kv_status read_tensor(
+    struct cursor *cursor, struct gguf_entry *entry)
 {
     struct gguf_tensor *tensor = &entry->tensor;
     enum kv_status status = read_tensor_name(cursor, tensor);
@@ -417,8 +371,8 @@ static enum kv_status read_alignment(struct cursor *cursor, uint64_t *alignment)
     return KV_OK;
 }
 
-static enum kv_status place_tensor(struct cursor *cursor, struct tensor *entry,
-    uint64_t base, uint64_t alignment)
+static enum kv_status place_tensor(struct cursor *cursor,
+    struct gguf_entry *entry, uint64_t base, uint64_t alignment)
 {
     const struct gguf *gguf = cursor->gguf;
     uint64_t begin, end;
@@ -562,7 +516,7 @@ enum kv_status gguf_open_memory(struct gguf **out, const void *data, size_t n,
 static enum kv_status io_error(
     struct kv_error *error, const char *path, const char *what)
 {
-    char name[NAME_BYTES];
+    char name[GGUF_NAME_BYTES];
 
     shorten_name(name, path);
     return kv_error_set(
@@ -644,177 +598,6 @@ const void *gguf_file_data(const struct gguf *gguf)
     return gguf->data;
 }
 
-static const struct key *find_key(const struct gguf *gguf, const char *name)
-{
-    struct gguf_string string = {name, strlen(name)};
-
-    return (const void *)kv_map_find(&gguf->key_map,
-        kv_siphash(gguf->key_map.secret, name, string.n), &string);
-}
-
-static enum kv_status wrong_type(const struct gguf *gguf, const struct key *key,
-    const char *wanted, struct kv_error *error)
-{
-    bool is_array = key->type == VALUE_ARRAY;
-
-    return kv_error_set(error, KV_INVALID, "%s: key %s is %s%s; %s is needed",
-        gguf->name, gguf_printable(key->name).text,
-        is_array ? "an array of " : "of type ",
-        value_names[is_array ? key->element_type : key->type], wanted);
-}
-
-/* The value, widened; false if it is not an integer. */
-static bool decode_int(const struct key *key, uint64_t *value, bool *negative)
-{
-    union {
-        uint8_t u8;
-        int8_t i8;
-        uint16_t u16;
-        int16_t i16;
-        uint32_t u32;
-        int32_t i32;
-        uint64_t u64;
-        int64_t i64;
-    } raw = {.u64 = 0};
-    int64_t with_sign = 0;
-
-    if (key->type >= VALUE_F32 && key->type <= VALUE_ARRAY)
-        return false;
-    memcpy(&raw, key->value, value_bytes[key->type]);
-    *value = raw.u64;
-    if (key->type == VALUE_I8)
-        with_sign = raw.i8;
-    else if (key->type == VALUE_I16)
-        with_sign = raw.i16;
-    else if (key->type == VALUE_I32)
-        with_sign = raw.i32;
-    else if (key->type == VALUE_I64)
-        with_sign = raw.i64;
-    *negative = with_sign < 0;
-    return key->type != VALUE_F64;
-}
-
-enum kv_status gguf_get_uint(const struct gguf *gguf, const char *name,
-    uint64_t *out, struct kv_error *error)
-{
-    const struct key *key = find_key(gguf, name);
-    bool negative;
-    uint64_t value;
-
-    if (key == NULL)
-        return KV_NOT_FOUND;
-    if (!decode_int(key, &value, &negative))
-        return wrong_type(gguf, key, "an integer", error);
-    if (negative)
-        return kv_error_set(error, KV_INVALID,
-            "%s: key %s is negative; at least 0 is needed", gguf->name, name);
-    *out = value;
-    return KV_OK;
-}
-
-enum kv_status gguf_get_float(const struct gguf *gguf, const char *name,
-    float *out, struct kv_error *error)
-{
-    const struct key *key = find_key(gguf, name);
-    double wide;
-
-    if (key == NULL)
-        return KV_NOT_FOUND;
-    if (key->type == VALUE_F32) {
-        memcpy(out, key->value, sizeof *out);
-        return KV_OK;
-    }
-    if (key->type != VALUE_F64)
-        return wrong_type(gguf, key, "a floating-point number", error);
-    memcpy(&wide, key->value, sizeof wide);
-    *out = (float)wide;
-    return KV_OK;
-}
-
-enum kv_status gguf_get_bool(const struct gguf *gguf, const char *name,
-    bool *out, struct kv_error *error)
-{
-    const struct key *key = find_key(gguf, name);
-
-    if (key == NULL)
-        return KV_NOT_FOUND;
-    if (key->type != VALUE_BOOL)
-        return wrong_type(gguf, key, "a boolean", error);
-    if (*key->value > 1)
-        return kv_error_set(error, KV_INVALID,
-            "%s: key %s is a boolean of value %d; 0 and 1 are allowed",
-            gguf->name, name, *key->value);
-    *out = *key->value == 1;
-    return KV_OK;
-}
-
-enum kv_status gguf_get_string(const struct gguf *gguf, const char *name,
-    struct gguf_string *out, struct kv_error *error)
-{
-    const struct key *key = find_key(gguf, name);
-    const unsigned char *at;
-
-    if (key == NULL)
-        return KV_NOT_FOUND;
-    if (key->type != VALUE_STRING)
-        return wrong_type(gguf, key, "a string", error);
-    at = key->value;
-    *out = gguf_array_next_string(&at);
-    return KV_OK;
-}
-
-enum kv_status gguf_get_array(const struct gguf *gguf, const char *name,
-    enum gguf_array_kind kind, struct gguf_array *out, struct kv_error *error)
-{
-    static const uint32_t element_types[] = {
-        [GGUF_STRINGS] = VALUE_STRING,
-        [GGUF_FLOATS] = VALUE_F32,
-        [GGUF_INTS] = VALUE_I32,
-    };
-    static const char *const wanted[] = {
-        [GGUF_STRINGS] = "an array of strings",
-        [GGUF_FLOATS] = "an array of f32",
-        [GGUF_INTS] = "an array of i32",
-    };
-    const struct key *key = find_key(gguf, name);
-
-    if (key == NULL)
-        return KV_NOT_FOUND;
-    if (key->type != VALUE_ARRAY || key->element_type != element_types[kind])
-        return wrong_type(gguf, key, wanted[kind], error);
-    *out = (struct gguf_array){gguf, key->n, key->value};
-    return KV_OK;
-}
-
-float gguf_array_float(const struct gguf_array *array, size_t i)
-{
-    float value;
-
-    assert(i < array->n);
-    memcpy(&value, array->data + i * sizeof value, sizeof value);
-    return value;
-}
-
-int32_t gguf_array_int(const struct gguf_array *array, size_t i)
-{
-    int32_t value;
-
-    assert(i < array->n);
-    memcpy(&value, array->data + i * sizeof value, sizeof value);
-    return value;
-}
-
-struct gguf_string gguf_array_next_string(const unsigned char **at)
-{
-    struct gguf_string string;
-    uint64_t n;
-
-    memcpy(&n, *at, sizeof n);
-    string = (struct gguf_string){(const char *)*at + sizeof n, (size_t)n};
-    *at += sizeof n + (size_t)n;
-    return string;
-}
-
 size_t gguf_n_tensors(const struct gguf *gguf)
 {
     return gguf->n_tensors;
@@ -830,8 +613,9 @@ const struct gguf_tensor *gguf_tensor_find(
     const struct gguf *gguf, const char *name)
 {
     struct gguf_string string = {name, strlen(name)};
-    const struct tensor *found = (const void *)kv_map_find(&gguf->tensor_map,
-        kv_siphash(gguf->tensor_map.secret, name, string.n), &string);
+    const struct gguf_entry *found =
+        (const void *)kv_map_find(&gguf->tensor_map,
+            kv_siphash(gguf->tensor_map.secret, name, string.n), &string);
 
     return found == NULL ? NULL : &found->tensor;
 }

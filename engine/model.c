@@ -1,4 +1,4 @@
-#include "engine/model.h"
+#include "engine/model_internal.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -13,311 +13,10 @@
  * have changed in the output would go wrong in silence. */
 
 #define NAME_BYTES 65 /* of a tensor, the NUL included */
-#define MAX_DIM (1u << 20)
-#define MAX_VOCAB (1u << 24)
-
-struct loader {
-    const struct gguf *gguf;
-    struct model *model;
-    struct kv_error *error;
-    bool *is_used; /* [gguf_n_tensors] */
-    float *floats; /* what is free of model->copies */
-    bool is_bitnet;
-};
-
-/* How a number that must be in the file, or may be, is allowed to be. */
-struct uint_key {
-    const char *suffix; /* after "ARCH." */
-    uint32_t *out;
-    uint64_t min, max;
-    bool is_required; /* otherwise *out keeps what it has */
-};
-
-/* ARCH.suffix as it is in the file. */
-struct key_name {
-    char text[96];
-};
-
-static struct key_name arch_key(const struct loader *loader, const char *suffix)
-{
-    struct key_name key;
-
-    snprintf(key.text, sizeof key.text, "%s.%s", loader->model->architecture,
-        suffix);
-    return key;
-}
-
-static enum kv_status read_architecture(struct loader *loader)
-{
-    static const char *const known[] = {"bitnet", "llama"};
-    struct gguf_string name;
-    enum kv_status status = gguf_get_string(
-        loader->gguf, "general.architecture", &name, loader->error);
-
-    if (status == KV_NOT_FOUND)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key general.architecture is missing; it is not a model",
-            gguf_name(loader->gguf));
-    if (status != KV_OK)
-        return status;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (name.n == strlen(known[i]) &&
-            memcmp(name.data, known[i], name.n) == 0) {
-            memcpy(loader->model->architecture, known[i], name.n + 1);
-            loader->is_bitnet = i == 0;
-            return KV_OK;
-        }
-    return kv_error_set(loader->error, KV_UNSUPPORTED,
-        "%s: architecture %s; supported are bitnet, llama",
-        gguf_name(loader->gguf), gguf_printable(name).text);
-}
-
-static enum kv_status read_uint(
-    struct loader *loader, const struct uint_key *want)
-{
-    struct key_name key = arch_key(loader, want->suffix);
-    uint64_t value;
-    enum kv_status status =
-        gguf_get_uint(loader->gguf, key.text, &value, loader->error);
-
-    if (status == KV_NOT_FOUND) {
-        if (!want->is_required)
-            return KV_OK;
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is missing; an integer from %" PRIu64 " to %" PRIu64
-            " is needed",
-            gguf_name(loader->gguf), key.text, want->min, want->max);
-    }
-    if (status != KV_OK)
-        return status;
-    if (value < want->min || value > want->max)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is %" PRIu64 "; %" PRIu64 " to %" PRIu64 " are allowed",
-            gguf_name(loader->gguf), key.text, value, want->min, want->max);
-    *want->out = (uint32_t)value;
-    return KV_OK;
-}
-
-static enum kv_status read_uints(
-    struct loader *loader, const struct uint_key *keys, size_t n)
-{
-    enum kv_status status = KV_OK;
-
-    for (size_t i = 0; i < n && status == KV_OK; i++)
-        status = read_uint(loader, &keys[i]);
-    return status;
-}
-
-/* Absent: *out keeps what it has. */
-static enum kv_status read_float(struct loader *loader, const char *suffix,
-    float *out, float min, float max, bool is_required)
-{
-    struct key_name key = arch_key(loader, suffix);
-    float value;
-    enum kv_status status =
-        gguf_get_float(loader->gguf, key.text, &value, loader->error);
-
-    if (status == KV_NOT_FOUND) {
-        if (!is_required)
-            return KV_OK;
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is missing; a number from %g to %g is needed",
-            gguf_name(loader->gguf), key.text, (double)min, (double)max);
-    }
-    if (status != KV_OK)
-        return status;
-    if (!(value >= min && value <= max))
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is %g; %g to %g are allowed", gguf_name(loader->gguf),
-            key.text, (double)value, (double)min, (double)max);
-    *out = value;
-    return KV_OK;
-}
-
-/* Older files have no vocab_size; the vocabulary tells it. */
-static enum kv_status read_vocab_size(struct loader *loader)
-{
-    struct model_shape *shape = &loader->model->shape;
-    const struct uint_key key = {
-        "vocab_size", &shape->n_vocab, 1, MAX_VOCAB, false};
-    struct gguf_array tokens;
-    enum kv_status status = read_uint(loader, &key);
-
-    if (status != KV_OK || shape->n_vocab > 0)
-        return status;
-    status = gguf_get_array(loader->gguf, "tokenizer.ggml.tokens", GGUF_STRINGS,
-        &tokens, loader->error);
-    if (status == KV_NOT_FOUND)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: neither key %s nor key tokenizer.ggml.tokens is there",
-            gguf_name(loader->gguf), arch_key(loader, "vocab_size").text);
-    if (status != KV_OK)
-        return status;
-    if (tokens.n < 1 || tokens.n > MAX_VOCAB)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: tokenizer.ggml.tokens has %zu tokens; 1 to %u are allowed",
-            gguf_name(loader->gguf), tokens.n, MAX_VOCAB);
-    shape->n_vocab = (uint32_t)tokens.n;
-    return KV_OK;
-}
-
-static enum kv_status read_sizes(struct loader *loader)
-{
-    struct model_shape *shape = &loader->model->shape;
-    const struct uint_key keys[] = {
-        {"block_count", &shape->n_layers, 1, 4096, true},
-        {"embedding_length", &shape->n_embd, 1, MAX_DIM, true},
-        {"feed_forward_length", &shape->n_ff, 1, MAX_DIM, true},
-        {"attention.head_count", &shape->n_heads, 1, 65536, true},
-        {"context_length", &shape->n_context, 1, 1u << 30, true},
-    };
-    enum kv_status status =
-        read_uints(loader, keys, sizeof keys / sizeof *keys);
-
-    return status == KV_OK ? read_vocab_size(loader) : status;
-}
-
-static enum kv_status read_heads(struct loader *loader)
-{
-    struct model_shape *shape = &loader->model->shape;
-    uint32_t value_dim;
-    const struct uint_key keys[] = {
-        {"attention.head_count_kv", &shape->n_kv_heads, 1, shape->n_heads,
-            false},
-        {"attention.key_length", &shape->head_dim, 2, 4096, false},
-        {"attention.value_length", &value_dim, 2, 4096, false},
-    };
-    enum kv_status status;
-
-    shape->n_kv_heads = shape->n_heads;
-    shape->head_dim = 0;
-    value_dim = 0;
-    status = read_uints(loader, keys, sizeof keys / sizeof *keys);
-    if (status != KV_OK)
-        return status;
-    if (shape->n_heads % shape->n_kv_heads != 0)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: %" PRIu32 " heads for %" PRIu32
-            " KV heads; a multiple is needed",
-            gguf_name(loader->gguf), shape->n_heads, shape->n_kv_heads);
-    if (shape->head_dim == 0 && shape->n_embd % shape->n_heads != 0)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: embedding_length %" PRIu32 " is not a multiple of %" PRIu32
-            " heads, and there is no attention.key_length",
-            gguf_name(loader->gguf), shape->n_embd, shape->n_heads);
-    if (shape->head_dim == 0)
-        shape->head_dim = shape->n_embd / shape->n_heads;
-    if (shape->head_dim % 2 != 0 || shape->head_dim > 4096 ||
-        (uint64_t)shape->n_heads * shape->head_dim > MAX_DIM)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: %" PRIu32 " heads of %" PRIu32
-            " elements; an even number up to 4096, and %u in all, are allowed",
-            gguf_name(loader->gguf), shape->n_heads, shape->head_dim, MAX_DIM);
-    if (value_dim != 0 && value_dim != shape->head_dim)
-        return kv_error_set(loader->error, KV_UNSUPPORTED,
-            "%s: values of %" PRIu32 " elements beside keys of %" PRIu32
-            "; the same length is supported",
-            gguf_name(loader->gguf), value_dim, shape->head_dim);
-    return KV_OK;
-}
-
-static enum kv_status read_rope(struct loader *loader)
-{
-    struct model_shape *shape = &loader->model->shape;
-    const struct uint_key key = {
-        "rope.dimension_count", &shape->rope_dims, 2, shape->head_dim, false};
-    enum kv_status status;
-
-    shape->rope_style = loader->is_bitnet ? ROPE_NEOX : ROPE_INTERLEAVED;
-    shape->rope_dims = shape->head_dim;
-    shape->rope_base = 10000.0f;
-    status = read_uint(loader, &key);
-    if (status != KV_OK)
-        return status;
-    if (shape->rope_dims % 2 != 0)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is %" PRIu32 "; an even number is needed",
-            gguf_name(loader->gguf),
-            arch_key(loader, "rope.dimension_count").text, shape->rope_dims);
-    return read_float(
-        loader, "rope.freq_base", &shape->rope_base, 1.0f, 1e12f, false);
-}
-
-static enum kv_status refuse(
-    struct loader *loader, const char *suffix, const char *what)
-{
-    return kv_error_set(loader->error, KV_UNSUPPORTED,
-        "%s: key %s: %s is not supported", gguf_name(loader->gguf),
-        arch_key(loader, suffix).text, what);
-}
-
-/* Without a type, a factor means linear scaling. */
-static enum kv_status refuse_rope_scaling(struct loader *loader)
-{
-    static const char *const factors[] = {
-        "rope.scaling.factor", "rope.scale_linear"};
-    struct gguf_string type;
-    enum kv_status status = gguf_get_string(loader->gguf,
-        arch_key(loader, "rope.scaling.type").text, &type, loader->error);
-
-    if (status == KV_OK)
-        return type.n == 4 && memcmp(type.data, "none", 4) == 0
-                   ? KV_OK
-                   : refuse(loader, "rope.scaling.type",
-                         gguf_printable(type).text);
-    if (status != KV_NOT_FOUND)
-        return status;
-    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
-        float factor = 1.0f;
-
-        status =
-            read_float(loader, factors[i], &factor, -INFINITY, INFINITY, false);
-        if (status != KV_OK)
-            return status;
-        if (factor != 1.0f && factor != 0.0f)
-            return refuse(loader, factors[i], "rotary scaling");
-    }
-    return KV_OK;
-}
-
-/* What would change the output and that we do not compute. A window as long as
- * the context changes nothing. */
-static enum kv_status refuse_other_kinds(struct loader *loader)
-{
-    uint32_t n_experts = 0, window = 0;
-    const struct uint_key keys[] = {
-        {"expert_count", &n_experts, 0, UINT32_MAX, false},
-        {"attention.sliding_window", &window, 0, UINT32_MAX, false},
-    };
-    enum kv_status status =
-        read_uints(loader, keys, sizeof keys / sizeof *keys);
-
-    if (status != KV_OK)
-        return status;
-    if (n_experts > 0)
-        return refuse(loader, "expert_count", "a mixture of experts");
-    if (window > 0 && window < loader->model->shape.n_context)
-        return refuse(loader, "attention.sliding_window", "a sliding window");
-    return refuse_rope_scaling(loader);
-}
-
-static enum kv_status read_shape(struct loader *loader)
-{
-    enum kv_status status = read_sizes(loader);
-
-    if (status == KV_OK)
-        status = read_heads(loader);
-    if (status == KV_OK)
-        status = read_rope(loader);
-    if (status == KV_OK)
-        status = read_float(loader, "attention.layer_norm_rms_epsilon",
-            &loader->model->shape.norm_epsilon, 1e-12f, 0.1f, true);
-    return status == KV_OK ? refuse_other_kinds(loader) : status;
-}
 
 /* The tensor of that name and shape. KV_NOT_FOUND, with *error, if there is
  * none. */
-static enum kv_status find_tensor(struct loader *loader, const char *name,
+static enum kv_status find_tensor(struct model_loader *loader, const char *name,
     uint64_t n_cols, uint64_t n_rows, const struct gguf_tensor **out)
 {
     const struct gguf_tensor *tensor = gguf_tensor_find(loader->gguf, name);
@@ -334,12 +33,11 @@ static enum kv_status find_tensor(struct loader *loader, const char *name,
             gguf_name(loader->gguf), name, tensor->dims[0], tensor->dims[1],
             tensor->dims[2], tensor->dims[3], n_cols, n_rows);
     loader->is_used[tensor->index] = true;
-    loader->model->n_parameters += n_cols * n_rows;
     *out = tensor;
     return KV_OK;
 }
 
-static enum kv_status load_matrix(struct loader *loader, const char *name,
+static enum kv_status load_matrix(struct model_loader *loader, const char *name,
     uint32_t n_rows, uint32_t n_cols, struct weight *out)
 {
     const struct gguf_tensor *tensor;
@@ -354,11 +52,12 @@ static enum kv_status load_matrix(struct loader *loader, const char *name,
         .data = tensor->data,
         .scale = 1.0f,
     };
+    loader->model->n_parameters += (uint64_t)n_rows * n_cols;
     return KV_OK;
 }
 
 static enum kv_status load_scale(
-    struct loader *loader, const char *name, float *out)
+    struct model_loader *loader, const char *name, float *out)
 {
     const struct gguf_tensor *tensor;
     enum kv_status status;
@@ -409,8 +108,8 @@ static void copy_floats(float *out, const struct gguf_tensor *tensor, size_t n)
         out[i] = float_of_f16(halves[i]);
 }
 
-static enum kv_status load_norm(
-    struct loader *loader, const char *name, uint32_t n, const float **out)
+static enum kv_status load_norm(struct model_loader *loader, const char *name,
+    uint32_t n, const float **out)
 {
     const struct gguf_tensor *tensor;
     enum kv_status status = find_tensor(loader, name, n, 1, &tensor);
@@ -430,6 +129,7 @@ static enum kv_status load_norm(
                 gguf_name(loader->gguf), i, name, (double)loader->floats[i]);
     *out = loader->floats;
     loader->floats += n;
+    loader->model->n_parameters += n;
     return KV_OK;
 }
 
@@ -449,7 +149,7 @@ static struct tensor_name layer_tensor(
 }
 
 static enum kv_status load_layer_matrices(
-    struct loader *loader, uint32_t i, struct model_layer *layer)
+    struct model_loader *loader, uint32_t i, struct model_layer *layer)
 {
     const struct model_shape *shape = &loader->model->shape;
     uint32_t q_rows = shape->n_heads * shape->head_dim;
@@ -483,7 +183,7 @@ static enum kv_status load_layer_matrices(
 }
 
 static enum kv_status load_layer_norms(
-    struct loader *loader, uint32_t i, struct model_layer *layer)
+    struct model_loader *loader, uint32_t i, struct model_layer *layer)
 {
     const struct model_shape *shape = &loader->model->shape;
     enum kv_status status =
@@ -503,7 +203,7 @@ static enum kv_status load_layer_norms(
         shape->n_ff, &layer->ffn_sub_norm);
 }
 
-static enum kv_status load_ends(struct loader *loader)
+static enum kv_status load_ends(struct model_loader *loader)
 {
     struct model *model = loader->model;
     const struct model_shape *shape = &model->shape;
@@ -522,7 +222,7 @@ static enum kv_status load_ends(struct loader *loader)
         loader, "output_norm.weight", shape->n_embd, &model->output_norm);
 }
 
-static enum kv_status refuse_unused(struct loader *loader)
+static enum kv_status refuse_unused(struct model_loader *loader)
 {
     for (size_t i = 0; i < gguf_n_tensors(loader->gguf); i++)
         if (!loader->is_used[i])
@@ -536,8 +236,8 @@ static enum kv_status refuse_unused(struct loader *loader)
 }
 
 /* A shape that needs more than the file can hold is not worth an allocation:
- * a norm takes two bytes an element at least, a layer nine tensors. */
-static enum kv_status allocate(struct loader *loader)
+ * a norm takes two bytes an element at least. */
+static enum kv_status allocate(struct model_loader *loader)
 {
     struct model *model = loader->model;
     const struct model_shape *shape = &model->shape;
@@ -546,8 +246,12 @@ static enum kv_status allocate(struct loader *loader)
     if (loader->is_bitnet)
         n_floats += (uint64_t)shape->n_heads * shape->head_dim + shape->n_ff;
     n_floats = n_floats * shape->n_layers + shape->n_embd;
+    if (gguf_n_tensors(loader->gguf) == 0)
+        return kv_error_set(loader->error, KV_INVALID,
+            "%s: it has no tensors: a vocabulary without a model",
+            gguf_name(loader->gguf));
     if (n_floats > gguf_file_bytes(loader->gguf) / 2 ||
-        shape->n_layers > gguf_n_tensors(loader->gguf) / 9)
+        shape->n_layers > gguf_n_tensors(loader->gguf))
         return kv_error_set(loader->error, KV_INVALID,
             "%s: %" PRIu32 " layers of width %" PRIu32
             " are more than its %zu tensors in %zu bytes can be",
@@ -568,7 +272,7 @@ static enum kv_status allocate(struct loader *loader)
     return KV_OK;
 }
 
-static enum kv_status load_tensors(struct loader *loader)
+static enum kv_status load_tensors(struct model_loader *loader)
 {
     struct model *model = loader->model;
     enum kv_status status = load_ends(loader);
@@ -584,7 +288,7 @@ static enum kv_status load_tensors(struct loader *loader)
 }
 
 /* general.name, or the file's name without folders. */
-static enum kv_status name_model(struct loader *loader)
+static enum kv_status name_model(struct model_loader *loader)
 {
     const char *file = gguf_name(loader->gguf);
     const char *slash = strrchr(file, '/');
@@ -604,14 +308,14 @@ static enum kv_status name_model(struct loader *loader)
     return KV_OK;
 }
 
-static enum kv_status load(struct loader *loader)
+static enum kv_status load(struct model_loader *loader)
 {
-    enum kv_status status = read_architecture(loader);
+    enum kv_status status = model_read_architecture(loader);
 
     if (status == KV_OK)
         status = name_model(loader);
     if (status == KV_OK)
-        status = read_shape(loader);
+        status = model_read_shape(loader);
     if (status == KV_OK)
         status = allocate(loader);
     if (status == KV_OK)
@@ -625,7 +329,7 @@ static enum kv_status open_gguf(
     struct model **out, struct gguf *gguf, struct kv_error *error)
 {
     struct model *model = kv_calloc(1, sizeof *model);
-    struct loader loader = {.gguf = gguf, .model = model, .error = error};
+    struct model_loader loader = {.gguf = gguf, .model = model, .error = error};
     enum kv_status status;
 
     if (model == NULL) {
