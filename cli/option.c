@@ -176,7 +176,7 @@ static enum kv_status store(const struct option_spec *spec, const char *value,
             "allowed, as 500ms",
             what, text_name(value).s);
     }
-    assert(!"a kind of option that nobody stores");
+    assert(false);
     return KV_INVALID;
 }
 

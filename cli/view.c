@@ -6,6 +6,7 @@
 
 #include "cli/proto_json.h"
 #include "cli/text.h"
+#include "receipts/json.h"
 
 /* "Label          words", or "Label:" as the head of a paragraph. */
 __attribute__((format(printf, 3, 4))) static void line(
@@ -147,9 +148,7 @@ static void view_reasons(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
         const Kvpool__V1__ReasonCount *count = snapshot->evictions_by_reason[i];
 
         line(out, i == 0 ? "  evictions" : "", "%s %" PRIu64,
-            proto_enum_name(
-                &kvpool__v1__eviction_reason__descriptor, (int)count->reason),
-            count->count);
+            eviction_reason_name(count->reason), count->count);
     }
 }
 
