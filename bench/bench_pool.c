@@ -4,8 +4,8 @@
  *     bench_pool [repetitions]
  *
  * Prints a table of nanoseconds per operation, each the median of the
- * repetitions (5 unless given). Sessions are visited in random order, so the
- * larger pools pay for cache misses as a server would. */
+ * repetitions (5 unless given). What is called random or scattered pays for
+ * cache misses, as a server would; the row in brackets says what one costs. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,23 +19,27 @@
 #define MAX_REPETITIONS 99
 
 enum measure {
+    PAIR,
+    TOUCH_ONE,
     ACQUIRE,
     RELEASE,
     SCRUB,
+    MISS,
     TOUCH_RANDOM,
-    TOUCH_ONE,
     EVICT,
     STATS,
     N_MEASURES,
 };
 
 static const char *const measure_names[N_MEASURES] = {
-    [ACQUIRE] = "acquire: one more block for a running session",
-    [RELEASE] = "release: its last block given back",
-    [SCRUB] = "scrub: a job taken and handed back",
-    [TOUCH_RANDOM] = "touch: begin and end, a random session",
-    [TOUCH_ONE] = "touch: begin and end, the same session",
-    [EVICT] = "evict: the victim chosen, its blocks given up",
+    [PAIR] = "acquire + release + zeroing job, one block",
+    [ACQUIRE] = "acquire, blocks scattered over the arena",
+    [RELEASE] = "release, the same",
+    [SCRUB] = "zeroing job taken and handed back",
+    [MISS] = "(one field of a random session read: a miss)",
+    [TOUCH_RANDOM] = "touch (begin + end), random sessions",
+    [TOUCH_ONE] = "touch (begin + end), the same session",
+    [EVICT] = "evict: victim chosen, all its blocks given up",
     [STATS] = "statistics read",
 };
 
@@ -232,6 +236,38 @@ static double measure_evict(struct bench *bench)
     return ns;
 }
 
+/* Each read waits for the one before. */
+static double measure_miss(struct bench *bench)
+{
+    uint32_t at = 0;
+    int64_t since_ns = kv_clock_mono_ns();
+
+    for (int i = 0; i < N_OPERATIONS; i++) {
+        size_t n_cached = pool_session_n_cached(bench->sessions[at]);
+
+        at = (uint32_t)(at + 1 + (n_cached > UINT32_MAX));
+    }
+    return per_operation(since_ns);
+}
+
+/* What a block goes through, all of it: each step takes one, gives it back, and
+ * sees it zeroed. */
+static double measure_pair(struct bench *bench)
+{
+    static const uint32_t tokens[BLOCK_TOKENS];
+    int64_t since_ns = kv_clock_mono_ns();
+
+    for (size_t i = 0; i < N_OPERATIONS; i++) {
+        pool_session_append(bench->pool, bench->runner, tokens, BLOCK_TOKENS);
+        must(pool_session_reserve(
+                 bench->pool, bench->runner, BLOCK_TOKENS, NULL, bench->now_ns),
+            KV_OK);
+        pool_session_truncate(bench->pool, bench->runner, 0, bench->now_ns);
+        scrub_all(bench);
+    }
+    return per_operation(since_ns);
+}
+
 static double measure_acquire(struct bench *bench)
 {
     int64_t since_ns = kv_clock_mono_ns();
@@ -291,14 +327,14 @@ static void refill(struct bench *bench)
     }
 }
 
+/* Enough tokens for measure_evict and measure_acquire. */
 static void append_runner(struct bench *bench)
 {
     static const uint32_t tokens[BLOCK_TOKENS];
-    size_t n_tokens;
+    size_t n_blocks = pool_blocks(bench->pool).free +
+                      (size_t)N_OPERATIONS * bench->size.blocks_per_session;
 
-    pool_session_tokens(bench->runner, &n_tokens);
-    for (; n_tokens < (size_t)bench->size.n_blocks * BLOCK_TOKENS;
-         n_tokens += BLOCK_TOKENS)
+    for (size_t i = 0; i < n_blocks; i++)
         must(pool_session_append(
                  bench->pool, bench->runner, tokens, BLOCK_TOKENS),
             KV_OK);
@@ -308,6 +344,8 @@ static void repeat(struct bench *bench, int repetition)
 {
     double(*ns)[MAX_REPETITIONS] = bench->ns;
 
+    ns[MISS][repetition] = measure_miss(bench);
+    shuffle_sessions(bench);
     ns[TOUCH_RANDOM][repetition] = measure_touch(bench, false);
     ns[TOUCH_ONE][repetition] = measure_touch(bench, true);
     ns[STATS][repetition] = measure_stats(bench);
@@ -317,6 +355,7 @@ static void repeat(struct bench *bench, int repetition)
     ns[ACQUIRE][repetition] = measure_acquire(bench);
     ns[RELEASE][repetition] = measure_release(bench);
     ns[SCRUB][repetition] = measure_scrub(bench);
+    ns[PAIR][repetition] = measure_pair(bench);
     refill(bench);
     shuffle_sessions(bench);
 }

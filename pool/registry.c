@@ -140,9 +140,14 @@ void registry_remove(struct pool *pool, struct pool_session *session)
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks)
 {
-    size_t bytes = session_metadata_bytes(session);
-    enum kv_status status = session_grow_tokens(session, n_tokens);
+    size_t bytes;
+    enum kv_status status;
 
+    if (n_tokens <= session->token_capacity &&
+        n_blocks <= session->block_capacity)
+        return KV_OK;
+    bytes = session_metadata_bytes(session);
+    status = session_grow_tokens(session, n_tokens);
     if (status == KV_OK)
         status = session_grow_blocks(session, n_blocks);
     pool->session_bytes += session_metadata_bytes(session) - bytes;
