@@ -289,6 +289,8 @@ START_TEST(finish_comes_after_what_is_in_flight)
 
     await_stall();
     rig_do(&rig, finish_flood);
+    kv_free(answer);
+    answer = NULL;
     while ((status = rpc_client_stream_next(
                 stream, INT64_MAX, &answer, &n_answer, &error)) == KV_OK) {
         ck_assert_uint_eq(n_answer, FLOOD_BYTES);
