@@ -174,6 +174,7 @@ static void start_stream(struct rig *rig, struct rpc_call *call,
     stream->n = atoi(text);
     rpc_call_set_ctx(call, stream);
     rpc_stream_start(call, ops);
+    rig->n_started++;
 }
 
 static void on_count(
@@ -355,6 +356,18 @@ enum rpc_code rig_call(struct rpc_client *client, const char *method,
     snprintf(path, sizeof path, "/test.v1.Test/%s", method);
     return rpc_client_call(
         client, path, request, n, &options, out, n_out, error);
+}
+
+void rig_await_started(struct rig *rig, struct rpc_client_stream *stream, int n)
+{
+    struct rpc_error error;
+    unsigned char *out;
+    size_t n_out;
+
+    while (rig->n_started < n)
+        ck_assert_int_eq(
+            rpc_client_stream_next(stream, KV_NS_PER_MS, &out, &n_out, &error),
+            KV_BUSY);
 }
 
 struct rpc_client_stream *rig_stream(struct rpc_client *client,
