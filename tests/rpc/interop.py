@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool
 
 
 def raw(channel, kind, path):
@@ -76,8 +76,16 @@ def check_errors(channel):
             assert e.code() == grpc.StatusCode.INVALID_ARGUMENT, e
 
 
+def add_with_imports(pool, files, name):
+    file = files.pop(name, None)
+    if file is not None:
+        for imported in file.dependency:
+            add_with_imports(pool, files, imported)
+        pool.Add(file)
+
+
 def check_reflection(channel, version):
-    """Several questions on one stream; the answers build a message class."""
+    """Several questions on one stream; an answer describes the service."""
     call = raw(channel, "stream_stream",
                f"/grpc.reflection.{version}.ServerReflection"
                "/ServerReflectionInfo")
@@ -91,10 +99,11 @@ def check_reflection(channel, version):
     assert b"grpc.reflection.v1alpha.ServerReflection" in names
     assert 7 in dict(fields(answers[2]))
     pool = descriptor_pool.DescriptorPool()
-    files = [descriptor_pb2.FileDescriptorProto.FromString(v)
-             for _, v in fields(dict(fields(answers[1]))[4])]
-    for file in reversed(files):
-        pool.Add(file)
+    files = {}
+    for _, v in fields(dict(fields(answers[1]))[4]):
+        file = descriptor_pb2.FileDescriptorProto.FromString(v)
+        files[file.name] = file
+    add_with_imports(pool, files, "kvpool/v1/pool_service.proto")
     service = pool.FindServiceByName("kvpool.v1.KvPoolService")
     assert "StreamReceipts" in [m.name for m in service.methods]
 
