@@ -162,10 +162,9 @@ static void exchange_init(struct exchange *exchange, struct rpc_client *client,
     grpc_metadata_array_init(&exchange->initial);
     grpc_metadata_array_init(&exchange->trailing);
     exchange->message = grpc_empty_slice();
-    exchange->core =
-        grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS,
-            client->queue, grpc_slice_from_copied_string(path), NULL,
-            deadline_in(timeout_ns > 0 ? timeout_ns : INT64_MAX), NULL);
+    exchange->core = grpc_channel_create_call(client->channel, NULL,
+        GRPC_PROPAGATE_DEFAULTS, client->queue, method, NULL,
+        deadline_in(timeout_ns > 0 ? timeout_ns : INT64_MAX), NULL);
     grpc_slice_unref(method); /* core took a reference of its own */
 }
 
