@@ -66,10 +66,17 @@ static uint64_t tell_part(struct events *events, enum pool_reason reason,
     return eviction.scrub_id;
 }
 
+static void provide(struct events *events, uint64_t n_blocks)
+{
+    if (events->stats.total_sessions == 0 ||
+        events->stats.used_bytes < n_blocks * EVENTS_BLOCK_BYTES)
+        events_allocate(events, n_blocks);
+}
+
 uint64_t events_evict(
     struct events *events, enum pool_reason reason, size_t n_extents)
 {
-    events_allocate(events, n_extents);
+    provide(events, n_extents);
     if (events->n_members == 0)
         events->batch_before = events->stats;
     return tell_part(events, reason, n_extents, 1, 1);
@@ -78,7 +85,7 @@ uint64_t events_evict(
 void events_evict_in_parts(
     struct events *events, enum pool_reason reason, size_t n_extents)
 {
-    events_allocate(events, 2 * n_extents);
+    provide(events, 2 * n_extents);
     if (events->n_members == 0)
         events->batch_before = events->stats;
     tell_part(events, reason, n_extents, 1, 2);

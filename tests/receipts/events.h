@@ -24,8 +24,8 @@ void events_init(struct events *events, const struct pool_observer *observer);
 /* A session comes to hold blocks; nobody is told. */
 void events_allocate(struct events *events, uint64_t n_blocks);
 
-/* One session gives up `n_extents` single blocks. Returns the scrub_id, 0 if
- * there are none. */
+/* One session gives up `n_extents` single blocks, allocated for it just before
+ * unless so many are in use. Returns the scrub_id, 0 if there are none. */
 uint64_t events_evict(
     struct events *events, enum pool_reason reason, size_t n_extents);
 

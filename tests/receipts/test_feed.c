@@ -246,7 +246,7 @@ static void run_random(unsigned seed)
     srand(seed);
     for (int i = 0; i < N_READERS; i++)
         readers[i].pace = 1 << i;
-    for (int step = 0; step < 20000; step++) {
+    for (int step = 0; step < 8000; step++) {
         random_event(waiting, &n_waiting);
         for (int i = 0; i < N_READERS; i++) {
             if (rand() % 1024 < readers[i].pace)
@@ -283,7 +283,7 @@ END_TEST
 /* ---- runs given back on other threads */
 
 #define N_THREADS 3
-#define N_RUNS 3000
+#define N_RUNS 1500
 
 struct mailbox {
     _Atomic(struct feed_run *) runs[N_RUNS];

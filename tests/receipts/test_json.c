@@ -232,9 +232,9 @@ START_TEST(an_eviction_reads_as_documented)
     text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(6));
     ck_assert_str_eq(text,
         "{\"event\":\"kv_eviction\",\"sequence\":1041,\"epoch\":3,"
-        "\"time_unix_ns\":1763755000123456789,\"mono_ns\":77,"
+        "\"time_unix_ns\":1763755000123456789,"
+        "\"time\":\"2025-11-21T19:56:40.123456789Z\",\"mono_ns\":77,"
         "\"pool_id\":\"a1b20000000000000000000000000000\",\"trace_id\":\"\","
-        "\"time\":\"2025-11-21T19:56:40.123456789Z\","
         "\"session_id\":\"chat-7\",\"tenant\":\"\",\"reason\":\"Lru\","
         "\"block_offset\":0,\"block_size_bytes\":256,"
         "\"extents\":[{\"offset\":0,\"size\":128},"
