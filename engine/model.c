@@ -14,15 +14,14 @@
 
 #define NAME_BYTES 65 /* of a tensor, the NUL included */
 
-/* The tensor of that name and shape. KV_NOT_FOUND, with *error, if there is
- * none. */
+/* The tensor of that name and shape, which must be there. */
 static enum kv_status find_tensor(struct model_loader *loader, const char *name,
     uint64_t n_cols, uint64_t n_rows, const struct gguf_tensor **out)
 {
     const struct gguf_tensor *tensor = gguf_tensor_find(loader->gguf, name);
 
     if (tensor == NULL)
-        return kv_error_set(loader->error, KV_NOT_FOUND,
+        return kv_error_set(loader->error, KV_INVALID,
             "%s: tensor %s is missing; architecture %s needs it",
             gguf_name(loader->gguf), name, loader->model->architecture);
     if (tensor->dims[0] != n_cols || tensor->dims[1] != n_rows ||
@@ -282,8 +281,6 @@ static enum kv_status load_tensors(struct model_loader *loader)
         if (status == KV_OK)
             status = load_layer_norms(loader, i, &model->layers[i]);
     }
-    if (status == KV_NOT_FOUND) /* of a tensor that the model needs */
-        status = KV_INVALID;
     return status == KV_OK ? refuse_unused(loader) : status;
 }
 

@@ -82,10 +82,10 @@ void engine_feed(struct engine *engine, uint32_t which, const uint32_t *tokens,
 
 const char *engine_shared_path(const char *name, char path[512])
 {
-    const char *directory = getenv("KVPOOL_MODELS_DIR");
+    const char *directory = getenv("KVPOOL_MODELS");
 
-    if (directory == NULL) {
-        fprintf(stderr, "skipped: %s needs KVPOOL_MODELS_DIR\n", name);
+    if (directory == NULL || directory[0] == '\0') {
+        fprintf(stderr, "skipped: %s needs KVPOOL_MODELS\n", name);
         return NULL;
     }
     snprintf(path, 512, "%s/%s", directory, name);

@@ -4,7 +4,7 @@
 
 #include "engine/compute.h"
 
-#define ENGINE_DEMO KVPOOL_SOURCE_DIR "/engine/demo/demo.gguf"
+#define ENGINE_DEMO DEMO_DIR "/demo.gguf"
 
 struct engine {
     struct model *model;
@@ -41,7 +41,7 @@ void engine_feed(struct engine *engine, uint32_t which, const uint32_t *tokens,
 /* The blocks of a sequence. */
 const uint32_t *engine_blocks(uint32_t which);
 
-/* $KVPOOL_MODELS_DIR/name, or NULL where the variable is not set, having said
+/* $KVPOOL_MODELS/name, or NULL where the variable is not set, having said
  * that the test is skipped. */
 const char *engine_shared_path(const char *name, char path[512]);
 
