@@ -27,16 +27,20 @@
 
 #define FIRST_WAITS 1024
 
-/* The greatest encodings: a varint of 64 bits is 10 bytes, a name 128. */
-#define MAX_U64 11                                        /* with its tag */
-#define MAX_TEXT(n) (2 + 2 + (n))                         /* with its length */
-#define MAX_KEY (3 + 2 * MAX_TEXT(128))                   /* SessionKey */
-#define MAX_ENVELOPE (4 * MAX_U64 + 2 * MAX_TEXT(16) + 4) /* and the kind */
-#define MAX_STATS (3 + 10 * MAX_U64)
-#define MAX_OUTCOME (3 + MAX_KEY + 8 * MAX_U64)
+/* The greatest encodings: a varint of 64 bits is 10 bytes, one of 32 bits 5, a
+ * small one 1, and a length below 16,384 takes 2; each behind a tag of 1. */
+#define MAX_U64 11
+#define MAX_U32 6
+#define MAX_SMALL 2
+#define MAX_TEXT(n) (3 + (n))
+#define MAX_ENVELOPE (4 * MAX_U64 + 2 * MAX_TEXT(16) + 4) /* and the kind's */
+#define MAX_STATS MAX_TEXT(10 * MAX_U64)
+#define MAX_OUTCOME                                                            \
+    MAX_TEXT(                                                                  \
+        MAX_U32 + MAX_TEXT(2 * MAX_TEXT(128)) + 2 * MAX_SMALL + 5 * MAX_U64)
 #define MAX_CALL                                                               \
     (4 + MAX_TEXT(64) + MAX_TEXT(32) + MAX_TEXT(LEDGER_MAX_PRINCIPAL_BYTES) +  \
-        2 * MAX_U64 + LEDGER_MAX_CALL_OUTCOMES * MAX_OUTCOME)
+        MAX_U32 + MAX_SMALL + LEDGER_MAX_CALL_OUTCOMES * MAX_OUTCOME)
 
 _Static_assert(MAX_ENVELOPE + 20 * MAX_U64 + 4 * MAX_TEXT(DRAFT_TEXT_BYTES) +
                        2 * MAX_STATS + 10 * MAX_U64 +
