@@ -26,7 +26,7 @@ const struct option_table command_globals = TABLE(globals);
 #define TENANT                                                                 \
     {                                                                          \
         "tenant", 'T', OPTION_NAME, "TENANT", 0, 128, PLACE(tenant),           \
-            .help = "of this tenant; the empty one is the default tenant"      \
+            .help = "of this tenant; '' is the default one"                    \
     }
 
 static const struct option_spec ping_options[] = {
