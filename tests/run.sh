@@ -182,7 +182,7 @@ run_gate() { # NAME
     local log=build/gates/$1.log start=$EPOCHREALTIME status result=passed ms
     "gate_$1" >"$log" 2>&1 </dev/null
     status=$?
-    ms=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
+    ms=$(((${EPOCHREALTIME/[.,]/} - ${start/[.,]/}) / 1000))
     count_tests "$log" $status
     if [ $status != 0 ]; then
         result=FAILED
