@@ -27,7 +27,7 @@ const char *kv_type_name(enum kv_type type); /* "f32", "f16" */
 bool kv_type_parse(const char *name, enum kv_type *out);
 
 /* Layout of a block: for each layer K then V, each [block_tokens][n_kv_heads *
- * head_dim]. Rounded up to 64 bytes. KV_INVALID if it overflows. */
+ * head_dim]. Rounded up to 64 bytes. 0 if it overflows. */
 size_t kv_bytes_per_token(const struct model_shape *shape, enum kv_type type);
 size_t kv_block_bytes(
     const struct model_shape *shape, enum kv_type type, uint32_t block_tokens);
@@ -44,7 +44,7 @@ struct compute_config {
     uint32_t max_batch_tokens; /* over all slices of a step */
     uint32_t max_slices;
     const char *kernels; /* "auto", "scalar", "avx2" */
-    int nice;            /* of the team's threads; 0: as ours */
+    int nice; /* of the team's threads, where the system lets us; 0: as ours */
 };
 
 struct compute_slice {
@@ -62,7 +62,9 @@ struct compute_slice {
     float *logits;
 };
 
-/* KV_UNSUPPORTED: kernels that are not known, or not on this machine. */
+/* KV_UNSUPPORTED: kernels that are not known, or not on this machine;
+ * KV_INVALID: a model whose blocks or a batch whose scratch exceed the address
+ * space; KV_NO_MEMORY. */
 enum kv_status compute_open(struct compute **out,
     const struct compute_config *config, struct kv_error *error);
 void compute_close(struct compute *compute); /* none running; NULL is fine */

@@ -2,7 +2,9 @@
  *
  * Architectures: `llama` (interleaved rotary embedding) and `bitnet` (BitNet
  * b1.58 as in its GGUFs: sub-norms before the output and down projections,
- * SiLU, NEOX-style rotary embedding). Everything else is refused by name.
+ * SiLU, NEOX-style rotary embedding). Everything else is refused by name:
+ * rotary scaling, sliding windows, experts, and any tensor that is not one of
+ * the below, so a bias cannot be overlooked.
  *
  * Matrices stay in the mapping; norms and other small tensors are copies. Any
  * thread may read. */
@@ -27,9 +29,9 @@ struct weight {
 
 struct model_layer {
     const float *attn_norm;     /* [n_embd] */
-    const float *attn_sub_norm; /* [n_embd]; bitnet only, else NULL */
+    const float *attn_sub_norm; /* [n_heads * head_dim]; bitnet, else NULL */
     const float *ffn_norm;      /* [n_embd] */
-    const float *ffn_sub_norm;  /* [n_ff]; bitnet only, else NULL */
+    const float *ffn_sub_norm;  /* [n_ff]; bitnet, else NULL */
     struct weight q;            /* [n_heads * head_dim][n_embd] */
     struct weight k, v;         /* [n_kv_heads * head_dim][n_embd] */
     struct weight attn_output;  /* [n_embd][n_heads * head_dim] */
@@ -61,6 +63,7 @@ struct model {
     char architecture[32];
     uint64_t n_parameters;
     size_t mapped_bytes, copied_bytes;
+    float *copies; /* what the norms point into */
     struct gguf *gguf;
 };
 
@@ -69,7 +72,7 @@ struct model {
 enum kv_status model_open(
     struct model **out, const char *path, struct kv_error *error);
 
-/* The same from memory, which must outlive the model. */
+/* The same from memory aligned to 8 bytes, which must outlive the model. */
 enum kv_status model_open_memory(struct model **out, const void *data, size_t n,
     const char *name, struct kv_error *error);
 

@@ -28,12 +28,13 @@ void text_stream_init(
 /* Takes the next n bytes and writes what may be shown now to out, which has
  * room for TEXT_STREAM_OUT_BYTES(n). Returns how many bytes. Once a stop string
  * is complete (stopped_by >= 0) what came before it is out, and the rest is
- * dropped, now and later. */
+ * dropped, now and later. Of several that complete with the same character the
+ * longest counts, and of equal ones the first. */
 #define TEXT_STREAM_OUT_BYTES(n) (3 * (n) + TEXT_STREAM_STOP_BYTES + 16)
 size_t text_stream_put(
     struct text_stream *stream, const char *bytes, size_t n, char *out);
 
-/* No more will come: what was held back. */
+/* No more will come: what was held back. Room as for n = 1. */
 size_t text_stream_end(struct text_stream *stream, char *out);
 
 #endif

@@ -20,10 +20,11 @@ enum kv_status tokenizer_open(struct tokenizer **out, const struct gguf *gguf,
     uint32_t n_vocab, struct kv_error *error);
 void tokenizer_close(struct tokenizer *tokenizer); /* NULL is fine */
 
-/* Tokens of n bytes of UTF-8, in *ids (kv_free; NULL if none). Names of special
- * tokens in the text are ordinary text. O(n log n). add_bos puts the
+/* Tokens of n bytes of UTF-8, in *ids (kv_free; NULL if none). Names of control
+ * tokens in the text are ordinary text; user-defined tokens are cut out first,
+ * the longest first. O(n log n) for each stretch between them. add_bos puts the
  * beginning-of-text token first where the model wants one. KV_INVALID: not
- * UTF-8; KV_NO_MEMORY. */
+ * UTF-8; KV_LIMIT: a GiB or more; KV_NO_MEMORY. */
 enum kv_status tokenizer_encode(const struct tokenizer *tokenizer,
     const char *text, size_t n, bool add_bos, uint32_t **ids, size_t *n_ids);
 

@@ -1,8 +1,9 @@
 /* The KV pool: one arena of equal blocks, and the sessions that hold them.
  *
- *   free --acquire--> pinned --last release--> cached --evict--> scrubbing
- * --zeroed--> free ^                        |
- *                       +--------- retain -------+
+ *   free ──acquire──> pinned ──last release──> cached ──evict──> scrubbing
+ *    ^                   ^                       │                   │
+ *    │                   └────────retain─────────┘                   │
+ *    └────────────────────────────zeroed─────────────────────────────┘
  *
  * A session is a conversation: its tokens, and a table of blocks in which the
  * keys and values of the first n_cached of them lie. While a sequence runs on
@@ -13,8 +14,7 @@
  *
  * Life of a run:
  *
- *   pool_session_get ─> pool_session_begin ─> [append ─> reserve ─> commit]* ─>
- * pool_session_end
+ *   get ──> begin ──> [append ──> reserve ──> commit]* ──> end
  *
  *   append   more tokens of the conversation
  *   reserve  blocks for them, evicting others if needed
@@ -22,6 +22,11 @@
  *
  * Given-up blocks are zeroed by somebody else's thread: pool_scrub_next() hands
  * out what is to be zeroed, pool_scrub_done() takes it back.
+ *
+ * A session that does not run is the pool's: it may be evicted, and forgotten,
+ * by any call that is given another session, by pool_expire, and by its own
+ * eviction or end where its tokens are not kept. Begin it, or find it again,
+ * before using it later.
  *
  * Thread: the owner's only; there are no locks inside. Time arrives as an
  * argument (monotonic, nanoseconds, never less than before), so the same calls
@@ -40,6 +45,7 @@
 #include "pool/stats.h"
 
 #define POOL_NAME_BYTES 128 /* of a session's id and of a tenant, at most */
+#define POOL_SCRUBS_OUT 32  /* scrub jobs in somebody's hands, at most */
 
 struct pool;
 struct pool_session;
@@ -47,11 +53,12 @@ typedef uint32_t pool_block_id;
 
 struct pool_config {
     size_t block_bytes; /* K and V of one block, all layers; a multiple of 64 */
-    uint32_t n_blocks;
-    uint32_t block_tokens;
-    uint32_t max_sessions;    /* with or without blocks */
-    uint64_t max_kept_tokens; /* of evicted sessions together; beyond, the
-                                 longest evicted are forgotten */
+    uint32_t n_blocks;  /* 1 to 2^31 - 1 */
+    uint32_t block_tokens; /* at least 1 */
+    uint32_t max_sessions; /* with or without blocks, anonymous ones included */
+    /* Of evicted sessions together; beyond, the longest evicted are forgotten,
+     * and a session with more than that is not kept at all. */
+    uint64_t max_kept_tokens;
     int64_t kept_ttl_ns; /* an evicted session is forgotten after; 0: never */
     int64_t default_idle_ttl_ns;          /* of new sessions; 0: none */
     uint64_t secret[2];                   /* keys the map of sessions */
@@ -60,7 +67,8 @@ struct pool_config {
 
 /* The arena is anonymous memory, huge pages advised, left out of core dumps.
  * On success the caller owns *out and closes it; on failure *out is untouched
- * and *error (may be NULL) says what was asked and what failed. */
+ * and *error (may be NULL) says what was asked and what failed: KV_INVALID,
+ * KV_NO_MEMORY, KV_UNSUPPORTED (the arena cannot be kept out of core dumps). */
 enum kv_status pool_open(struct pool **out, const struct pool_config *config,
     int64_t now_ns, struct kv_error *error);
 
@@ -69,14 +77,15 @@ void pool_close(struct pool *pool);
 
 /* ---- sessions */
 
-/* Finds or creates (*created). KV_INVALID: id not 1 to 128 bytes, tenant over
- * 128, not UTF-8, or with control characters; KV_LIMIT: max_sessions, and no
- * idle session without blocks to forget; KV_NO_MEMORY. */
+/* Finds or creates (*created), and counts as an access. KV_INVALID: id not 1 to
+ * 128 bytes, tenant over 128, not UTF-8, or with control characters; KV_LIMIT:
+ * max_sessions, and no idle session without blocks to forget; KV_NO_MEMORY. */
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out, bool *created);
 
 /* For a request without a session: found by nobody, gone at pool_session_end,
- * its blocks released without an eviction. KV_LIMIT, KV_NO_MEMORY. */
+ * its blocks released without an eviction. Until then nobody takes it away,
+ * begun or not. KV_INVALID, KV_LIMIT, KV_NO_MEMORY as above. */
 enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
     size_t tenant_bytes, int64_t now_ns, struct pool_session **out);
 
@@ -85,12 +94,13 @@ struct pool_session *pool_session_find(
     struct pool *pool, const struct pool_key *key);
 
 /* Forgets an idle session altogether; its blocks are released without an
- * eviction. For undoing a pool_session_get that created it. */
+ * eviction. For undoing a pool_session_get that created it, and for an eviction
+ * that should leave nothing. */
 void pool_session_forget(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
-/* 0 is none; counts from the last access. A TTL that falls due while the
- * session runs fires when it ends. */
+/* 0 is none; counts from the last access, which is the last get or begin. A TTL
+ * that falls due while the session runs fires when it ends. */
 void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
     int64_t idle_ttl_ns, int64_t now_ns);
 
@@ -101,12 +111,12 @@ void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
 enum kv_status pool_session_begin(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
-/* Adds tokens to the conversation. KV_NO_MEMORY. */
+/* Adds tokens to the conversation of an active session. KV_NO_MEMORY. */
 enum kv_status pool_session_append(struct pool *pool,
     struct pool_session *session, const uint32_t *tokens, size_t n_tokens);
 
-/* Drops tokens from the end of the conversation, and the blocks that held
- * nothing else (released, not evicted). n_tokens is at most what it has. */
+/* Shortens the conversation to its first n_tokens; blocks beyond them are
+ * released, not evicted. KV_INVALID: it has fewer, or the session is idle. */
 enum kv_status pool_session_truncate(struct pool *pool,
     struct pool_session *session, size_t n_tokens, int64_t now_ns);
 
@@ -116,12 +126,15 @@ enum kv_status pool_session_truncate(struct pool *pool,
  *                 the next pool_scrub_done
  *   KV_POOL_FULL  everything else is pinned: somebody must be set aside
  *   KV_NO_MEMORY
- * In each case the session is as it was; what was evicted stays evicted. */
+ * In each case the session is as it was. What was evicted stays evicted, but
+ * nobody is evicted for a call that then fails with one of the last two. A
+ * preempted session runs again. n_tokens is at most what it has. */
 enum kv_status pool_session_reserve(struct pool *pool,
     struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
     int64_t now_ns);
 
-/* The keys and values of the first n_tokens lie in the blocks now. */
+/* The keys and values of the first n_tokens lie in the blocks now. Never fewer
+ * than before: what is to be computed again is truncated first. */
 void pool_session_commit(
     struct pool *pool, struct pool_session *session, size_t n_tokens);
 
@@ -132,12 +145,14 @@ void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
 
 /* Sets a running session aside (POOL_REASON_PRESSURE or MANUAL): its blocks go,
  * its tokens stay, and it counts as running (state PREEMPTED) until ended. The
- * observer hears of an eviction with `preempted`; the caller ends the batch
- * with pool_batch_end when it evicts for a call. */
+ * observer hears of an eviction with `preempted`, unless it had no block; the
+ * caller tells the batch, with pool_batch_begin and pool_batch_end around. */
 void pool_session_preempt(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* Last release: the blocks become cached. Fires a TTL that fell due. */
+/* Last release: the blocks become cached. Fires a TTL that fell due. The
+ * session may be gone afterwards: if anonymous, or if it has no blocks and more
+ * tokens than may be kept. */
 void pool_session_end(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
@@ -159,7 +174,9 @@ struct pool_outcome {
 
 /* Evicts one session for a Manual call. A running one answers POOL_EVICT_BUSY,
  * or is preempted with `preempt`: only between steps, since workers touch the
- * blocks of a running step. */
+ * blocks of a running step. One without blocks answers POOL_NOTHING_TO_FREE,
+ * running or not. An idle session of which no token is kept is gone afterwards.
+ */
 struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns);
@@ -177,7 +194,8 @@ struct pool_batch_scope pool_batch_begin(
 void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* When pool_expire has something to do; INT64_MAX if never. */
+/* When pool_expire has something to do, if only to look closer; INT64_MAX if
+ * never. Deadlines are met within about a millisecond, never early. */
 int64_t pool_next_deadline(const struct pool *pool);
 
 /* Evicts sessions whose TTL is over, and forgets evicted ones that were kept
@@ -192,8 +210,9 @@ struct pool_scrub {
     size_t n_extents;
 };
 
-/* The next job, in order of scrub_id; false if there is none. Whoever takes it
- * zeroes pool_arena() + offset for each extent, on any thread. */
+/* The next job, in order of scrub_id; false if there is none, or if
+ * POOL_SCRUBS_OUT of them have not come back. Whoever takes it zeroes
+ * pool_arena() + offset for each extent, on any thread. */
 bool pool_scrub_next(struct pool *pool, struct pool_scrub *out);
 
 /* On the owner's thread again: the blocks are free. Any order. */
@@ -215,6 +234,7 @@ struct pool_session_info {
     uint64_t n_blocks, n_shared_blocks;
     uint64_t n_tokens, n_cached_tokens;
     int64_t created_ns, last_access_ns; /* monotonic */
+    int64_t released_ns; /* end of the last run, or creation: idle since */
     int64_t idle_ttl_ns;
     uint64_t hits, evictions;
 };

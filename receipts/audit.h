@@ -1,32 +1,88 @@
 /* Checks a ledger from its receipts alone, sharing no code with the pool's
- * statistics: sequences are dense, every difference is what the receipt says,
- * counters go on where the last receipt left them, batch sums are the sums of
- * their members.
+ * statistics. The rules:
+ *
+ *   envelope    sequences are dense; pool_id is 16 bytes and stays; an epoch is
+ *               at least 1, greater than the last, and begins with a boot
+ *               receipt, whose counters are all 0. An audit may begin in the
+ *               middle of an epoch: the counters are then what the first
+ *               receipt says, and a batch that began before is believed.
+ *   statistics  used = allocated - freed <= total; total stays within an epoch
+ *               and is the boot receipt's blocks; used is whole blocks.
+ *   eviction    extents are whole blocks inside the arena, ascending, neither
+ *               touching nor overlapping; their sum is block_size_bytes, which
+ *               is before.used - after.used and after.freed - before.freed;
+ *               nothing else changes but evictions (one more), total_sessions
+ *               (at most one less), session_tokens (less) and free_runs. It is
+ *               zeroed exactly if it freed something.
+ *   parts       follow one another, of one session and for one reason; each
+ *               part's before is the after of the one before it; evictions and
+ *               total_sessions change with the last.
+ *   between     from one receipt's after to the next one's before, evictions is
+ *               the same exactly: no eviction is without a receipt. allocated,
+ *               freed, hits and misses may grow, since allocations and releases
+ *               have no receipts, and never fall.
+ *   batch       count, bytes and sequences are those of the evictions that
+ *               precede it immediately and that it is about; used before and
+ *               after are the first's and the last's, fragmentation is what
+ *               follows from their free_runs; before - after = the sum. Without
+ *               members all of it is 0, and its reason is Manual.
+ *               Evictions for Manual, Lru, Ttl and Quota always have a batch.
+ *               Of a call, the outcomes that say evicted are its members.
+ *   snapshot    used = allocated - freed; evictions, in all and by reason, are
+ *               what the receipts so far add up to; counters never fall;
+ *               utilization is used / total.
+ * Receipts of other kinds are numbered, and not looked into.
  *
  * The caller's memory; any thread. */
 #ifndef RECEIPTS_AUDIT_H
 #define RECEIPTS_AUDIT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
 #include "kvpool/v1/receipts.pb-c.h"
 
+#define AUDIT_REASONS 16 /* told apart; more than there are */
+
+/* The epoch's counters, as the receipts so far tell them. */
+struct audit_counters {
+    uint64_t allocated_bytes, freed_bytes, total_bytes;
+    uint64_t evictions, cache_hits, cache_misses;
+};
+
 struct audit {
-    uint64_t last_sequence;
+    uint64_t begin_sequence; /* of the first receipt */
+    uint64_t last_sequence;  /* 0 before it */
     uint32_t epoch;
-    /* Counters of the epoch, as the receipts so far tell them. */
-    uint64_t used_bytes, freed_bytes, allocated_bytes, evictions;
+    uint8_t pool_id[16];
+    bool has_counters;
+    struct audit_counters counters;
     uint64_t block_bytes; /* of the boot receipt; 0 before one */
-    /* Members since the last batch receipt. */
+    uint64_t evictions_by_reason[AUDIT_REASONS]; /* since the boot receipt */
+
+    /* Evictions since the last receipt of another kind or reason. */
     uint64_t n_members, member_bytes, first_member, last_member;
+    uint64_t used_before, used_after, free_runs_before, free_runs_after;
+    uint32_t members_reason;
+
+    /* The part to come of an eviction in parts, 0 if there is none. */
+    uint32_t next_part, n_parts;
+    uint64_t part_numbers[10]; /* its before must be */
+    char part_session[129], part_tenant[129];
+
     uint64_t n_receipts, n_evictions, n_batches, n_snapshots;
 };
 
 void audit_init(struct audit *audit);
 
-/* The next receipt. KV_INVALID names the sequence and what does not add up. */
+/* The next receipt. KV_INVALID names the sequence and what does not add up, and
+ * the audit is over. */
 enum kv_status audit_add(struct audit *audit,
     const Kvpool__V1__Receipt *receipt, struct kv_error *error);
+
+/* After the last receipt of a ledger that has stopped: whether something was
+ * begun and not ended, parts of an eviction or members without their batch. */
+enum kv_status audit_end(const struct audit *audit, struct kv_error *error);
 
 #endif

@@ -1,19 +1,29 @@
 /* The ledger: what happened to the pool, numbered, and readable from any point
  * that it still holds.
  *
- *   pool hook ─> numbered, in this turn ─> released once its blocks are zeroed
- *                (applied_sequence)         (encoded into the log;
- * durable_sequence) └─> feeds: cursors of streams and sinks
+ *   pool hook -> numbered and encoded, in this turn   (applied_sequence)
+ *             -> released once its blocks are zeroed  (durable_sequence)
+ *             -> feeds: cursors of streams and sinks
  *
  * Sequences are dense, from 1. A receipt is encoded once, into the shared log;
  * no later receipt overtakes one whose blocks are still being zeroed. The log
  * is a bounded ring in memory: its oldest receipts go when it is full, readers
- * that had not taken them are told so, never skipped silently.
+ * that had not taken them are told so, never skipped silently. Receipts that
+ * wait for their blocks are never dropped; they may take it beyond the limit.
  *
  * The log is made of chunks of encoded entries (0x0a, length, Receipt), so that
  * any run of entries is a whole StreamReceiptsResponse. A run that was taken
  * keeps its chunk alive by reference until it is given back, on any thread; so
  * sending a receipt to many subscribers copies nothing.
+ *
+ * Memory: no number is ever lost. A change is numbered only where its receipt
+ * has its place already. Where the system has no memory for one, the ring gives
+ * up its oldest receipts early; where every byte of it is held by readers or
+ * waits for zeroing, the ledger fails: from then on it numbers nothing, says so
+ * in the log and by ledger_failed(), and what it holds stays readable.
+ *
+ * Hooks of allocations and releases are not listened to: those receipts are an
+ * option of a later version.
  *
  * Thread: the owner's, except feed_run_release. */
 #ifndef RECEIPTS_LEDGER_H
@@ -30,15 +40,30 @@
 
 struct ledger;
 
+#define LEDGER_MIN_RING_BYTES ((size_t)1 << 20)
+
+/* A receipt is at most a record of 64 KiB, less the frame that it has in a
+ * journal (24 bytes in front, up to 7 of padding behind). */
+#define LEDGER_MAX_RECEIPT_BYTES 65512
+
+/* Outcomes in one EvictCall at most: so many fit into a receipt however long
+ * their names and numbers, beside a request_id of 64 bytes, a digest of 32 and
+ * a principal of LEDGER_MAX_PRINCIPAL_BYTES. */
+#define LEDGER_MAX_CALL_OUTCOMES 192
+#define LEDGER_MAX_PRINCIPAL_BYTES 256
+
 struct ledger_config {
     size_t ring_bytes;   /* the log holds at most this much; at least 1 MiB */
     uint8_t pool_id[16]; /* UUID of this ledger */
     uint32_t epoch;      /* from 1 */
     uint8_t config_digest[32];
     int64_t (*wall_ns)(void);        /* wall clock; a test may give its own */
-    struct performance *performance; /* borrowed; NULL: no reports */
+    struct performance *performance; /* borrowed; NULL: no reports; looked at
+                                        in builds with KVPOOL_TUNING only */
 };
 
+/* KV_INVALID: ring_bytes or epoch is too small. KV_NO_MEMORY. *out is untouched
+ * on failure. */
 enum kv_status ledger_open(struct ledger **out,
     const struct ledger_config *config, struct kv_error *error);
 /* Runs that are out stay valid. NULL is fine. */
@@ -69,7 +94,9 @@ void ledger_issue_snapshot(struct ledger *ledger,
     const struct ledger_pool_snapshot *snapshot, int64_t mono_ns);
 
 /* The next batch told by the pool belongs to an Evict call: its receipt carries
- * this. Borrowed until that batch has been told. */
+ * this. Borrowed until that batch has been told, and encoded in that turn, so
+ * outcomes may be added meanwhile: at most LEDGER_MAX_CALL_OUTCOMES, each with
+ * names of at most 128 bytes. A call on more sessions is several batches. */
 void ledger_set_call(struct ledger *ledger, const Kvpool__V1__EvictCall *call);
 
 /* ---- where it stands */
@@ -84,11 +111,13 @@ struct ledger_position {
 };
 struct ledger_position ledger_position(const struct ledger *ledger);
 
-/* Receipts lost because there was no memory to number them: 0, always, unless
- * the system is out of memory; then the ledger has failed and says so here. */
+/* Whether the ledger had to stop numbering (see above). It stays so. */
 bool ledger_failed(const struct ledger *ledger);
 
-/* A watcher is called after receipts became durable, once a turn of release. */
+/* A watcher is called after receipts became durable, once a release. That may
+ * be within a hook of the pool: it reads, and never calls the pool, and issues
+ * no receipt. It may add and remove watchers, itself included; one that was
+ * added meanwhile is first called the next time. */
 struct ledger_watcher {
     void (*on_durable)(struct ledger_watcher *watcher);
     struct ledger_watcher *prev, *next; /* the ledger's */
@@ -99,11 +128,11 @@ void ledger_unwatch(struct ledger *ledger, struct ledger_watcher *watcher);
 /* ---- reading */
 
 /* A place in the log: everything up to `sequence` has been read. The caller's,
- * plain data; chunk and offset are a hint of the ledger's. */
+ * plain data; chunk is a hint of the ledger's, and any value is safe. A reader
+ * that used only part of a run sets sequence back to the last one used. */
 struct feed_cursor {
     uint64_t sequence;
     uint64_t chunk;
-    size_t offset;
 };
 
 struct feed_run {

@@ -8,7 +8,8 @@
 #include "kvpool/v1/receipts.pb-c.h"
 #include "sinks/sink.h"
 
-/* The set that it is added to closes and frees it. */
+/* The set that it is added to closes and frees it, with what nobody took.
+ * capacity is at least 1. KV_NO_MEMORY. */
 enum kv_status sink_channel_open(struct sink **out, size_t capacity);
 
 /* The oldest receipt in the channel, the caller's to free with

@@ -1,0 +1,47 @@
+/* A set of small numbers whose least member is found at once.
+ *
+ *   level 2                 1 word    bit i: word i of level 1 is not 0
+ *   level 1            64 words       bit i: word i of level 0 is not 0
+ *   level 0        4096 words         bit i: i is in the set
+ *
+ * Six levels hold every 32-bit number, so each operation is O(1): it touches at
+ * most one word per level, and mostly stops after the first. */
+#ifndef POOL_BIT_TREE_H
+#define POOL_BIT_TREE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#define BIT_TREE_LEVELS 6
+#define BIT_TREE_NONE UINT32_MAX
+
+struct bit_tree {
+    uint64_t *words; /* all levels, the lowest first */
+    size_t n_words;
+    uint64_t *levels[BIT_TREE_LEVELS];
+    unsigned n_levels;
+};
+
+/* Empty; takes numbers below n_bits, which is at least 1. KV_NO_MEMORY. */
+enum kv_status bit_tree_init(struct bit_tree *tree, uint32_t n_bits);
+void bit_tree_fini(struct bit_tree *tree);
+
+static inline bool bit_tree_has(const struct bit_tree *tree, uint32_t i)
+{
+    return (tree->words[i >> 6] >> (i & 63) & 1) != 0;
+}
+
+/* Adding what is in the set, or removing what is not, changes nothing. */
+void bit_tree_add(struct bit_tree *tree, uint32_t i);
+void bit_tree_remove(struct bit_tree *tree, uint32_t i);
+
+/* Adds first, first + 1, ... : n of them, at least 1. */
+void bit_tree_add_run(struct bit_tree *tree, uint32_t first, uint32_t n);
+
+/* BIT_TREE_NONE if the set is empty. */
+uint32_t bit_tree_least(const struct bit_tree *tree);
+
+#endif

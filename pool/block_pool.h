@@ -1,0 +1,94 @@
+/* The arena, and what each of its blocks is used for.
+ *
+ *          acquire                release, sweep          free
+ *   free ──────────> used (1..n) ────────────────> scrubbing ────> free
+ *                    │  ^
+ *                    └──┘ retain, release
+ *
+ * Knows nothing of sessions: whether a used block is pinned or cached is a
+ * matter of who holds it. Blocks are handed out next to the one before where
+ * that is free, and lowest first elsewhere, so that what is taken together lies
+ * together and the arena fills from the bottom.
+ *
+ * What leaves use is collected first and swept then, as ascending runs: release
+ * only marks a block whose last reference goes, and sweep takes the marked ones
+ * out of use, as many runs at a time as its caller has room for. Between the
+ * two they count as used.
+ *
+ * Every operation is O(1) or O(blocks touched); nothing allocates after init.
+ */
+#ifndef POOL_BLOCK_POOL_H
+#define POOL_BLOCK_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "pool/bit_tree.h"
+#include "pool/observer.h"
+#include "pool/pool.h"
+
+#define BLOCK_POOL_MAX_BLOCKS INT32_MAX
+#define BLOCK_NONE UINT32_MAX
+
+struct block {
+    uint32_t n_refs;   /* 0: free or scrubbing */
+    uint32_t n_tokens; /* whose keys and values it holds */
+};
+
+struct block_pool {
+    unsigned char *arena;
+    size_t arena_bytes, block_bytes;
+    uint32_t n_blocks;
+
+    struct block *blocks;
+    struct bit_tree free;
+    struct bit_tree leaving; /* released, and not yet swept */
+
+    uint32_t n_used, n_scrubbing, n_free; /* sum: n_blocks */
+    uint32_t n_shared;                    /* used, with 2 references or more */
+    uint32_t n_free_runs;                 /* of blocks without references */
+    uint32_t n_leaving_runs;
+    uint64_t n_tokens; /* in all blocks */
+    uint64_t n_acquired_total, n_swept_total;
+};
+
+/* KV_INVALID: a size that is not allowed; KV_NO_MEMORY: the arena or the
+ * metadata do not fit; KV_UNSUPPORTED: the arena cannot be kept out of core
+ * dumps. *error says which, and the sizes. */
+enum kv_status block_pool_init(struct block_pool *pool, size_t block_bytes,
+    uint32_t n_blocks, struct kv_error *error);
+void block_pool_fini(struct block_pool *pool);
+
+/* One reference; there must be a free block. near is the block that it should
+ * follow, or BLOCK_NONE. */
+pool_block_id block_pool_acquire(struct block_pool *pool, pool_block_id near);
+
+/* One more reference to a used block. */
+void block_pool_retain(struct block_pool *pool, pool_block_id id);
+
+/* One reference less. true if it was the last, and the block waits for the
+ * next sweep; false if the block lives on. */
+bool block_pool_release(struct block_pool *pool, pool_block_id id);
+
+struct block_sweep {
+    size_t n_extents;
+    uint32_t n_blocks;
+    uint64_t n_tokens; /* that lay in them */
+};
+
+/* Takes released blocks out of use, lowest first: at most max_extents runs. */
+struct block_sweep block_pool_sweep(
+    struct block_pool *pool, struct pool_extent *extents, size_t max_extents);
+
+/* The scrubbing blocks of that run of bytes are zero now. */
+void block_pool_free(struct block_pool *pool, const struct pool_extent *extent);
+
+/* The block holds the keys and values of that many tokens. */
+void block_pool_set_tokens(
+    struct block_pool *pool, pool_block_id id, uint32_t n_tokens);
+
+uint64_t block_pool_metadata_bytes(const struct block_pool *pool);
+
+#endif

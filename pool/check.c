@@ -1,0 +1,264 @@
+/* The laws of docs/pool.md, from first principles: everything that the pool
+ * keeps count of is counted again, over all blocks and all sessions. */
+#include "pool/state.h"
+
+#include <inttypes.h>
+
+#include "base/heap.h"
+
+/* What the sessions and the scrub queue say of each block. */
+struct census {
+    const struct pool *pool;
+    uint32_t *n_refs;  /* by block: places in block tables */
+    uint8_t *n_scrubs; /* by block: scrub jobs that have it */
+    uint64_t n_sessions, n_named, n_holding, n_pinned;
+    uint64_t session_tokens, kept_tokens, session_bytes;
+    struct kv_error *error;
+};
+
+static bool broken(
+    const struct census *census, const char *law, uint64_t is, uint64_t should)
+{
+    kv_error_set(census->error, KV_INVALID,
+        "%s: is %" PRIu64 ", should be %" PRIu64, law, is, should);
+    return false;
+}
+
+static bool equal(
+    const struct census *census, const char *law, uint64_t is, uint64_t should)
+{
+    return is == should || broken(census, law, is, should);
+}
+
+/* ---- sessions */
+
+static bool count_table(
+    struct census *census, const struct pool_session *session)
+{
+    const struct pool *pool = census->pool;
+    size_t block_tokens = pool->config.block_tokens;
+    size_t left = session->n_cached;
+
+    for (uint32_t i = 0; i < session->n_blocks; i++) {
+        uint32_t id = session->blocks[i];
+        size_t held = left < block_tokens ? left : block_tokens;
+
+        if (id >= pool->config.n_blocks)
+            return broken(census, "a block table leaves the arena", id,
+                pool->config.n_blocks);
+        census->n_refs[id]++;
+        if (!equal(census, "tokens of a block",
+                pool->blocks.blocks[id].n_tokens, held))
+            return false;
+        left -= held;
+    }
+    return equal(census, "cached tokens without a block", left, 0);
+}
+
+static bool count_session(
+    struct census *census, const struct pool_session *session)
+{
+    bool is_running = session->state == POOL_SESSION_RUNNING;
+    bool is_kept =
+        session->state == POOL_SESSION_EVICTED && !session->anonymous;
+
+    census->n_sessions++;
+    census->n_named += !session->anonymous;
+    census->n_holding += session->n_blocks > 0;
+    census->n_pinned += is_running ? session->n_blocks : 0;
+    census->session_tokens += session->n_cached;
+    census->kept_tokens += is_kept ? session->n_tokens : 0;
+    census->session_bytes += session_metadata_bytes(session);
+    return count_table(census, session) &&
+           equal(census, "cached tokens beyond the conversation",
+               session->n_cached > session->n_tokens, 0) &&
+           equal(census, "a timer of an active session",
+               session_is_active(session) && timer_is_set(&session->timer),
+               0) &&
+           equal(census, "the timer of a session with a TTL",
+               timer_is_set(&session->timer),
+               session->state == POOL_SESSION_CACHED
+                   ? registry_ttl_due_ns(session) != INT64_MAX
+                   : is_kept && census->pool->config.kept_ttl_ns > 0);
+}
+
+static bool belongs(const struct pool *pool, const struct kv_list *list,
+    const struct pool_session *session)
+{
+    if (list == &pool->active)
+        return session_is_active(session) || session->anonymous;
+    if (list == &pool->cached)
+        return session->state == POOL_SESSION_CACHED && session->n_blocks > 0;
+    return session->state == POOL_SESSION_EVICTED && session->n_blocks == 0;
+}
+
+static bool count_list(struct census *census, const struct kv_list *list)
+{
+    const struct pool *pool = census->pool;
+    int64_t released_ns = INT64_MIN;
+
+    for (const struct kv_list *at = list->next; at != list; at = at->next) {
+        const struct pool_session *session =
+            KV_LIST_ENTRY(at, struct pool_session, link);
+
+        if (!equal(census, "a session on the list of its state",
+                belongs(pool, list, session), true) ||
+            !count_session(census, session))
+            return false;
+        if (list == &pool->cached && session->released_ns < released_ns)
+            return broken(census, "victims in order of release",
+                (uint64_t)session->released_ns, (uint64_t)released_ns);
+        released_ns = session->released_ns;
+    }
+    return true;
+}
+
+static bool count_sessions(struct census *census)
+{
+    const struct pool *pool = census->pool;
+    const struct pool_session *session = NULL;
+    uint64_t n_indexed = 0;
+
+    if (!count_list(census, &pool->active) ||
+        !count_list(census, &pool->cached) || !count_list(census, &pool->kept))
+        return false;
+    session = session_index_after(&pool->index, NULL);
+    while (session != NULL) {
+        const struct pool_key key = session_key(session);
+
+        n_indexed++;
+        session = session_index_after(&pool->index, &key);
+    }
+    return equal(census, "sessions", pool->n_sessions, census->n_sessions) &&
+           equal(census, "sessions in the map", pool->map.n_entries,
+               census->n_named) &&
+           equal(census, "sessions in the index", n_indexed, census->n_named) &&
+           equal(
+               census, "total_sessions", pool->n_holding, census->n_holding) &&
+           equal(census, "pinned blocks", pool->n_pinned, census->n_pinned) &&
+           equal(census, "session_tokens", pool->session_tokens,
+               census->session_tokens) &&
+           equal(
+               census, "kept tokens", pool->kept_tokens, census->kept_tokens) &&
+           equal(census, "kept tokens beyond the cap",
+               pool->kept_tokens > pool->config.max_kept_tokens, 0) &&
+           equal(census, "memory of sessions", pool->session_bytes,
+               census->session_bytes) &&
+           equal(census, "sessions beyond the limit",
+               pool->n_sessions > pool->config.max_sessions, 0);
+}
+
+/* ---- blocks */
+
+static void count_scrub(struct census *census, uint64_t first, uint64_t n)
+{
+    while (n-- > 0)
+        census->n_scrubs[first + n]++;
+}
+
+static void count_scrubs(struct census *census)
+{
+    const struct scrub_queue *queue = &census->pool->scrubs;
+
+    for (uint32_t i = 0; i < queue->n_runs; i++) {
+        const struct scrub_run *run =
+            &queue->runs[(queue->head + (uint64_t)i) % queue->capacity];
+
+        count_scrub(census, run->first, run->length & INT32_MAX);
+    }
+    for (size_t i = 0; i < POOL_SCRUBS_OUT; i++) {
+        const struct pool_scrub *job = &queue->out[i];
+
+        for (size_t j = 0; job->scrub_id != 0 && j < job->n_extents; j++)
+            count_scrub(census, job->extents[j].offset / queue->block_bytes,
+                job->extents[j].size / queue->block_bytes);
+    }
+}
+
+static bool check_block(const struct census *census, uint32_t id)
+{
+    const struct block_pool *blocks = &census->pool->blocks;
+    uint32_t n_refs = blocks->blocks[id].n_refs;
+    uint64_t n_states = (uint64_t)(n_refs > 0) + census->n_scrubs[id] +
+                        bit_tree_has(&blocks->free, id);
+
+    return equal(census, "references of a block", n_refs, census->n_refs[id]) &&
+           equal(census, "states of a block", n_states, 1) &&
+           equal(census, "tokens of an unused block",
+               n_refs == 0 && blocks->blocks[id].n_tokens > 0, 0) &&
+           equal(census, "a block that leaves outside a turn",
+               bit_tree_has(&blocks->leaving, id), 0);
+}
+
+static bool check_blocks(const struct census *census)
+{
+    const struct block_pool *blocks = &census->pool->blocks;
+    uint64_t n_used = 0, n_scrubbing = 0, n_shared = 0, n_runs = 0, tokens = 0;
+    bool was_used = true;
+
+    for (uint32_t id = 0; id < blocks->n_blocks; id++) {
+        bool is_used = census->n_refs[id] > 0;
+
+        if (!check_block(census, id))
+            return false;
+        n_used += is_used;
+        n_scrubbing += census->n_scrubs[id];
+        n_shared += census->n_refs[id] > 1;
+        n_runs += was_used && !is_used;
+        tokens += blocks->blocks[id].n_tokens;
+        was_used = is_used;
+    }
+    return equal(census, "used blocks", blocks->n_used, n_used) &&
+           equal(
+               census, "scrubbing blocks", blocks->n_scrubbing, n_scrubbing) &&
+           equal(census, "free blocks", blocks->n_free,
+               blocks->n_blocks - n_used - n_scrubbing) &&
+           equal(census, "shared blocks", blocks->n_shared, n_shared) &&
+           equal(census, "free runs", blocks->n_free_runs, n_runs) &&
+           equal(census, "tokens in blocks", blocks->n_tokens, tokens) &&
+           equal(census, "allocated less freed",
+               blocks->n_acquired_total - blocks->n_swept_total, n_used);
+}
+
+static bool check_totals(const struct census *census)
+{
+    const struct pool *pool = census->pool;
+    const struct pool_blocks blocks = pool_blocks(pool);
+    const struct pool_stats stats = pool_stats(pool);
+    uint64_t n_evictions = 0;
+
+    for (int reason = 0; reason < POOL_REASON_END; reason++)
+        n_evictions += pool->evictions_by_reason[reason];
+    return equal(census, "evictions of all reasons", n_evictions,
+               pool->evictions) &&
+           equal(census, "total of all states",
+               blocks.pinned + blocks.cached + blocks.scrubbing + blocks.free,
+               blocks.total) &&
+           equal(census, "used bytes",
+               (blocks.pinned + blocks.cached) * pool->config.block_bytes,
+               stats.used_bytes) &&
+           equal(census, "allocated less freed bytes",
+               stats.allocated_bytes_total - stats.freed_bytes_total,
+               stats.used_bytes);
+}
+
+bool pool_check(const struct pool *pool, struct kv_error *error)
+{
+    struct census census = {.pool = pool, .error = error};
+    bool holds = false;
+
+    census.n_refs = kv_calloc(pool->config.n_blocks, sizeof *census.n_refs);
+    census.n_scrubs = kv_calloc(pool->config.n_blocks, sizeof *census.n_scrubs);
+    if (census.n_refs == NULL || census.n_scrubs == NULL) {
+        kv_error_set(error, KV_NO_MEMORY, "no memory to check the pool with");
+        goto done;
+    }
+    count_scrubs(&census);
+    holds = count_sessions(&census) && check_blocks(&census) &&
+            check_totals(&census);
+
+done:
+    kv_free(census.n_scrubs);
+    kv_free(census.n_refs);
+    return holds;
+}

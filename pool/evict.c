@@ -1,0 +1,342 @@
+/* How blocks leave use.
+ *
+ * Two ways lead out: an eviction (somebody needed the room, a TTL ran out, a
+ * person asked) and a release (the holder itself has no more use for them).
+ * They differ in the report only, and both go through give_up: references are
+ * dropped, what nobody holds any more is swept out of use in ascending runs,
+ * and handed to be zeroed. More runs than a report takes make several parts,
+ * each with a before and an after of its own.
+ *
+ *   table: 7 3 4 9      swept: [3,4] [7] [9]      scrub job: those three
+ *
+ * Who goes under pressure is decided in one place, next_victim. What goes
+ * together is told together: the members of a sweep follow one another, and
+ * their batch follows the last. */
+#include "pool/state.h"
+
+#include <assert.h>
+
+/* ---- blocks leave use */
+
+/* Why and how a session loses blocks. cause is NULL for a release. */
+struct departure {
+    struct pool_session *session;
+    const struct pool_cause *cause;
+    uint32_t n_left; /* first blocks that stay */
+    bool preempted;
+    uint64_t tokens_kept;
+    int64_t now_ns;
+};
+
+/* One part of it, as a report needs it. */
+struct part {
+    struct block_sweep sweep;
+    struct pool_stats before;
+    uint64_t scrub_id;
+    uint64_t n_shared_kept;
+    uint32_t number, n_parts;
+};
+
+static void report_eviction(struct pool *pool,
+    const struct departure *departure, const struct part *part)
+{
+    const struct pool_session *session = departure->session;
+    int64_t now_ns = departure->now_ns;
+    const struct pool_eviction eviction = {
+        .key = session_key(session),
+        .cause = departure->cause,
+        .extents = pool->extents,
+        .n_extents = part->sweep.n_extents,
+        .bytes_freed =
+            part->sweep.n_blocks * (uint64_t)pool->blocks.block_bytes,
+        .blocks_freed = part->sweep.n_blocks,
+        .tokens_freed = part->sweep.n_tokens,
+        .shared_blocks_kept = part->n_shared_kept,
+        .tokens_kept = departure->tokens_kept,
+        .age_ns = now_ns - session->created_ns,
+        .idle_ns = departure->preempted ? 0 : now_ns - session->released_ns,
+        .hits = session->hits,
+        .preempted = departure->preempted,
+        .part = part->number,
+        .n_parts = part->n_parts,
+        .before = part->before,
+        .after = pool_stats(pool),
+        .scrub_id = part->scrub_id,
+        .mono_ns = now_ns,
+    };
+
+    pool->observer->evicted(pool->observer->ctx, &eviction);
+}
+
+static void report_release(struct pool *pool, const struct departure *departure,
+    const struct part *part)
+{
+    const struct pool_release release = {
+        .key = session_key(departure->session),
+        .extents = pool->extents,
+        .n_extents = part->sweep.n_extents,
+        .before = part->before,
+        .after = pool_stats(pool),
+        .scrub_id = part->scrub_id,
+        .mono_ns = departure->now_ns,
+    };
+
+    pool->observer->released(pool->observer->ctx, &release);
+}
+
+static void report(struct pool *pool, const struct departure *departure,
+    const struct part *part)
+{
+    if (departure->cause != NULL && pool->observer->evicted != NULL)
+        report_eviction(pool, departure, part);
+    if (departure->cause == NULL && pool->observer->released != NULL)
+        report_release(pool, departure, part);
+}
+
+/* Drops the session's references. Returns how many blocks live on. */
+static uint64_t drop_references(
+    struct pool *pool, const struct departure *departure)
+{
+    struct pool_session *session = departure->session;
+    uint64_t n_kept = 0;
+
+    for (uint32_t i = departure->n_left; i < session->n_blocks; i++)
+        n_kept += !block_pool_release(&pool->blocks, session->blocks[i]);
+    return n_kept;
+}
+
+/* What changes once, with the last part. */
+static void close_departure(
+    struct pool *pool, const struct departure *departure, size_t n_cached)
+{
+    struct pool_session *session = departure->session;
+
+    session->n_blocks = departure->n_left;
+    session->n_cached = n_cached;
+    pool->n_holding -= departure->n_left == 0;
+    if (departure->cause == NULL)
+        return;
+    session->evictions++;
+    pool->evictions++;
+    pool->evictions_by_reason[departure->cause->reason]++;
+}
+
+static void give_up(struct pool *pool, const struct departure *departure)
+{
+    struct pool_session *session = departure->session;
+    bool is_pinned = session->state == POOL_SESSION_RUNNING;
+    size_t n_room = (size_t)departure->n_left * pool->config.block_tokens;
+    size_t n_cached = session->n_cached < n_room ? session->n_cached : n_room;
+    uint64_t tokens_after =
+        pool->session_tokens - (session->n_cached - n_cached);
+    struct part part = {.n_shared_kept = drop_references(pool, departure)};
+    uint32_t n_runs = pool->blocks.n_leaving_runs;
+
+    pool->n_pinned -= is_pinned ? part.n_shared_kept : 0;
+    part.n_parts =
+        n_runs / POOL_PART_EXTENTS + (n_runs % POOL_PART_EXTENTS > 0);
+    part.n_parts += part.n_parts == 0;
+    while (part.number++ < part.n_parts) {
+        part.before = pool_stats(pool);
+        part.sweep =
+            block_pool_sweep(&pool->blocks, pool->extents, POOL_PART_EXTENTS);
+        part.scrub_id = part.sweep.n_extents == 0
+                            ? 0
+                            : scrub_queue_push(&pool->scrubs, pool->extents,
+                                  part.sweep.n_extents);
+        pool->n_pinned -= is_pinned ? part.sweep.n_blocks : 0;
+        pool->session_tokens -= part.sweep.n_tokens;
+        if (part.number == part.n_parts) {
+            pool->session_tokens = tokens_after;
+            close_departure(pool, departure, n_cached);
+        }
+        report(pool, departure, &part);
+        part.n_shared_kept = 0;
+    }
+}
+
+void evict_release(struct pool *pool, struct pool_session *session,
+    uint32_t n_left, int64_t now_ns)
+{
+    const struct departure departure = {
+        .session = session, .n_left = n_left, .now_ns = now_ns};
+
+    give_up(pool, &departure);
+}
+
+void evict_idle(struct pool *pool, struct pool_session *session,
+    const struct pool_cause *cause, int64_t now_ns)
+{
+    const struct departure departure = {
+        .session = session,
+        .cause = cause,
+        .tokens_kept = registry_tokens_kept(pool, session),
+        .now_ns = now_ns,
+    };
+
+    give_up(pool, &departure);
+    registry_settle(pool, session, now_ns);
+}
+
+void pool_session_preempt(struct pool *pool, struct pool_session *session,
+    const struct pool_cause *cause, int64_t now_ns)
+{
+    const struct departure departure = {
+        .session = session,
+        .cause = cause,
+        .preempted = true,
+        .tokens_kept = session->n_tokens,
+        .now_ns = now_ns,
+    };
+
+    assert(session_is_active(session));
+    if (session->n_blocks > 0)
+        give_up(pool, &departure);
+    session->state = POOL_SESSION_PREEMPTED;
+}
+
+/* ---- under pressure */
+
+/* The policy: whole sessions, least recently used first, where the end of a run
+ * is the use that counts. */
+static struct pool_session *next_victim(struct pool *pool)
+{
+    return KV_LIST_ENTRY(pool->cached.next, struct pool_session, link);
+}
+
+const char *pool_policy_name(const struct pool *pool)
+{
+    (void)pool;
+    return "lru";
+}
+
+void evict_for_room(struct pool *pool, uint32_t n_blocks,
+    const struct pool_session *forced_by, const uint8_t *trace_id,
+    int64_t now_ns)
+{
+    const struct pool_key key = session_key(forced_by);
+    const struct pool_cause cause = {
+        .reason = POOL_REASON_LRU,
+        .forced_by = &key,
+        .trace_id = trace_id,
+    };
+    const struct block_pool *blocks = &pool->blocks;
+    struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
+
+    while (blocks->n_free + blocks->n_scrubbing < n_blocks) {
+        assert(!kv_list_empty(&pool->cached));
+        evict_idle(pool, next_victim(pool), &cause, now_ns);
+    }
+    pool_batch_end(pool, &scope, &cause, now_ns);
+}
+
+/* ---- by time */
+
+void evict_overdue(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    const struct pool_cause cause = {.reason = POOL_REASON_TTL};
+    struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
+
+    session->state = POOL_SESSION_CACHED;
+    evict_idle(pool, session, &cause, now_ns);
+    pool_batch_end(pool, &scope, &cause, now_ns);
+}
+
+int64_t pool_next_deadline(const struct pool *pool)
+{
+    return timer_wheel_next_ns(&pool->wheel);
+}
+
+uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
+{
+    const struct pool_cause cause = {.reason = POOL_REASON_TTL};
+    struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
+    uint32_t n_done = 0;
+
+    timer_wheel_advance(&pool->wheel, now_ns);
+    while (n_done < budget) {
+        struct timer *timer = timer_wheel_take_due(&pool->wheel);
+        struct pool_session *session;
+
+        if (timer == NULL)
+            break;
+        session = KV_LIST_ENTRY(timer, struct pool_session, timer);
+        if (session->state == POOL_SESSION_CACHED)
+            evict_idle(pool, session, &cause, now_ns);
+        else
+            registry_remove(pool, session);
+        n_done++;
+    }
+    if (pool->evictions > scope.n_evictions)
+        pool_batch_end(pool, &scope, &cause, now_ns);
+    return n_done;
+}
+
+/* ---- by hand */
+
+struct pool_outcome pool_evict_session(struct pool *pool,
+    struct pool_session *session, const struct pool_cause *cause, bool preempt,
+    int64_t now_ns)
+{
+    bool is_active = session_is_active(session);
+    uint64_t freed_before = pool->blocks.n_swept_total;
+    struct pool_outcome outcome = {
+        .result = POOL_EVICTED,
+        .shared_blocks_kept = session->n_blocks,
+        .tokens_kept = session->n_tokens,
+        .preempted = is_active,
+    };
+
+    if (session->n_blocks == 0 || (is_active && !preempt)) {
+        outcome.result =
+            session->n_blocks == 0 ? POOL_NOTHING_TO_FREE : POOL_EVICT_BUSY;
+        outcome.shared_blocks_kept = 0;
+        outcome.preempted = false;
+        return outcome;
+    }
+    if (is_active) {
+        pool_session_preempt(pool, session, cause, now_ns);
+    } else {
+        outcome.tokens_kept = registry_tokens_kept(pool, session);
+        evict_idle(pool, session, cause, now_ns);
+    }
+    outcome.blocks_freed = pool->blocks.n_swept_total - freed_before;
+    outcome.bytes_freed = outcome.blocks_freed * pool->config.block_bytes;
+    outcome.shared_blocks_kept -= outcome.blocks_freed;
+    return outcome;
+}
+
+/* ---- what goes together */
+
+struct pool_batch_scope pool_batch_begin(
+    const struct pool *pool, int64_t now_ns)
+{
+    return (struct pool_batch_scope){
+        .before = pool_stats(pool),
+        .n_evictions = pool->evictions,
+        .begin_ns = now_ns,
+    };
+}
+
+void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
+    const struct pool_cause *cause, int64_t now_ns)
+{
+    const struct pool_stats after = pool_stats(pool);
+    const struct pool_batch batch = {
+        .reason = cause->reason,
+        .policy =
+            cause->reason == POOL_REASON_LRU ? pool_policy_name(pool) : "",
+        .n_sessions = after.evictions - scope->n_evictions,
+        .bytes_freed =
+            after.freed_bytes_total - scope->before.freed_bytes_total,
+        .before = scope->before,
+        .after = after,
+        .duration_ns = now_ns - scope->begin_ns,
+        .trace_id = cause->trace_id,
+        .mono_ns = now_ns,
+    };
+
+    if (pool->observer->batch != NULL)
+        pool->observer->batch(pool->observer->ctx, &batch);
+}

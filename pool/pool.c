@@ -1,0 +1,257 @@
+#include "pool/state.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/heap.h"
+
+static const struct pool_observer nobody = {.ctx = NULL};
+
+/* ---- open, close */
+
+static enum kv_status check_config(
+    const struct pool_config *config, struct kv_error *error)
+{
+    if (config->block_tokens == 0)
+        return kv_error_set(error, KV_INVALID,
+            "a block cannot hold 0 tokens: at least 1 is needed");
+    if (config->max_sessions == 0)
+        return kv_error_set(error, KV_INVALID,
+            "the pool cannot have 0 sessions: at least 1 is needed");
+    if (config->kept_ttl_ns < 0)
+        return kv_error_set(error, KV_INVALID,
+            "tokens cannot be kept for %" PRId64
+            " ns: at least 0 is needed, which is for ever",
+            config->kept_ttl_ns);
+    if (config->default_idle_ttl_ns < 0)
+        return kv_error_set(error, KV_INVALID,
+            "sessions cannot have an idle TTL of %" PRId64
+            " ns: at least 0 is needed, which is none",
+            config->default_idle_ttl_ns);
+    return KV_OK;
+}
+
+static bool session_has_key(const struct kv_map_node *node, const void *key)
+{
+    const struct pool_session *session =
+        KV_LIST_ENTRY(node, struct pool_session, node);
+    const struct pool_key a = session_key(session);
+    const struct pool_key *b = key;
+
+    return a.tenant_bytes == b->tenant_bytes && a.id_bytes == b->id_bytes &&
+           memcmp(a.id, b->id, a.id_bytes) == 0 &&
+           (a.tenant_bytes == 0 ||
+               memcmp(a.tenant, b->tenant, a.tenant_bytes) == 0);
+}
+
+static void init_lists(struct pool *pool, int64_t now_ns)
+{
+    timer_wheel_init(&pool->wheel, now_ns);
+    kv_list_init(&pool->active);
+    kv_list_init(&pool->cached);
+    kv_list_init(&pool->kept);
+}
+
+enum kv_status pool_open(struct pool **out, const struct pool_config *config,
+    int64_t now_ns, struct kv_error *error)
+{
+    enum kv_status status = check_config(config, error);
+    struct pool *pool;
+
+    if (status != KV_OK)
+        return status;
+    pool = kv_calloc(1, sizeof *pool);
+    if (pool == NULL)
+        return kv_error_set(
+            error, KV_NO_MEMORY, "no memory to open a pool with");
+    pool->config = *config;
+    pool->observer = config->observer != NULL ? config->observer : &nobody;
+    init_lists(pool, now_ns);
+    status = block_pool_init(
+        &pool->blocks, config->block_bytes, config->n_blocks, error);
+    if (status != KV_OK)
+        goto free_pool;
+    status =
+        scrub_queue_init(&pool->scrubs, config->block_bytes, config->n_blocks);
+    if (status != KV_OK) {
+        kv_error_set(error, status,
+            "no memory for zeroing the pool's %" PRIu32 " blocks",
+            config->n_blocks);
+        goto fini_blocks;
+    }
+    status = kv_map_init(
+        &pool->map, config->max_sessions, config->secret, session_has_key);
+    if (status != KV_OK) {
+        kv_error_set(error, status,
+            "no memory for a map of %" PRIu32 " sessions",
+            config->max_sessions);
+        goto fini_scrubs;
+    }
+    *out = pool;
+    return KV_OK;
+
+fini_scrubs:
+    scrub_queue_fini(&pool->scrubs);
+fini_blocks:
+    block_pool_fini(&pool->blocks);
+free_pool:
+    kv_free(pool);
+    return status;
+}
+
+static void close_sessions(struct kv_list *list)
+{
+    KV_LIST_EACH(link, list)
+    session_close(KV_LIST_ENTRY(link, struct pool_session, link));
+}
+
+void pool_close(struct pool *pool)
+{
+    if (pool == NULL)
+        return;
+    assert(!scrub_queue_has_out(&pool->scrubs));
+    close_sessions(&pool->active);
+    close_sessions(&pool->cached);
+    close_sessions(&pool->kept);
+    kv_map_fini(&pool->map);
+    scrub_queue_fini(&pool->scrubs);
+    block_pool_fini(&pool->blocks);
+    kv_free(pool);
+}
+
+/* ---- zeroing */
+
+bool pool_scrub_next(struct pool *pool, struct pool_scrub *out)
+{
+    return scrub_queue_next(&pool->scrubs, out);
+}
+
+void pool_scrub_done(struct pool *pool, uint64_t scrub_id, int64_t now_ns)
+{
+    const struct pool_scrub job = scrub_queue_done(&pool->scrubs, scrub_id);
+
+    (void)now_ns; /* every change of state is told the time */
+    for (size_t i = 0; i < job.n_extents; i++)
+        block_pool_free(&pool->blocks, &job.extents[i]);
+    if (pool->observer->scrubbed != NULL)
+        pool->observer->scrubbed(pool->observer->ctx, scrub_id);
+}
+
+/* ---- reading */
+
+struct pool_session_info pool_session_info(
+    const struct pool *pool, const struct pool_session *session)
+{
+    uint64_t n_shared = 0;
+
+    for (uint32_t i = 0; i < session->n_blocks; i++)
+        n_shared += pool->blocks.blocks[session->blocks[i]].n_refs > 1;
+    return (struct pool_session_info){
+        .key = session_key(session),
+        .state = session->state,
+        .n_blocks = session->n_blocks,
+        .n_shared_blocks = n_shared,
+        .n_tokens = session->n_tokens,
+        .n_cached_tokens = session->n_cached,
+        .created_ns = session->created_ns,
+        .last_access_ns = session->last_access_ns,
+        .released_ns = session->released_ns,
+        .idle_ttl_ns = session->idle_ttl_ns,
+        .hits = session->hits,
+        .evictions = session->evictions,
+    };
+}
+
+const uint32_t *pool_session_tokens(
+    const struct pool_session *session, size_t *n_tokens)
+{
+    *n_tokens = session->n_tokens;
+    return session->tokens;
+}
+
+const pool_block_id *pool_session_blocks(
+    const struct pool_session *session, size_t *n_blocks)
+{
+    *n_blocks = session->n_blocks;
+    return session->blocks;
+}
+
+size_t pool_session_n_cached(const struct pool_session *session)
+{
+    return session->n_cached;
+}
+
+struct pool_stats pool_stats(const struct pool *pool)
+{
+    const struct block_pool *blocks = &pool->blocks;
+    uint64_t block_bytes = blocks->block_bytes;
+
+    return (struct pool_stats){
+        .total_sessions = pool->n_holding,
+        .used_bytes = blocks->n_used * block_bytes,
+        .allocated_bytes_total = blocks->n_acquired_total * block_bytes,
+        .freed_bytes_total = blocks->n_swept_total * block_bytes,
+        .evictions = pool->evictions,
+        .cache_hits = pool->cache_hits,
+        .cache_misses = pool->cache_misses,
+        .session_tokens = pool->session_tokens,
+        .total_bytes = blocks->arena_bytes,
+        .free_runs = blocks->n_free_runs,
+    };
+}
+
+struct pool_blocks pool_blocks(const struct pool *pool)
+{
+    const struct block_pool *blocks = &pool->blocks;
+
+    return (struct pool_blocks){
+        .total = blocks->n_blocks,
+        .pinned = pool->n_pinned,
+        .cached = blocks->n_used - pool->n_pinned,
+        .scrubbing = blocks->n_scrubbing,
+        .free = blocks->n_free,
+        .shared = blocks->n_shared,
+    };
+}
+
+double pool_unfilled(const struct pool *pool)
+{
+    uint64_t n_slots =
+        (uint64_t)pool->blocks.n_used * pool->config.block_tokens;
+
+    return n_slots == 0
+               ? 0
+               : (double)(n_slots - pool->blocks.n_tokens) / (double)n_slots;
+}
+
+struct pool_totals pool_totals(const struct pool *pool)
+{
+    struct pool_totals totals = {
+        .sessions_created = pool->sessions_created,
+        .kept_tokens = pool->kept_tokens,
+        .metadata_bytes = sizeof *pool + pool->session_bytes +
+                          block_pool_metadata_bytes(&pool->blocks) +
+                          scrub_queue_metadata_bytes(&pool->scrubs) +
+                          pool->map.n_buckets * sizeof *pool->map.buckets,
+    };
+
+    memcpy(totals.evictions_by_reason, pool->evictions_by_reason,
+        sizeof totals.evictions_by_reason);
+    return totals;
+}
+
+uint64_t pool_reclaimable_blocks(const struct pool *pool)
+{
+    return pool->config.n_blocks - pool->n_pinned;
+}
+
+unsigned char *pool_arena(const struct pool *pool)
+{
+    return pool->blocks.arena;
+}
+
+const struct pool_config *pool_config(const struct pool *pool)
+{
+    return &pool->config;
+}

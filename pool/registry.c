@@ -1,0 +1,252 @@
+#include "pool/state.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/utf8.h"
+
+static bool name_is_valid(const char *name, size_t n_bytes)
+{
+    if (n_bytes == 0)
+        return true;
+    return n_bytes <= POOL_NAME_BYTES && kv_utf8_valid(name, n_bytes) &&
+           !kv_utf8_has_control(name, n_bytes);
+}
+
+static uint64_t hash_key(const struct pool *pool, const struct pool_key *key)
+{
+    const struct kv_bytes parts[] = {
+        {key->tenant, key->tenant_bytes}, {key->id, key->id_bytes}};
+
+    return kv_map_hash(&pool->map, parts, 2);
+}
+
+static struct pool_session *find(
+    const struct pool *pool, const struct pool_key *key, uint64_t hash)
+{
+    struct kv_map_node *node = kv_map_find(&pool->map, hash, key);
+
+    return node == NULL ? NULL : KV_LIST_ENTRY(node, struct pool_session, node);
+}
+
+static struct pool_session *longest_kept(const struct pool *pool)
+{
+    return kv_list_empty(&pool->kept)
+               ? NULL
+               : KV_LIST_ENTRY(pool->kept.next, struct pool_session, link);
+}
+
+static bool is_kept(const struct pool_session *session)
+{
+    return session->state == POOL_SESSION_EVICTED && !session->anonymous;
+}
+
+/* ---- lists and timers */
+
+int64_t registry_ttl_due_ns(const struct pool_session *session)
+{
+    int64_t due_ns;
+
+    if (session->idle_ttl_ns == 0 ||
+        __builtin_add_overflow(
+            session->last_access_ns, session->idle_ttl_ns, &due_ns))
+        return INT64_MAX;
+    return due_ns;
+}
+
+void registry_set_timer(struct pool *pool, struct pool_session *session)
+{
+    int64_t due_ns = registry_ttl_due_ns(session);
+
+    if (due_ns == INT64_MAX)
+        timer_wheel_cancel(&pool->wheel, &session->timer);
+    else
+        timer_wheel_set(&pool->wheel, &session->timer, due_ns);
+}
+
+static void set_kept_timer(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    int64_t due_ns;
+
+    timer_wheel_cancel(&pool->wheel, &session->timer);
+    if (pool->config.kept_ttl_ns > 0 &&
+        !__builtin_add_overflow(now_ns, pool->config.kept_ttl_ns, &due_ns))
+        timer_wheel_set(&pool->wheel, &session->timer, due_ns);
+}
+
+uint64_t registry_tokens_kept(
+    const struct pool *pool, const struct pool_session *session)
+{
+    return session->n_tokens <= pool->config.max_kept_tokens ? session->n_tokens
+                                                             : 0;
+}
+
+/* The session goes last on the list, so it is not the one forgotten. */
+static void keep(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    kv_list_append(&pool->kept, &session->link);
+    pool->kept_tokens += session->n_tokens;
+    set_kept_timer(pool, session, now_ns);
+    while (pool->kept_tokens > pool->config.max_kept_tokens)
+        registry_remove(pool, longest_kept(pool));
+}
+
+void registry_settle(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    kv_list_remove(&session->link);
+    if (session->n_blocks > 0) {
+        session->state = POOL_SESSION_CACHED;
+        kv_list_append(&pool->cached, &session->link);
+        registry_set_timer(pool, session);
+        return;
+    }
+    if (session->n_tokens > pool->config.max_kept_tokens) {
+        registry_remove(pool, session);
+        return;
+    }
+    session->state = POOL_SESSION_EVICTED;
+    keep(pool, session, now_ns);
+}
+
+void registry_activate(struct pool *pool, struct pool_session *session)
+{
+    if (is_kept(session))
+        pool->kept_tokens -= session->n_tokens;
+    timer_wheel_cancel(&pool->wheel, &session->timer);
+    kv_list_remove(&session->link);
+    kv_list_append(&pool->active, &session->link);
+}
+
+void registry_remove(struct pool *pool, struct pool_session *session)
+{
+    assert(session->n_blocks == 0);
+    if (is_kept(session))
+        pool->kept_tokens -= session->n_tokens;
+    timer_wheel_cancel(&pool->wheel, &session->timer);
+    kv_list_remove(&session->link);
+    if (!session->anonymous) {
+        session_index_remove(&pool->index, session);
+        kv_map_remove(&pool->map, &session->node);
+    }
+    pool->n_sessions--;
+    pool->session_bytes -= session_metadata_bytes(session);
+    session_close(session);
+}
+
+enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
+    size_t n_tokens, uint32_t n_blocks)
+{
+    size_t bytes = session_metadata_bytes(session);
+    enum kv_status status = session_grow_tokens(session, n_tokens);
+
+    if (status == KV_OK)
+        status = session_grow_blocks(session, n_blocks);
+    pool->session_bytes += session_metadata_bytes(session) - bytes;
+    return status;
+}
+
+/* ---- the facade's part */
+
+/* A session that is on no list yet. KV_LIMIT, KV_NO_MEMORY. */
+static enum kv_status create(struct pool *pool, const struct pool_key *key,
+    int64_t now_ns, struct pool_session **out)
+{
+    bool is_full = pool->n_sessions >= pool->config.max_sessions;
+    struct pool_session *session;
+
+    if (is_full && longest_kept(pool) == NULL)
+        return KV_LIMIT;
+    session = session_open(key);
+    if (session == NULL)
+        return KV_NO_MEMORY;
+    if (is_full)
+        registry_remove(pool, longest_kept(pool));
+    session->created_ns = session->last_access_ns = now_ns;
+    session->released_ns = now_ns;
+    session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
+    pool->n_sessions++;
+    pool->session_bytes += session_metadata_bytes(session);
+    *out = session;
+    return KV_OK;
+}
+
+enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
+    int64_t now_ns, struct pool_session **out, bool *created)
+{
+    struct pool_session *session;
+    enum kv_status status;
+    uint64_t hash;
+
+    if (key->id_bytes == 0 || !name_is_valid(key->id, key->id_bytes) ||
+        !name_is_valid(key->tenant, key->tenant_bytes))
+        return KV_INVALID;
+    hash = hash_key(pool, key);
+    session = find(pool, key, hash);
+    *created = session == NULL;
+    if (session == NULL) {
+        status = create(pool, key, now_ns, &session);
+        if (status != KV_OK)
+            return status;
+        kv_map_insert(&pool->map, &session->node, hash);
+        session_index_insert(&pool->index, session);
+        keep(pool, session, now_ns);
+    } else if (!session_is_active(session)) {
+        session->last_access_ns = now_ns;
+        if (session->state == POOL_SESSION_CACHED)
+            registry_set_timer(pool, session);
+    }
+    *out = session;
+    return KV_OK;
+}
+
+enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
+    size_t tenant_bytes, int64_t now_ns, struct pool_session **out)
+{
+    const struct pool_key key = {
+        .tenant = tenant, .tenant_bytes = tenant_bytes};
+    struct pool_session *session;
+    enum kv_status status;
+
+    if (!name_is_valid(tenant, tenant_bytes))
+        return KV_INVALID;
+    status = create(pool, &key, now_ns, &session);
+    if (status != KV_OK)
+        return status;
+    session->anonymous = true;
+    kv_list_append(&pool->active, &session->link);
+    *out = session;
+    return KV_OK;
+}
+
+struct pool_session *pool_session_find(
+    struct pool *pool, const struct pool_key *key)
+{
+    return find(pool, key, hash_key(pool, key));
+}
+
+struct pool_session *pool_session_after(
+    struct pool *pool, const struct pool_key *key)
+{
+    return session_index_after(&pool->index, key);
+}
+
+void pool_session_forget(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    assert(!session_is_active(session));
+    if (session->n_blocks > 0)
+        evict_release(pool, session, 0, now_ns);
+    registry_remove(pool, session);
+}
+
+void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
+    int64_t idle_ttl_ns, int64_t now_ns)
+{
+    (void)now_ns; /* a TTL that is over already fires with the next expire */
+    session->idle_ttl_ns = idle_ttl_ns > 0 ? idle_ttl_ns : 0;
+    if (session->state == POOL_SESSION_CACHED)
+        registry_set_timer(pool, session);
+}

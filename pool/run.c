@@ -1,0 +1,193 @@
+#include "pool/state.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum kv_status pool_session_begin(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    if (session_is_active(session))
+        return KV_BUSY;
+    registry_activate(pool, session);
+    session->state = POOL_SESSION_RUNNING;
+    session->last_access_ns = now_ns;
+    pool->n_pinned += session->n_blocks;
+    return KV_OK;
+}
+
+enum kv_status pool_session_append(struct pool *pool,
+    struct pool_session *session, const uint32_t *tokens, size_t n_tokens)
+{
+    enum kv_status status;
+
+    assert(session_is_active(session));
+    if (n_tokens == 0)
+        return KV_OK;
+    if (n_tokens > SIZE_MAX - session->n_tokens)
+        return KV_NO_MEMORY;
+    status = registry_grow(pool, session, session->n_tokens + n_tokens, 0);
+    if (status != KV_OK)
+        return status;
+    memcpy(
+        session->tokens + session->n_tokens, tokens, n_tokens * sizeof *tokens);
+    session->n_tokens += n_tokens;
+    return KV_OK;
+}
+
+static size_t blocks_for(const struct pool *pool, size_t n_tokens)
+{
+    size_t block_tokens = pool->config.block_tokens;
+
+    return n_tokens / block_tokens + (n_tokens % block_tokens > 0);
+}
+
+enum kv_status pool_session_truncate(struct pool *pool,
+    struct pool_session *session, size_t n_tokens, int64_t now_ns)
+{
+    uint32_t block_tokens = pool->config.block_tokens;
+    size_t n_needed = blocks_for(pool, n_tokens);
+
+    if (!session_is_active(session) || n_tokens > session->n_tokens)
+        return KV_INVALID;
+    session->n_tokens = n_tokens;
+    if (n_needed < session->n_blocks)
+        evict_release(pool, session, (uint32_t)n_needed, now_ns);
+    /* The last block that stays holds less now. */
+    if (n_tokens < session->n_cached) {
+        block_pool_set_tokens(&pool->blocks, session->blocks[n_needed - 1],
+            (uint32_t)(n_tokens % block_tokens));
+        pool->session_tokens -= session->n_cached - n_tokens;
+        session->n_cached = n_tokens;
+    }
+    return KV_OK;
+}
+
+/* Takes free blocks onto the end of the table, and reports them. At most
+ * POOL_PART_EXTENTS, of which there must be so many. */
+static void take_blocks(struct pool *pool, struct pool_session *session,
+    uint32_t n_blocks, int64_t now_ns)
+{
+    const struct pool_observer *observer = pool->observer;
+    uint64_t block_bytes = pool->config.block_bytes;
+    struct pool_allocation report = {.n_extents = 0};
+    struct pool_extent *last = NULL;
+    pool_block_id id = session->n_blocks > 0
+                           ? session->blocks[session->n_blocks - 1]
+                           : BLOCK_NONE;
+
+    if (observer->allocated != NULL)
+        report.before = pool_stats(pool);
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        id = block_pool_acquire(&pool->blocks, id);
+        session->blocks[session->n_blocks++] = id;
+        if (last == NULL || last->offset + last->size != id * block_bytes) {
+            last = &pool->extents[report.n_extents++];
+            *last = (struct pool_extent){.offset = id * block_bytes};
+        }
+        last->size += block_bytes;
+    }
+    pool->n_pinned += n_blocks;
+    pool->n_holding += session->n_blocks == n_blocks;
+    pool->sessions_created += !session->has_held_blocks;
+    session->has_held_blocks = true;
+    if (observer->allocated == NULL)
+        return;
+    report.key = session_key(session);
+    report.extents = pool->extents;
+    report.after = pool_stats(pool);
+    report.mono_ns = now_ns;
+    observer->allocated(observer->ctx, &report);
+}
+
+/* Makes n more blocks free, or says why they are not. */
+static enum kv_status find_room(struct pool *pool,
+    const struct pool_session *session, size_t n, const uint8_t *trace_id,
+    int64_t now_ns)
+{
+    const struct block_pool *blocks = &pool->blocks;
+
+    if (n <= blocks->n_free)
+        return KV_OK;
+    if (n > pool_reclaimable_blocks(pool))
+        return KV_POOL_FULL;
+    if (n > blocks->n_free + blocks->n_scrubbing)
+        evict_for_room(pool, (uint32_t)n, session, trace_id, now_ns);
+    return KV_BUSY;
+}
+
+enum kv_status pool_session_reserve(struct pool *pool,
+    struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
+    int64_t now_ns)
+{
+    size_t n_needed = blocks_for(pool, n_tokens);
+    enum kv_status status;
+
+    assert(session_is_active(session) && n_tokens <= session->n_tokens);
+    if (n_needed <= session->n_blocks)
+        return KV_OK;
+    if (n_needed > pool->config.n_blocks)
+        return KV_POOL_FULL;
+    /* Memory first: nobody should lose blocks to a run that cannot go on. */
+    status = registry_grow(pool, session, 0, (uint32_t)n_needed);
+    if (status == KV_OK)
+        status = find_room(
+            pool, session, n_needed - session->n_blocks, trace_id, now_ns);
+    if (status != KV_OK)
+        return status;
+
+    session->state = POOL_SESSION_RUNNING;
+    while (session->n_blocks < n_needed) {
+        uint32_t n = (uint32_t)n_needed - session->n_blocks;
+
+        take_blocks(pool, session,
+            n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS, now_ns);
+    }
+    return KV_OK;
+}
+
+void pool_session_commit(
+    struct pool *pool, struct pool_session *session, size_t n_tokens)
+{
+    uint32_t block_tokens = pool->config.block_tokens;
+    size_t at = session->n_cached;
+
+    assert(n_tokens <= session->n_tokens);
+    assert(blocks_for(pool, n_tokens) <= session->n_blocks);
+    while (at < n_tokens) {
+        size_t in_block = at % block_tokens;
+        size_t room = block_tokens - in_block;
+        size_t n = n_tokens - at < room ? n_tokens - at : room;
+
+        block_pool_set_tokens(&pool->blocks, session->blocks[at / block_tokens],
+            (uint32_t)(in_block + n));
+        at += n;
+    }
+    pool->session_tokens += at - session->n_cached;
+    session->n_cached = at;
+}
+
+void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
+    uint64_t n_hit_blocks, uint64_t n_missed_blocks)
+{
+    pool->cache_hits += n_hit_blocks;
+    pool->cache_misses += n_missed_blocks;
+    session->hits += n_hit_blocks > 0;
+}
+
+void pool_session_end(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    assert(session_is_active(session));
+    if (session->anonymous) {
+        if (session->n_blocks > 0)
+            evict_release(pool, session, 0, now_ns);
+        registry_remove(pool, session);
+        return;
+    }
+    pool->n_pinned -= session->n_blocks;
+    session->released_ns = now_ns;
+    if (session->n_blocks > 0 && registry_ttl_due_ns(session) <= now_ns)
+        evict_overdue(pool, session, now_ns);
+    else
+        registry_settle(pool, session, now_ns);
+}

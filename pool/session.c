@@ -1,0 +1,74 @@
+#include "pool/session.h"
+
+#include <string.h>
+
+#include "base/heap.h"
+
+struct pool_session *session_open(const struct pool_key *key)
+{
+    struct pool_session *session =
+        kv_calloc(1, sizeof *session + key->tenant_bytes + key->id_bytes);
+
+    if (session == NULL)
+        return NULL;
+    session->state = POOL_SESSION_EVICTED;
+    session->tenant_bytes = (uint8_t)key->tenant_bytes;
+    session->id_bytes = (uint8_t)key->id_bytes;
+    if (key->tenant_bytes > 0)
+        memcpy(session->name, key->tenant, key->tenant_bytes);
+    if (key->id_bytes > 0)
+        memcpy(session->name + key->tenant_bytes, key->id, key->id_bytes);
+    kv_list_init(&session->link);
+    return session;
+}
+
+void session_close(struct pool_session *session)
+{
+    kv_free(session->blocks);
+    kv_free(session->tokens);
+    kv_free(session);
+}
+
+/* An eighth more than needed keeps growing cheap without keeping much that is
+ * not used: tokens are most of what the pool knows of a block. */
+static size_t roomy(size_t n)
+{
+    return n + n / 8 + 8;
+}
+
+enum kv_status session_grow_tokens(struct pool_session *session, size_t n)
+{
+    uint32_t *tokens;
+
+    if (n <= session->token_capacity)
+        return KV_OK;
+    if (n > SIZE_MAX / 2 / sizeof *tokens)
+        return KV_NO_MEMORY;
+    tokens = kv_realloc(session->tokens, roomy(n) * sizeof *tokens);
+    if (tokens == NULL)
+        return KV_NO_MEMORY;
+    session->tokens = tokens;
+    session->token_capacity = roomy(n);
+    return KV_OK;
+}
+
+enum kv_status session_grow_blocks(struct pool_session *session, uint32_t n)
+{
+    pool_block_id *blocks;
+
+    if (n <= session->block_capacity)
+        return KV_OK;
+    blocks = kv_realloc(session->blocks, roomy(n) * sizeof *blocks);
+    if (blocks == NULL)
+        return KV_NO_MEMORY;
+    session->blocks = blocks;
+    session->block_capacity = (uint32_t)roomy(n);
+    return KV_OK;
+}
+
+size_t session_metadata_bytes(const struct pool_session *session)
+{
+    return sizeof *session + session->tenant_bytes + session->id_bytes +
+           session->token_capacity * sizeof *session->tokens +
+           session->block_capacity * sizeof *session->blocks;
+}

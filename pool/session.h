@@ -1,0 +1,75 @@
+/* A session as the pool keeps it. Everything here changes memory only: lists,
+ * counters and reports are the matter of whoever calls.
+ *
+ *                    begin                        end
+ *   EVICTED, CACHED ───────> RUNNING ──────────────────────> CACHED, EVICTED
+ *                             │   ^                                 ^
+ *                     preempt └─> PREEMPTED ────────────────────────┘
+ *                                  reserve: RUNNING again
+ *
+ * CACHED is idle with blocks, EVICTED idle without, also when it never had any.
+ */
+#ifndef POOL_SESSION_H
+#define POOL_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/map.h"
+#include "base/status.h"
+#include "pool/pool.h"
+#include "pool/session_index.h"
+#include "pool/timer_wheel.h"
+
+struct pool_session {
+    struct kv_map_node node;
+    struct session_index_node order;
+    struct kv_list link; /* on one list of the pool, by state */
+    struct timer timer;  /* CACHED: its TTL; EVICTED: how long it is kept */
+
+    uint32_t *tokens;
+    pool_block_id *blocks;
+    size_t n_tokens, token_capacity;
+    size_t n_cached; /* tokens whose keys and values lie in blocks */
+    uint32_t n_blocks, block_capacity;
+
+    int64_t created_ns, last_access_ns, released_ns;
+    int64_t idle_ttl_ns;
+    uint64_t hits, evictions;
+    enum pool_session_state state;
+    bool anonymous;
+    bool has_held_blocks; /* at some time */
+    uint8_t tenant_bytes, id_bytes;
+    char name[]; /* tenant, then id */
+};
+
+/* Zero but for its name; NULL when there is no memory. */
+struct pool_session *session_open(const struct pool_key *key);
+void session_close(struct pool_session *session);
+
+/* Room for n in all; what is there stays. KV_NO_MEMORY changes nothing. */
+enum kv_status session_grow_tokens(struct pool_session *session, size_t n);
+enum kv_status session_grow_blocks(struct pool_session *session, uint32_t n);
+
+size_t session_metadata_bytes(const struct pool_session *session);
+
+static inline struct pool_key session_key(const struct pool_session *session)
+{
+    return (struct pool_key){
+        .tenant = session->name,
+        .tenant_bytes = session->tenant_bytes,
+        .id = session->name + session->tenant_bytes,
+        .id_bytes = session->id_bytes,
+    };
+}
+
+/* Between begin and end. */
+static inline bool session_is_active(const struct pool_session *session)
+{
+    return session->state == POOL_SESSION_RUNNING ||
+           session->state == POOL_SESSION_PREEMPTED;
+}
+
+#endif

@@ -1,0 +1,101 @@
+/* What the files of the pool share: its state, and what they ask of each other.
+ *
+ *   pool.c      opens, closes, answers questions
+ *   registry.c  which sessions there are, and on which list
+ *   run.c       what a run does to its session
+ *   evict.c     who gives up blocks, and how it is told
+ *   check.c     the laws
+ *
+ * Every named session is in the map, in the index, and on one list:
+ *
+ *   active  between begin and end; also every anonymous session
+ *   cached  idle with blocks; the head was released longest ago
+ *   kept    idle without blocks; the head has been so for longest */
+#ifndef POOL_STATE_H
+#define POOL_STATE_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "pool/block_pool.h"
+#include "pool/pool.h"
+#include "pool/scrub_queue.h"
+#include "pool/session.h"
+#include "pool/session_index.h"
+#include "pool/timer_wheel.h"
+
+struct pool {
+    struct pool_config config;
+    const struct pool_observer *observer; /* never NULL */
+
+    struct block_pool blocks;
+    struct scrub_queue scrubs;
+
+    struct kv_map map;
+    struct session_index index;
+    struct timer_wheel wheel;
+    struct kv_list active, cached, kept;
+    uint32_t n_sessions;     /* on the three lists */
+    uint64_t n_holding;      /* sessions with blocks */
+    uint64_t n_pinned;       /* blocks of running sessions */
+    uint64_t session_tokens; /* in blocks */
+    uint64_t kept_tokens;    /* of the sessions on kept */
+    uint64_t session_bytes;  /* of memory */
+
+    uint64_t cache_hits, cache_misses;
+    uint64_t evictions, evictions_by_reason[POOL_REASON_END];
+    uint64_t sessions_created;
+
+    struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
+};
+
+/* ---- registry.c */
+
+/* Takes a session that goes idle or changed while idle to its list, and sets
+ * its timer. Without blocks it is forgotten if it has more tokens than may be
+ * kept; others are, longest evicted first, if all together have. */
+void registry_settle(
+    struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* How many tokens the session will keep if it loses its blocks. */
+uint64_t registry_tokens_kept(
+    const struct pool *pool, const struct pool_session *session);
+
+/* The session must hold no block. */
+void registry_remove(struct pool *pool, struct pool_session *session);
+
+/* Takes an idle session off its list, to the active ones. */
+void registry_activate(struct pool *pool, struct pool_session *session);
+
+/* Sets the timer of an idle session with blocks. */
+void registry_set_timer(struct pool *pool, struct pool_session *session);
+
+/* When the session's TTL falls due; INT64_MAX if never. */
+int64_t registry_ttl_due_ns(const struct pool_session *session);
+
+/* Calls session_grow_* and keeps count of the memory. */
+enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
+    size_t n_tokens, uint32_t n_blocks);
+
+/* ---- evict.c */
+
+/* The session's blocks leave use, but for its first n_left, without an
+ * eviction. */
+void evict_release(struct pool *pool, struct pool_session *session,
+    uint32_t n_left, int64_t now_ns);
+
+/* An idle session with blocks loses them all, and perhaps its tokens: it may be
+ * gone afterwards. */
+void evict_idle(struct pool *pool, struct pool_session *session,
+    const struct pool_cause *cause, int64_t now_ns);
+
+/* An idle session whose TTL is over, as a batch of one. */
+void evict_overdue(
+    struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* Gives up idle sessions until n_blocks are free or being zeroed, which must be
+ * possible. forced_by is the session that needs them. */
+void evict_for_room(struct pool *pool, uint32_t n_blocks,
+    const struct pool_session *forced_by, const uint8_t *trace_id,
+    int64_t now_ns);
+
+#endif

@@ -1,0 +1,272 @@
+#include "receipts/draft.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/utf8.h"
+
+/* protobuf-c's structs have no const members; it only reads what it encodes. */
+static ProtobufCBinaryData borrow(const uint8_t *bytes, size_t n)
+{
+    return (ProtobufCBinaryData){
+        .len = bytes != NULL ? n : 0, .data = (uint8_t *)bytes};
+}
+
+/* A NUL-terminated copy in buffer, of as many whole characters as fit. */
+static char *copy_text(
+    char buffer[DRAFT_TEXT_BYTES + 1], const char *text, size_t n_bytes)
+{
+    size_t n = 0;
+
+    if (n_bytes <= DRAFT_TEXT_BYTES) {
+        n = n_bytes;
+    } else {
+        int length = kv_utf8_length(text, n_bytes);
+
+        while (length > 0 && n + (size_t)length <= DRAFT_TEXT_BYTES) {
+            n += (size_t)length;
+            length = kv_utf8_length(text + n, n_bytes - n);
+        }
+    }
+    if (n > 0)
+        memcpy(buffer, text, n);
+    buffer[n] = '\0';
+    return buffer;
+}
+
+static char *copy_string(char buffer[DRAFT_TEXT_BYTES + 1], const char *text)
+{
+    return copy_text(buffer, text, text != NULL ? strlen(text) : 0);
+}
+
+static void begin(struct draft *draft, Kvpool__V1__Receipt__KindCase kind,
+    const uint8_t *trace_id)
+{
+    kvpool__v1__receipt__init(&draft->receipt);
+    draft->receipt.kind_case = kind;
+    draft->receipt.trace_id = borrow(trace_id, 16);
+}
+
+static Kvpool__V1__PoolStatistics *put_stats(
+    Kvpool__V1__PoolStatistics *out, const struct pool_stats *stats)
+{
+    kvpool__v1__pool_statistics__init(out);
+    out->total_sessions = stats->total_sessions;
+    out->used_memory_bytes = stats->used_bytes;
+    out->allocated_bytes_total = stats->allocated_bytes_total;
+    out->freed_bytes_total = stats->freed_bytes_total;
+    out->evictions = stats->evictions;
+    out->cache_hits = stats->cache_hits;
+    out->cache_misses = stats->cache_misses;
+    out->session_tokens = stats->session_tokens;
+    out->total_memory_bytes = stats->total_bytes;
+    out->free_runs = stats->free_runs;
+    return out;
+}
+
+static void put_extents(
+    struct draft *draft, const struct pool_extent *extents, size_t n_extents)
+{
+    assert(n_extents <= POOL_PART_EXTENTS);
+    for (size_t i = 0; i < n_extents; i++) {
+        kvpool__v1__extent__init(&draft->extents[i]);
+        draft->extents[i].offset = extents[i].offset;
+        draft->extents[i].size = extents[i].size;
+        draft->extent_list[i] = &draft->extents[i];
+    }
+    draft->kind.eviction.extents = draft->extent_list;
+    draft->kind.eviction.n_extents = n_extents;
+}
+
+static void put_cause(struct draft *draft, const struct pool_cause *cause)
+{
+    Kvpool__V1__EvictionReceipt *out = &draft->kind.eviction;
+    const struct pool_key *by = cause->forced_by;
+
+    if (cause->requested_by != NULL) {
+        out->cause_case = KVPOOL__V1__EVICTION_RECEIPT__CAUSE_REQUESTED_BY;
+        out->requested_by = copy_string(draft->texts[2], cause->requested_by);
+    } else if (by != NULL) {
+        kvpool__v1__session_key__init(&draft->forced_by);
+        draft->forced_by.tenant =
+            copy_text(draft->texts[2], by->tenant, by->tenant_bytes);
+        draft->forced_by.session_id =
+            copy_text(draft->texts[3], by->id, by->id_bytes);
+        out->cause_case = KVPOOL__V1__EVICTION_RECEIPT__CAUSE_FORCED_BY;
+        out->forced_by = &draft->forced_by;
+    }
+}
+
+static void put_part(struct draft *draft, uint32_t number, uint32_t count)
+{
+    kvpool__v1__receipt_part__init(&draft->part);
+    draft->part.number = number;
+    draft->part.count = count;
+    draft->kind.eviction.part = &draft->part;
+}
+
+void draft_eviction(struct draft *draft, const struct pool_eviction *eviction)
+{
+    Kvpool__V1__EvictionReceipt *out = &draft->kind.eviction;
+    const struct pool_key *key = &eviction->key;
+
+    begin(draft, KVPOOL__V1__RECEIPT__KIND_EVICTION, eviction->cause->trace_id);
+    kvpool__v1__eviction_receipt__init(out);
+    draft->receipt.eviction = out;
+    out->session_id = copy_text(draft->texts[0], key->id, key->id_bytes);
+    out->tenant = copy_text(draft->texts[1], key->tenant, key->tenant_bytes);
+    out->reason = (Kvpool__V1__EvictionReason)eviction->cause->reason;
+    if (eviction->n_extents > 0)
+        out->block_offset = eviction->extents[0].offset;
+    out->block_size_bytes = eviction->bytes_freed;
+    put_extents(draft, eviction->extents, eviction->n_extents);
+    out->before = put_stats(&draft->before, &eviction->before);
+    out->after = put_stats(&draft->after, &eviction->after);
+    out->blocks_freed = eviction->blocks_freed;
+    out->tokens_freed = eviction->tokens_freed;
+    out->age_ns = eviction->age_ns;
+    out->idle_ns = eviction->idle_ns;
+    out->hits = eviction->hits;
+    out->zeroed = eviction->scrub_id != 0;
+    out->shared_blocks_kept = eviction->shared_blocks_kept;
+    put_cause(draft, eviction->cause);
+    out->preempted = eviction->preempted;
+    out->tokens_kept = eviction->tokens_kept;
+    if (eviction->n_parts > 1)
+        put_part(draft, eviction->part, eviction->n_parts);
+}
+
+void draft_add_performance(struct draft *draft,
+    const struct performance_report *report,
+    const struct performance_settings *settings)
+{
+    Kvpool__V1__PerformanceReport *out = &draft->performance;
+
+    kvpool__v1__performance_report__init(out);
+    out->average_requests_per_second = report->requests_per_second;
+    out->average_latency_ms = report->latency_ms;
+    out->sample_count = report->n_samples;
+    out->window_ns = report->window_ns;
+    out->kv_cache_size_mb = settings->kv_cache_size_mb;
+    out->max_batch_size = settings->max_batch_size;
+    out->batch_timeout_ms = settings->batch_timeout_ms;
+    draft->kind.eviction.performance = out;
+}
+
+void draft_batch(struct draft *draft, const struct pool_batch *batch,
+    uint64_t first_sequence, uint64_t last_sequence,
+    const Kvpool__V1__EvictCall *call)
+{
+    Kvpool__V1__EvictionBatchReceipt *out = &draft->kind.batch;
+
+    begin(draft, KVPOOL__V1__RECEIPT__KIND_EVICTION_BATCH, batch->trace_id);
+    kvpool__v1__eviction_batch_receipt__init(out);
+    draft->receipt.eviction_batch = out;
+    out->count = batch->n_sessions;
+    out->total_bytes_freed = batch->bytes_freed;
+    out->pool_used_before = batch->before.used_bytes;
+    out->pool_used_after = batch->after.used_bytes;
+    out->fragmentation_before = pool_stats_fragmentation(&batch->before);
+    out->fragmentation_after = pool_stats_fragmentation(&batch->after);
+    out->duration_ns = batch->duration_ns;
+    out->reason = (Kvpool__V1__EvictionReason)batch->reason;
+    out->first_sequence = first_sequence;
+    out->last_sequence = last_sequence;
+    out->policy = copy_string(draft->texts[0], batch->policy);
+    out->call = (Kvpool__V1__EvictCall *)call;
+}
+
+static void put_reasons(struct draft *draft, const uint64_t *counts)
+{
+    Kvpool__V1__PoolSnapshotReceipt *out = &draft->kind.snapshot;
+
+    out->evictions_by_reason = draft->reason_list;
+    for (int reason = 1; reason < POOL_REASON_END; reason++) {
+        Kvpool__V1__ReasonCount *count = &draft->reasons[reason];
+
+        if (counts[reason] == 0)
+            continue;
+        kvpool__v1__reason_count__init(count);
+        count->reason = (Kvpool__V1__EvictionReason)reason;
+        count->count = counts[reason];
+        draft->reason_list[out->n_evictions_by_reason++] = count;
+    }
+}
+
+static void put_tier(struct draft *draft, uint64_t used, uint64_t total)
+{
+    kvpool__v1__tier_usage__init(&draft->tier);
+    draft->tier.tier = copy_string(draft->texts[0], "memory");
+    draft->tier.used_bytes = used;
+    draft->tier.total_bytes = total;
+    draft->tier_list[0] = &draft->tier;
+    draft->kind.snapshot.tiers = draft->tier_list;
+    draft->kind.snapshot.n_tiers = 1;
+}
+
+void draft_snapshot(
+    struct draft *draft, const struct ledger_pool_snapshot *snapshot)
+{
+    Kvpool__V1__PoolSnapshotReceipt *out = &draft->kind.snapshot;
+    const struct pool_stats *stats = &snapshot->stats;
+
+    begin(draft, KVPOOL__V1__RECEIPT__KIND_POOL_SNAPSHOT, NULL);
+    kvpool__v1__pool_snapshot_receipt__init(out);
+    draft->receipt.pool_snapshot = out;
+    out->pool_used = stats->used_bytes;
+    out->pool_total = stats->total_bytes;
+    out->utilization = pool_stats_utilization(stats);
+    out->fragmentation = pool_stats_fragmentation(stats);
+    out->active_sessions = stats->total_sessions;
+    out->total_sessions_created = snapshot->sessions_created;
+    out->total_evictions = stats->evictions;
+    out->cache_hits = stats->cache_hits;
+    out->cache_misses = stats->cache_misses;
+    out->allocated_bytes_total = stats->allocated_bytes_total;
+    out->freed_bytes_total = stats->freed_bytes_total;
+    put_reasons(draft, snapshot->evictions_by_reason);
+    put_tier(draft, stats->used_bytes, stats->total_bytes);
+}
+
+static Kvpool__V1__LifecycleReceipt *begin_lifecycle(struct draft *draft,
+    Kvpool__V1__LifecycleReceipt__ChangeCase change,
+    const uint8_t config_digest[32])
+{
+    Kvpool__V1__LifecycleReceipt *out = &draft->kind.lifecycle;
+
+    begin(draft, KVPOOL__V1__RECEIPT__KIND_LIFECYCLE, NULL);
+    kvpool__v1__lifecycle_receipt__init(out);
+    draft->receipt.lifecycle = out;
+    out->config_digest = borrow(config_digest, 32);
+    out->change_case = change;
+    return out;
+}
+
+void draft_boot(struct draft *draft, const struct ledger_boot *boot,
+    const uint8_t config_digest[32])
+{
+    Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(
+        draft, KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_BOOT, config_digest);
+
+    out->boot = &draft->boot;
+    kvpool__v1__boot__init(&draft->boot);
+    draft->boot.version = copy_string(draft->texts[0], boot->version);
+    draft->boot.policy = copy_string(draft->texts[1], boot->policy);
+    draft->boot.model = copy_string(draft->texts[2], boot->model);
+    draft->boot.total_blocks = boot->total_blocks;
+    draft->boot.block_bytes = boot->block_bytes;
+    draft->boot.block_tokens = boot->block_tokens;
+    draft->boot.model_digest = borrow(boot->model_digest, 32);
+}
+
+void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
+    const uint8_t config_digest[32])
+{
+    Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(
+        draft, KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_DRAIN, config_digest);
+
+    out->drain = &draft->drain;
+    kvpool__v1__drain__init(&draft->drain);
+    draft->drain.cause = copy_string(draft->texts[0], cause);
+    draft->drain.limit_ns = limit_ns;
+}

@@ -1,0 +1,396 @@
+#include "receipts/ledger_core.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/heap.h"
+#include "base/log.h"
+
+/* How numbering and release work.
+ *
+ * A receipt is encoded into the ring in the turn in which the change happened:
+ * encoding is the one copy of what the pool only lends. Readers see the ring up
+ * to `durable`, so a receipt that waits for its blocks hides itself and all
+ * that came later, of whatever kind; that is the whole of the ordering rule.
+ *
+ *      ring    ... 41 42 43 | 44 45 46 47
+ *                  durable ^            ^ applied
+ *      waits                 44    46       (45 and 47 had nothing to zero)
+ *
+ * When 46 is zeroed before 44 it is marked only; when 44 is, 44 to 47 are
+ * released at once. A receipt says `zeroed` before that is so, which nobody can
+ * read until it is.
+ *
+ * Evictions are numbered only once there is a place among the waits and in the
+ * ring, so there is no number without a receipt. */
+
+#define FIRST_WAITS 1024
+
+/* The greatest encodings: a varint of 64 bits is 10 bytes, one of 32 bits 5, a
+ * small one 1, and a length below 16,384 takes 2; each behind a tag of 1. */
+#define MAX_U64 11
+#define MAX_U32 6
+#define MAX_SMALL 2
+#define MAX_TEXT(n) (3 + (n))
+#define MAX_ENVELOPE (4 * MAX_U64 + 2 * MAX_TEXT(16) + 4) /* and the kind's */
+#define MAX_STATS MAX_TEXT(10 * MAX_U64)
+#define MAX_OUTCOME                                                            \
+    MAX_TEXT(                                                                  \
+        MAX_U32 + MAX_TEXT(2 * MAX_TEXT(128)) + 2 * MAX_SMALL + 5 * MAX_U64)
+#define MAX_CALL                                                               \
+    (4 + MAX_TEXT(64) + MAX_TEXT(32) + MAX_TEXT(LEDGER_MAX_PRINCIPAL_BYTES) +  \
+        MAX_U32 + MAX_SMALL + LEDGER_MAX_CALL_OUTCOMES * MAX_OUTCOME)
+
+_Static_assert(MAX_ENVELOPE + 20 * MAX_U64 + 4 * MAX_TEXT(DRAFT_TEXT_BYTES) +
+                       2 * MAX_STATS + 10 * MAX_U64 +
+                       POOL_PART_EXTENTS * (2 + 2 * MAX_U64) <=
+                   LEDGER_MAX_RECEIPT_BYTES,
+    "a part of an eviction fits into a receipt");
+_Static_assert(
+    MAX_ENVELOPE + 12 * MAX_U64 + MAX_TEXT(DRAFT_TEXT_BYTES) + MAX_CALL <=
+        LEDGER_MAX_RECEIPT_BYTES,
+    "a batch with the outcomes of its call fits into a receipt");
+_Static_assert(LEDGER_MAX_RECEIPT_BYTES + RING_FRAME_BYTES <= RING_CHUNK_BYTES,
+    "a receipt fits into a chunk");
+
+/* ---- release */
+
+static void tell_watchers(struct ledger *ledger)
+{
+    struct ledger_watcher *watcher = ledger->watchers;
+
+    assert(!ledger->telling);
+    ledger->telling = true;
+    for (; watcher != NULL; watcher = ledger->next_watcher) {
+        ledger->next_watcher = watcher->next;
+        watcher->on_durable(watcher);
+    }
+    ledger->telling = false;
+}
+
+static void release(struct ledger *ledger)
+{
+    uint64_t durable = ledger->applied;
+
+    while (ledger->waits_begin < ledger->waits_end &&
+           ledger->waits[ledger->waits_begin].scrubbed)
+        ledger->waits_begin++;
+    if (ledger->waits_begin < ledger->waits_end)
+        durable = ledger->waits[ledger->waits_begin].sequence - 1;
+    else
+        ledger->waits_begin = ledger->waits_end = 0;
+    if (durable == ledger->durable)
+        return;
+    ledger->durable = durable;
+    ring_trim(&ledger->ring, durable);
+    tell_watchers(ledger);
+}
+
+/* ---- numbering */
+
+static void fail(struct ledger *ledger, const char *why, size_t n_bytes)
+{
+    ledger->failed = true;
+    kv_log(KV_LOG_ERROR, "kvpool::receipts", "the ledger has failed",
+        KV_LOG_TEXT("reason", why), KV_LOG_UINT("receipt_bytes", n_bytes),
+        KV_LOG_UINT("last_sequence", ledger->applied));
+}
+
+/* Numbers the draft and appends it; false, and nothing done, on failure. */
+static bool append(struct ledger *ledger, int64_t mono_ns)
+{
+    Kvpool__V1__Receipt *receipt = &ledger->draft.receipt;
+    unsigned char *at;
+    size_t n_bytes;
+
+    receipt->sequence = ledger->applied + 1;
+    receipt->epoch = ledger->config.epoch;
+    receipt->time_unix_ns = ledger->config.wall_ns();
+    receipt->mono_ns = mono_ns;
+    receipt->pool_id.data = ledger->config.pool_id;
+    receipt->pool_id.len = sizeof ledger->config.pool_id;
+    n_bytes = kvpool__v1__receipt__get_packed_size(receipt);
+    if (n_bytes > LEDGER_MAX_RECEIPT_BYTES) {
+        fail(ledger, "a receipt is larger than a record", n_bytes);
+        return false;
+    }
+    at = ring_reserve(&ledger->ring, n_bytes, ledger->durable);
+    if (at == NULL) {
+        fail(ledger, "out of memory", n_bytes);
+        return false;
+    }
+    kvpool__v1__receipt__pack(receipt, at);
+    ring_commit(&ledger->ring, receipt->sequence, n_bytes);
+    ledger->applied = receipt->sequence;
+    return true;
+}
+
+/* For what is not an eviction. */
+static void append_and_release(struct ledger *ledger, int64_t mono_ns)
+{
+    ledger->first_member = ledger->last_member = 0;
+    if (append(ledger, mono_ns))
+        release(ledger);
+}
+
+/* ---- waiting for zeroes */
+
+static bool make_wait_room(struct ledger *ledger)
+{
+    size_t n_waits = ledger->waits_end - ledger->waits_begin;
+    struct ledger_wait *larger;
+
+    if (ledger->waits_end < ledger->waits_capacity)
+        return true;
+    if (n_waits > ledger->waits_capacity / 2) {
+        larger = kv_realloc(
+            ledger->waits, 2 * ledger->waits_capacity * sizeof *larger);
+        if (larger != NULL) {
+            ledger->waits = larger;
+            ledger->waits_capacity *= 2;
+            return true;
+        }
+    }
+    memmove(ledger->waits, ledger->waits + ledger->waits_begin,
+        n_waits * sizeof *ledger->waits);
+    ledger->waits_begin = 0;
+    ledger->waits_end = n_waits;
+    return n_waits < ledger->waits_capacity;
+}
+
+static void push_wait(struct ledger *ledger, uint64_t scrub_id)
+{
+    assert(ledger->waits_begin == ledger->waits_end ||
+           ledger->waits[ledger->waits_end - 1].scrub_id <= scrub_id);
+    ledger->waits[ledger->waits_end++] =
+        (struct ledger_wait){.sequence = ledger->applied, .scrub_id = scrub_id};
+}
+
+/* The first wait with at least this number. */
+static size_t find_wait(const struct ledger *ledger, uint64_t scrub_id)
+{
+    size_t low = ledger->waits_begin, high = ledger->waits_end;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (ledger->waits[middle].scrub_id < scrub_id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* ---- the pool's hooks */
+
+static void add_performance(struct ledger *ledger, int64_t mono_ns)
+{
+    struct performance_report report;
+    const struct performance *performance = ledger->config.performance;
+
+    if (KVPOOL_TUNING && performance != NULL &&
+        performance_report(performance, mono_ns, &report))
+        draft_add_performance(&ledger->draft, &report, &performance->settings);
+}
+
+static void count_member(struct ledger *ledger, enum pool_reason reason)
+{
+    if (ledger->first_member == 0 || ledger->members_reason != reason)
+        ledger->first_member = ledger->applied;
+    ledger->last_member = ledger->applied;
+    ledger->members_reason = reason;
+}
+
+static void on_evicted(void *ctx, const struct pool_eviction *eviction)
+{
+    struct ledger *ledger = ctx;
+
+    if (ledger->failed)
+        return;
+    if (!make_wait_room(ledger)) {
+        fail(ledger, "out of memory", 0);
+        return;
+    }
+    draft_eviction(&ledger->draft, eviction);
+    add_performance(ledger, eviction->mono_ns);
+    if (!append(ledger, eviction->mono_ns))
+        return;
+    count_member(ledger, eviction->cause->reason);
+    if (eviction->scrub_id != 0)
+        push_wait(ledger, eviction->scrub_id);
+    release(ledger);
+}
+
+static void on_batch(void *ctx, const struct pool_batch *batch)
+{
+    struct ledger *ledger = ctx;
+    const Kvpool__V1__EvictCall *call = ledger->call;
+    bool has_members =
+        batch->n_sessions > 0 && ledger->members_reason == batch->reason;
+
+    ledger->call = NULL;
+    if (ledger->failed)
+        return;
+    draft_batch(&ledger->draft, batch, has_members ? ledger->first_member : 0,
+        has_members ? ledger->last_member : 0, call);
+    append_and_release(ledger, batch->mono_ns);
+}
+
+/* Releases are zeroed too, without a receipt: then there is nothing to find. */
+static void on_scrubbed(void *ctx, uint64_t scrub_id)
+{
+    struct ledger *ledger = ctx;
+    size_t i = find_wait(ledger, scrub_id);
+
+    for (; i < ledger->waits_end && ledger->waits[i].scrub_id == scrub_id; i++)
+        ledger->waits[i].scrubbed = true;
+    release(ledger);
+}
+
+/* ---- life */
+
+static enum kv_status check_config(
+    const struct ledger_config *config, struct kv_error *error)
+{
+    assert(config->wall_ns != NULL);
+    if (config->ring_bytes < LEDGER_MIN_RING_BYTES)
+        return kv_error_set(error, KV_INVALID,
+            "the ring of receipts is %zu bytes; at least %zu are allowed",
+            config->ring_bytes, LEDGER_MIN_RING_BYTES);
+    if (config->epoch == 0)
+        return kv_error_set(
+            error, KV_INVALID, "the ledger's epoch is 0; it counts from 1");
+    return KV_OK;
+}
+
+enum kv_status ledger_open(struct ledger **out,
+    const struct ledger_config *config, struct kv_error *error)
+{
+    enum kv_status status = check_config(config, error);
+    struct ledger *ledger;
+
+    if (status != KV_OK)
+        return status;
+    ledger = kv_calloc(1, sizeof *ledger);
+    if (ledger == NULL)
+        goto fail;
+    ledger->waits_capacity = FIRST_WAITS;
+    ledger->waits = kv_calloc(FIRST_WAITS, sizeof *ledger->waits);
+    if (ledger->waits == NULL)
+        goto free_ledger;
+    if (ring_init(&ledger->ring, config->ring_bytes) != KV_OK)
+        goto free_waits;
+    ledger->config = *config;
+    ledger->observer = (struct pool_observer){
+        .ctx = ledger,
+        .evicted = on_evicted,
+        .batch = on_batch,
+        .scrubbed = on_scrubbed,
+    };
+    *out = ledger;
+    return KV_OK;
+
+free_waits:
+    kv_free(ledger->waits);
+free_ledger:
+    kv_free(ledger);
+fail:
+    return kv_error_set(
+        error, KV_NO_MEMORY, "no memory for the ledger of receipts");
+}
+
+void ledger_close(struct ledger *ledger)
+{
+    if (ledger == NULL)
+        return;
+    assert(ledger->watchers == NULL);
+    ring_fini(&ledger->ring);
+    kv_free(ledger->waits);
+    kv_free(ledger);
+}
+
+const struct pool_observer *ledger_observer(struct ledger *ledger)
+{
+    return &ledger->observer;
+}
+
+/* ---- receipts that do not come from the pool's hooks */
+
+void ledger_issue_boot(
+    struct ledger *ledger, const struct ledger_boot *boot, int64_t mono_ns)
+{
+    if (ledger->failed)
+        return;
+    draft_boot(&ledger->draft, boot, ledger->config.config_digest);
+    append_and_release(ledger, mono_ns);
+}
+
+void ledger_issue_drain(
+    struct ledger *ledger, const char *cause, int64_t limit_ns, int64_t mono_ns)
+{
+    if (ledger->failed)
+        return;
+    draft_drain(&ledger->draft, cause, limit_ns, ledger->config.config_digest);
+    append_and_release(ledger, mono_ns);
+}
+
+void ledger_issue_snapshot(struct ledger *ledger,
+    const struct ledger_pool_snapshot *snapshot, int64_t mono_ns)
+{
+    if (ledger->failed)
+        return;
+    draft_snapshot(&ledger->draft, snapshot);
+    append_and_release(ledger, mono_ns);
+}
+
+void ledger_set_call(struct ledger *ledger, const Kvpool__V1__EvictCall *call)
+{
+    ledger->call = call;
+}
+
+/* ---- where it stands */
+
+struct ledger_position ledger_position(const struct ledger *ledger)
+{
+    uint64_t first = ring_first(&ledger->ring, UINT64_MAX);
+    struct ledger_position position = {
+        .epoch = ledger->config.epoch,
+        .applied_sequence = ledger->applied,
+        .durable_sequence = ledger->durable,
+        .oldest_sequence = first <= ledger->durable ? first : 0,
+        .stored_bytes = ledger->ring.stored_bytes,
+        .limit_bytes = ledger->config.ring_bytes,
+    };
+
+    memcpy(position.pool_id, ledger->config.pool_id, sizeof position.pool_id);
+    return position;
+}
+
+bool ledger_failed(const struct ledger *ledger)
+{
+    return ledger->failed;
+}
+
+void ledger_watch(struct ledger *ledger, struct ledger_watcher *watcher)
+{
+    watcher->prev = NULL;
+    watcher->next = ledger->watchers;
+    if (watcher->next != NULL)
+        watcher->next->prev = watcher;
+    ledger->watchers = watcher;
+}
+
+void ledger_unwatch(struct ledger *ledger, struct ledger_watcher *watcher)
+{
+    if (ledger->next_watcher == watcher)
+        ledger->next_watcher = watcher->next;
+    if (watcher->prev != NULL)
+        watcher->prev->next = watcher->next;
+    else
+        ledger->watchers = watcher->next;
+    if (watcher->next != NULL)
+        watcher->next->prev = watcher->prev;
+    watcher->prev = watcher->next = NULL;
+}
