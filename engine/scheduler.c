@@ -44,19 +44,6 @@ static struct request *request_of(struct kv_list *link)
     return KV_LIST_ENTRY(link, struct request, link);
 }
 
-static size_t longest_piece(const struct tokenizer *tokenizer)
-{
-    uint32_t n_vocab = tokenizer_info(tokenizer).n_vocab;
-    size_t longest = 0;
-
-    for (uint32_t id = 0; id < n_vocab; id++) {
-        size_t n = tokenizer_piece(tokenizer, id).n;
-
-        longest = n > longest ? n : longest;
-    }
-    return longest;
-}
-
 enum kv_status scheduler_open(struct scheduler **out,
     const struct scheduler_config *config, struct kv_error *error)
 {
@@ -71,8 +58,8 @@ enum kv_status scheduler_open(struct scheduler **out,
     scheduler->batch = kv_calloc(config->max_running, sizeof(struct request *));
     if (scheduler->batch == NULL)
         goto free_scheduler;
-    scheduler->text =
-        kv_calloc(1, TEXT_STREAM_OUT_BYTES(longest_piece(config->tokenizer)));
+    scheduler->text = kv_calloc(1,
+        TEXT_STREAM_OUT_BYTES(tokenizer_longest_piece(config->tokenizer)));
     if (scheduler->text == NULL)
         goto free_batch;
 
@@ -151,21 +138,12 @@ static void leave_queue(struct scheduler *scheduler, struct request *request)
         scheduler->load.set_aside--;
 }
 
-enum kv_status scheduler_submit(
-    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+static void prepare(
+    struct request *request, uint64_t age, size_t n_tokens, int64_t now_ns)
 {
-    enum kv_status status;
-
-    if (scheduler->n_waiting >= scheduler->config.max_waiting)
-        return KV_LIMIT;
-    status =
-        pool_session_begin(scheduler->config.pool, request->session, now_ns);
-    if (status != KV_OK)
-        return status;
-
     memset(&request->usage, 0, sizeof request->usage);
-    request->usage.prompt_tokens = request->n_prompt;
-    request->age = scheduler->next_age++;
+    request->usage.prompt_tokens = (uint32_t)n_tokens;
+    request->age = age;
     request->started = request->running = request->in_step = false;
     request->set_aside = false;
     request->ends_with_step = REQUEST_GOES_ON;
@@ -173,8 +151,28 @@ enum kv_status scheduler_submit(
     request->accepted_ns = now_ns;
     request->first_token_ns = request->last_token_ns = 0;
     text_stream_init(&request->text, request->stops, request->n_stops);
+}
+
+enum kv_status scheduler_submit(struct scheduler *scheduler,
+    struct request *request, const uint32_t *tokens, size_t n_tokens,
+    int64_t now_ns)
+{
+    struct pool *pool = scheduler->config.pool;
+    enum kv_status status = pool_session_begin(pool, request->session, now_ns);
+
+    if (status != KV_OK)
+        return status;
+    if (scheduler->n_waiting >= scheduler->config.max_waiting)
+        status = KV_LIMIT;
+    else
+        status = pool_session_append(pool, request->session, tokens, n_tokens);
+    if (status != KV_OK) {
+        pool_session_end(pool, request->session, now_ns);
+        return status;
+    }
+    prepare(request, scheduler->next_age++, n_tokens, now_ns);
     enter_waiting(scheduler, request);
-    scheduler->load.prompt_tokens += request->n_prompt;
+    scheduler->load.prompt_tokens += n_tokens;
     return KV_OK;
 }
 

@@ -74,9 +74,7 @@ struct request_ops {
  * the caller, the rest is the scheduler's; usage may be read at any time. */
 struct request {
     const struct request_ops *ops;
-    struct pool_session
-        *session;        /* idle; its conversation ends in the prompt */
-    uint32_t n_prompt;   /* tokens of the input */
+    struct pool_session *session; /* idle */
     uint32_t max_tokens; /* at least 1 */
     struct sampler_params sampling;
     const char *const *stops; /* borrowed until on_ended */
@@ -113,10 +111,16 @@ void scheduler_close(struct scheduler *scheduler);
 /* Tokens that a conversation can have: the context, or what the pool holds. */
 uint64_t scheduler_max_tokens(const struct scheduler *scheduler);
 
-/* Queues a request and begins its session. KV_LIMIT: max_waiting; KV_BUSY:
- * another request has the session. Nothing has changed then. */
-enum kv_status scheduler_submit(
-    struct scheduler *scheduler, struct request *request, int64_t now_ns);
+/* Begins the request's session, adds the input to its conversation, and queues
+ * it. The conversation must fit scheduler_max_tokens with one token to spare.
+ *   KV_BUSY       another request has the session; nothing has changed
+ *   KV_LIMIT      max_waiting requests wait already
+ *   KV_NO_MEMORY
+ * After the last two the session has been ended, as it was before: a request
+ * without a session has none any more. */
+enum kv_status scheduler_submit(struct scheduler *scheduler,
+    struct request *request, const uint32_t *tokens, size_t n_tokens,
+    int64_t now_ns);
 
 /* Ends the request now, or with the present step. */
 void scheduler_cancel(

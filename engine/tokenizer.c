@@ -609,6 +609,12 @@ bool tokenizer_strips_space(const struct tokenizer *tokenizer)
     return tokenizer->adds_space;
 }
 
+size_t tokenizer_longest_piece(const struct tokenizer *tokenizer)
+{
+    /* A character that is in no token is one token of at most 4 bytes. */
+    return tokenizer->max_text_bytes > 4 ? tokenizer->max_text_bytes : 4;
+}
+
 bool tokenizer_is_end(const struct tokenizer *tokenizer, uint32_t id)
 {
     for (size_t i = 0; i < tokenizer->info.n_end_ids; i++)

@@ -35,6 +35,9 @@ struct gguf_string tokenizer_piece(
     const struct tokenizer *tokenizer, uint32_t id);
 bool tokenizer_strips_space(const struct tokenizer *tokenizer);
 
+/* Bytes of the longest piece: n bytes of text are at least n / that tokens. */
+size_t tokenizer_longest_piece(const struct tokenizer *tokenizer);
+
 bool tokenizer_is_end(const struct tokenizer *tokenizer, uint32_t id);
 
 struct tokenizer_info {

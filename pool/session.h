@@ -33,6 +33,7 @@ struct pool_session {
     pool_block_id *blocks;
     size_t n_tokens, token_capacity;
     size_t n_cached; /* tokens whose keys and values lie in blocks */
+    size_t n_computed; /* or once lay there: at least n_cached */
     uint32_t n_blocks, block_capacity;
 
     int64_t created_ns, last_access_ns, released_ns;

@@ -6,9 +6,9 @@
 #include "base/clock.h"
 #include "base/heap.h"
 
-/* A job travels todo -> done, in two rings of the same size that the owner
- * fills and empties; when todo is full the pool keeps the rest. */
-#define MAX_JOBS 256
+/* A job travels todo -> done, in two rings that the owner fills and empties.
+ * The pool has no more jobs out than fit in one. */
+#define MAX_JOBS POOL_SCRUBS_OUT
 
 struct ring {
     struct pool_scrub jobs[MAX_JOBS];
@@ -22,7 +22,6 @@ struct scrubber {
     void *ctx;
     pthread_t thread;
     struct rpc_post post;
-    size_t n_out; /* the owner's count of jobs that are out */
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t work;
@@ -86,7 +85,6 @@ static void collect(struct scrubber *scrubber)
     pthread_mutex_unlock(&scrubber->mutex);
     for (size_t i = 0; i < n_jobs; i++)
         pool_scrub_done(scrubber->pool, jobs[i].scrub_id, kv_clock_mono_ns());
-    scrubber->n_out -= n_jobs;
 }
 
 static void on_post(struct rpc_post *post)

@@ -562,40 +562,27 @@ static enum kv_status get_session(
     return status;
 }
 
-/* The session as it was before this call. */
-static void undo_session(
-    struct server *server, struct generate *generate, size_t n_tokens)
-{
-    struct pool_session *session = generate->request.session;
-    int64_t now = kv_clock_mono_ns();
-
-    if (generate->created || generate->message->session_id[0] == '\0')
-        pool_session_forget(server->pool, session, now);
-    else
-        pool_session_truncate(server->pool, session, n_tokens, now);
-}
-
 static bool submit(struct server *server, struct generate *generate,
     const struct input *input, struct rpc_error *error)
 {
-    const Kvpool__V1__RetentionSettings *retention =
-        generate->message->retention;
+    const Kvpool__V1__GenerateRequest *message = generate->message;
+    const Kvpool__V1__RetentionSettings *retention = message->retention;
+    struct pool_key key = check_pool_key(message->tenant, message->session_id);
     struct request *request = &generate->request;
     int64_t now = kv_clock_mono_ns();
     enum kv_status status;
-    size_t n_before;
 
     if (get_session(server, generate, error) != KV_OK)
         return false;
-    pool_session_tokens(request->session, &n_before);
-    request->n_prompt = (uint32_t)input->n_ids;
-    status = pool_session_append(
-        server->pool, request->session, input->ids, input->n_ids);
-    if (status == KV_OK)
-        status = scheduler_submit(server->scheduler, request, now);
+    status = scheduler_submit(
+        server->scheduler, request, input->ids, input->n_ids, now);
     if (status != KV_OK) {
-        fail_submit(server, status, generate->message, error);
-        undo_session(server, generate, n_before);
+        fail_submit(server, status, message, error);
+        /* What this call created goes, unless its end took it already. */
+        if (generate->created)
+            request->session = pool_session_find(server->pool, &key);
+        if (generate->created && request->session != NULL)
+            pool_session_forget(server->pool, request->session, now);
         return false;
     }
     if (retention != NULL && retention->idle_ttl != NULL)
