@@ -49,6 +49,13 @@ class ErrorTest(ServerTest):
         self.fails("INVALID_ARGUMENT", "FIELD_NOT_SUPPORTED",
                    lambda: call(request, timeout=CALL_SECONDS), field=field)
 
+    def too_long_by_one(self, limit):
+        """So many tokens, and no more, leave room for an answer."""
+        self.assertIn(limit, (511, 512))
+        failure = self.generate_fails("INVALID_ARGUMENT", "PROMPT_TOO_LONG",
+                                      ids=[5] * (limit + 1))
+        self.assertEqual(failure.metadata["tokens"], str(limit + 1))
+
     # --- what this server does not have ---
 
     def test_fields_of_generate_that_are_not_supported_are_named(self):
@@ -250,9 +257,9 @@ class ErrorTest(ServerTest):
     def test_a_prompt_longer_than_the_context_says_by_how_much(self):
         failure = self.generate_fails("INVALID_ARGUMENT", "PROMPT_TOO_LONG",
                                       ids=[5] * 600, session="too-long")
-        self.assertEqual(failure.metadata,
-                         {"tokens": "600", "limit_tokens": "512",
-                          "limit": "context"})
+        self.assertEqual((failure.metadata["tokens"],
+                          failure.metadata["limit"]), ("600", "context"))
+        self.too_long_by_one(int(failure.metadata["limit_tokens"]))
 
     def test_a_model_of_another_name_is_not_found(self):
         name = self.server.inference.GetModel(
@@ -277,7 +284,7 @@ class ErrorTest(ServerTest):
         self.invalid(call, evict(targets=[target] * 257), "targets",
                      given="257", allowed="256")
         self.invalid(call, evict(targets=[target, pool.EvictTarget()]),
-                     "targets[1]")
+                     "targets[1].target")
         self.invalid(call, evict(targets=[session_target("")]),
                      "targets[0].session.session_id")
         self.invalid(call, evict(targets=[target, session_target("a\tb")]),
@@ -439,13 +446,17 @@ class ConflictTest(ServerTest):
     def test_a_prompt_longer_than_the_whole_pool_says_so(self):
         model = self.server.inference.GetModel(
             inference.GetModelRequest(), timeout=CALL_SECONDS).model
-        limit = model.limits.pool_tokens
-        self.assertLess(limit, model.context_length)
+        room = model.limits.pool_tokens
+        self.assertLess(room, model.context_length)
         failure = self.generate_fails("INVALID_ARGUMENT", "PROMPT_TOO_LONG",
-                                      ids=[5] * (limit + 1))
-        self.assertEqual(failure.metadata,
-                         {"tokens": str(limit + 1),
-                          "limit_tokens": str(limit), "limit": "pool"})
+                                      ids=[5] * (room + 1))
+        self.assertEqual((failure.metadata["tokens"],
+                          failure.metadata["limit"]),
+                         (str(room + 1), "pool"))
+        limit = int(failure.metadata["limit_tokens"])
+        self.assertIn(limit, (room - 1, room))
+        out = generate(self.server, ids=[5] * limit, max_tokens=5)
+        self.assertIn(out.reason, ("CONTEXT_FULL", "END_OF_TEXT"))
 
 
 if __name__ == "__main__":

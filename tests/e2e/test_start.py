@@ -94,7 +94,7 @@ class StartTest(unittest.TestCase):
 
     def test_what_is_no_address_is_a_bad_option(self):
         for address in ("nonsense", "127.0.0.1:99999", "127.0.0.1:", ":-1",
-                        "[::1:0", "unix:", "127.0.0.1:0,"):
+                        "[::1:0", "unix:", "127.0.0.1:0,", ","):
             with self.subTest(address):
                 self.refused(CONFIGURATION, "listen", listen=address)
 
