@@ -102,9 +102,7 @@ void scrubber_pump(struct scrubber *scrubber)
 {
     struct pool_scrub job;
 
-    while (
-        scrubber->n_out < MAX_JOBS && pool_scrub_next(scrubber->pool, &job)) {
-        scrubber->n_out++;
+    while (pool_scrub_next(scrubber->pool, &job)) {
         pthread_mutex_lock(&scrubber->mutex);
         ring_put(&scrubber->todo, &job);
         pthread_cond_signal(&scrubber->work);

@@ -201,6 +201,12 @@ static void issue_drain(struct server *server, const char *cause)
 
 static void close_ledger(struct server *server)
 {
+    struct ledger_watcher *watchers[] = {
+        &server->evict_watcher, &server->subscriber_watcher};
+
+    for (size_t i = 0; i < sizeof watchers / sizeof *watchers; i++)
+        if (server->ledger != NULL && watchers[i]->on_durable != NULL)
+            ledger_unwatch(server->ledger, watchers[i]);
     ledger_close(server->ledger);
 }
 #else

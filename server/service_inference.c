@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/heap.h"
 #include "base/utf8.h"
+#include "kvpool/v1/inference_service.pb-c.h"
 #include "server/check.h"
 #include "server/message.h"
 #include "server/server.h"

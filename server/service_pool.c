@@ -663,9 +663,10 @@ enum kv_status service_pool_add(struct server *server)
 
     kv_list_init(&server->evict_calls);
 #if KVPOOL_RECEIPTS
-    server->evict_watcher.on_durable = on_durable;
-    if (server->ledger != NULL)
+    if (server->ledger != NULL) {
+        server->evict_watcher.on_durable = on_durable;
         ledger_watch(server->ledger, &server->evict_watcher);
+    }
 #endif
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
         if (status == KV_OK)
