@@ -306,7 +306,7 @@ class Subscriber:
         self.messages = []
         self.error = None
         self._changed = threading.Condition()
-        self._over = False
+        self._over = self._cancelled = False
         self._call = stub.StreamReceipts(pool.StreamReceiptsRequest(**fields))
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -318,7 +318,8 @@ class Subscriber:
                     self.messages.append(message)
                     self._changed.notify_all()
         except grpc.RpcError as error:
-            self.error = Failure(error)
+            if not self._cancelled:
+                self.error = Failure(error)
         with self._changed:
             self._over = True
             self._changed.notify_all()
@@ -354,6 +355,7 @@ class Subscriber:
             raise AssertionError("the stream goes on")
 
     def cancel(self):
+        self._cancelled = True
         self._call.cancel()
         self._thread.join(CALL_SECONDS)
 

@@ -333,7 +333,7 @@ class ConversationTest(ServerTest):
         sizes = [t.bytes for t in model.tensor_types]
         self.assertEqual(sizes, sorted(sizes, reverse=True))
         self.assertEqual(model.limits.max_batch_size, 8)
-        self.assertEqual(model.memory.kv_bytes // 1048576, 23)
+        self.assertEqual(model.memory.kv_bytes, 24 << 20)
         self.assertGreater(model.threads, 0)
         named = self.server.inference.GetModel(
             inference.GetModelRequest(name=model.name), timeout=CALL_SECONDS)
