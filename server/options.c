@@ -530,7 +530,7 @@ static void print_flag(const struct option_row *row)
     int n;
 
     if (row->kind == OPTION_BOOL)
-        n = printf("  --[no-]%s", name.text + 2);
+        n = printf("  %s", name.text);
     else
         n = printf("  %s=%s", name.text, value);
     if (n >= HELP_COLUMN) {
@@ -559,8 +559,9 @@ void options_print_help(void)
          "\n"
          "Usage: kvpoold [OPTION]...\n"
          "\n"
-         "Each option is --name=value or --name value, or a variable in the "
-         "environment; flags win.\n");
+         "Each option is --name=value or --name value, a switch --name or "
+         "--no-name; or it is a variable in\n"
+         "the environment. Flags win.\n");
     for (size_t i = 0; i < N_ROWS; i++) {
         print_flag(&rows[i]);
         print_values(&rows[i]);

@@ -360,10 +360,10 @@ START_TEST(help_has_every_option_with_its_variable_in_100_columns)
 
     ck_assert_uint_lt(n, sizeof text - 1);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char flag[80] = "", variable[80] = "KVPOOL_";
+        char flag[80] = "  --", variable[80] = "KVPOOL_";
 
         for (size_t k = 0; names[i][k] != '\0'; k++) {
-            flag[k] = names[i][k] == '_' ? '-' : names[i][k];
+            flag[4 + k] = names[i][k] == '_' ? '-' : names[i][k];
             variable[7 + k] =
                 (char)(names[i][k] == '_' ? '_' : names[i][k] - 32);
         }
