@@ -60,7 +60,7 @@ static void report_eviction(struct pool *pool,
         .part = part->number,
         .n_parts = part->n_parts,
         .before = part->before,
-        .after = pool_stats(pool),
+        .after = state_stats(pool),
         .scrub_id = part->scrub_id,
         .mono_ns = now_ns,
     };
@@ -76,7 +76,7 @@ static void report_release(struct pool *pool, const struct departure *departure,
         .extents = pool->extents,
         .n_extents = part->sweep.n_extents,
         .before = part->before,
-        .after = pool_stats(pool),
+        .after = state_stats(pool),
         .scrub_id = part->scrub_id,
         .mono_ns = departure->now_ns,
     };
@@ -137,7 +137,7 @@ static void give_up(struct pool *pool, const struct departure *departure)
         n_runs / POOL_PART_EXTENTS + (n_runs % POOL_PART_EXTENTS > 0);
     part.n_parts += part.n_parts == 0;
     while (part.number++ < part.n_parts) {
-        part.before = pool_stats(pool);
+        part.before = state_stats(pool);
         part.sweep =
             block_pool_sweep(&pool->blocks, pool->extents, POOL_PART_EXTENTS);
         part.scrub_id = part.sweep.n_extents == 0
@@ -323,7 +323,7 @@ struct pool_batch_scope pool_batch_begin(
     const struct pool *pool, int64_t now_ns)
 {
     return (struct pool_batch_scope){
-        .before = pool_stats(pool),
+        .before = state_stats(pool),
         .n_evictions = pool->evictions,
         .begin_ns = now_ns,
     };
@@ -332,7 +332,7 @@ struct pool_batch_scope pool_batch_begin(
 void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
     const struct pool_cause *cause, int64_t now_ns)
 {
-    const struct pool_stats after = pool_stats(pool);
+    const struct pool_stats after = state_stats(pool);
     const struct pool_batch batch = {
         .reason = cause->reason,
         .policy =

@@ -102,7 +102,7 @@ static void report_allocation(struct pool *pool,
         .extents = pool->extents,
         .n_extents = n_extents,
         .before = *before,
-        .after = pool_stats(pool),
+        .after = state_stats(pool),
         .mono_ns = now_ns,
     };
 
@@ -149,7 +149,7 @@ enum kv_status pool_session_reserve(struct pool *pool,
     session->state = POOL_SESSION_RUNNING;
     while (session->n_blocks < n_needed) {
         uint32_t n = (uint32_t)n_needed - session->n_blocks;
-        const struct pool_stats before = pool_stats(pool);
+        const struct pool_stats before = state_stats(pool);
         size_t n_extents = take_blocks(
             pool, session, n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS);
 

@@ -48,6 +48,26 @@ struct pool {
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
 };
 
+/* What pool_stats answers; inline, for a report takes two of them. */
+static inline struct pool_stats state_stats(const struct pool *pool)
+{
+    const struct block_pool *blocks = &pool->blocks;
+    uint64_t block_bytes = blocks->block_bytes;
+
+    return (struct pool_stats){
+        .total_sessions = pool->n_holding,
+        .used_bytes = blocks->n_used * block_bytes,
+        .allocated_bytes_total = blocks->n_acquired_total * block_bytes,
+        .freed_bytes_total = blocks->n_swept_total * block_bytes,
+        .evictions = pool->evictions,
+        .cache_hits = pool->cache_hits,
+        .cache_misses = pool->cache_misses,
+        .session_tokens = pool->session_tokens,
+        .total_bytes = blocks->arena_bytes,
+        .free_runs = blocks->n_free_runs,
+    };
+}
+
 /* ---- registry.c */
 
 /* Takes a session that goes idle or changed while idle to its list, and sets

@@ -12,8 +12,8 @@
 
 #define N_NAMES 24
 #define N_ANONYMOUS 4
-#define N_STEPS 40000
-#define CHECK_EVERY 64
+#define N_STEPS 30000
+#define CHECK_EVERY 96
 
 struct walk {
     uint64_t random;
