@@ -68,10 +68,20 @@ static int connect_port(int port)
 
 /* ---- addresses */
 
+/* "unix:" and a path of this test's own. */
+static const char *unix_address(void)
+{
+    static char address[96];
+
+    snprintf(address, sizeof address, "unix:%s/kvpool-test-%d.sock", P_tmpdir,
+        (int)getpid());
+    return address;
+}
+
 START_TEST(each_kind_of_address_serves)
 {
-    static const char *const addresses[] = {"127.0.0.1:0", "localhost:0",
-        "[::1]:0", "unix:/tmp/kvpool-test-kinds.sock"};
+    const char *const addresses[] = {
+        "127.0.0.1:0", "localhost:0", "[::1]:0", unix_address()};
     struct rpc_client *client;
 
     for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
@@ -132,7 +142,7 @@ static void leave_stale_socket(const char *path)
 
 START_TEST(a_stale_socket_file_is_replaced_and_a_live_one_is_not)
 {
-    static const char address[] = "unix:/tmp/kvpool-test-stale.sock";
+    const char *address = unix_address();
     struct rpc_client *client;
     struct kv_error words;
     struct stat file;
@@ -152,7 +162,7 @@ END_TEST
 
 START_TEST(a_file_that_is_no_socket_stays)
 {
-    static const char address[] = "unix:/tmp/kvpool-test-file.sock";
+    const char *address = unix_address();
     struct kv_error words;
     FILE *file = fopen(address + 5, "w");
 
