@@ -435,6 +435,28 @@ START_TEST(open_survives_every_failing_allocation)
 }
 END_TEST
 
+START_TEST(a_client_survives_a_failing_heap)
+{
+    const struct rpc_client_options options = {.timeout_ns = 0};
+    struct rpc_client_stream *stream;
+    struct rpc_client *client;
+    struct kv_error words;
+
+    faulty_heap_install();
+    faulty_heap_fail_at(0);
+    ck_assert_int_eq(
+        rpc_client_open(&client, "127.0.0.1:1", &words), KV_NO_MEMORY);
+    faulty_heap_fail_at(1);
+    ck_assert_int_eq(rpc_client_open(&client, "127.0.0.1:1", &words), KV_OK);
+    ck_assert_int_eq(rpc_client_stream_open(client, "/test.v1.Test/Stay", NULL,
+                         0, &options, &stream),
+        KV_NO_MEMORY);
+    rpc_client_close(client);
+    ck_assert_int_eq(faulty_heap_live(), 0);
+    kv_heap_use(NULL);
+}
+END_TEST
+
 START_TEST(a_method_cannot_be_added_twice)
 {
     const struct rpc_method method = {
@@ -463,6 +485,7 @@ int main(void)
         silent_connections_and_stalled_readers_do_not_hold_up_a_drain,
         an_idle_server_drains_at_once,
         open_survives_every_failing_allocation,
+        a_client_survives_a_failing_heap,
         a_method_cannot_be_added_twice,
     };
 
