@@ -49,6 +49,11 @@ def check_unary(channel):
     for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
         text = b"abc" * 10000
         assert echo(text, compression=compression) == text
+        try:  # small on the wire, too large for the server
+            echo(b"a" * 1000000, compression=compression)
+            assert False
+        except grpc.RpcError as e:
+            assert e.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, e
 
 
 def check_errors(channel):

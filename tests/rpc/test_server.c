@@ -68,10 +68,20 @@ static int connect_port(int port)
 
 /* ---- addresses */
 
+/* "unix:" and a path of this test's own. */
+static const char *unix_address(void)
+{
+    static char address[96];
+
+    snprintf(address, sizeof address, "unix:%s/kvpool-test-%d.sock", P_tmpdir,
+        (int)getpid());
+    return address;
+}
+
 START_TEST(each_kind_of_address_serves)
 {
-    static const char *const addresses[] = {"127.0.0.1:0", "localhost:0",
-        "[::1]:0", "unix:/tmp/kvpool-test-kinds.sock"};
+    const char *const addresses[] = {
+        "127.0.0.1:0", "localhost:0", "[::1]:0", unix_address()};
     struct rpc_client *client;
 
     for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
@@ -132,7 +142,7 @@ static void leave_stale_socket(const char *path)
 
 START_TEST(a_stale_socket_file_is_replaced_and_a_live_one_is_not)
 {
-    static const char address[] = "unix:/tmp/kvpool-test-stale.sock";
+    const char *address = unix_address();
     struct rpc_client *client;
     struct kv_error words;
     struct stat file;
@@ -152,7 +162,7 @@ END_TEST
 
 START_TEST(a_file_that_is_no_socket_stays)
 {
-    static const char address[] = "unix:/tmp/kvpool-test-file.sock";
+    const char *address = unix_address();
     struct kv_error words;
     FILE *file = fopen(address + 5, "w");
 
@@ -425,6 +435,28 @@ START_TEST(open_survives_every_failing_allocation)
 }
 END_TEST
 
+START_TEST(a_client_survives_a_failing_heap)
+{
+    const struct rpc_client_options options = {.timeout_ns = 0};
+    struct rpc_client_stream *stream;
+    struct rpc_client *client;
+    struct kv_error words;
+
+    faulty_heap_install();
+    faulty_heap_fail_at(0);
+    ck_assert_int_eq(
+        rpc_client_open(&client, "127.0.0.1:1", &words), KV_NO_MEMORY);
+    faulty_heap_fail_at(1);
+    ck_assert_int_eq(rpc_client_open(&client, "127.0.0.1:1", &words), KV_OK);
+    ck_assert_int_eq(rpc_client_stream_open(client, "/test.v1.Test/Stay", NULL,
+                         0, &options, &stream),
+        KV_NO_MEMORY);
+    rpc_client_close(client);
+    ck_assert_int_eq(faulty_heap_live(), 0);
+    kv_heap_use(NULL);
+}
+END_TEST
+
 START_TEST(a_method_cannot_be_added_twice)
 {
     const struct rpc_method method = {
@@ -453,6 +485,7 @@ int main(void)
         silent_connections_and_stalled_readers_do_not_hold_up_a_drain,
         an_idle_server_drains_at_once,
         open_survives_every_failing_allocation,
+        a_client_survives_a_failing_heap,
         a_method_cannot_be_added_twice,
     };
 
