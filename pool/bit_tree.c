@@ -35,29 +35,6 @@ void bit_tree_fini(struct bit_tree *tree)
     tree->words = NULL;
 }
 
-void bit_tree_add(struct bit_tree *tree, uint32_t i)
-{
-    for (unsigned level = 0; level < tree->n_levels; level++, i >>= 6) {
-        uint64_t *word = &tree->levels[level][i >> 6];
-        bool known_above = *word != 0;
-
-        *word |= UINT64_C(1) << (i & 63);
-        if (known_above)
-            return;
-    }
-}
-
-void bit_tree_remove(struct bit_tree *tree, uint32_t i)
-{
-    for (unsigned level = 0; level < tree->n_levels; level++, i >>= 6) {
-        uint64_t *word = &tree->levels[level][i >> 6];
-
-        *word &= ~(UINT64_C(1) << (i & 63));
-        if (*word != 0)
-            return;
-    }
-}
-
 void bit_tree_add_run(struct bit_tree *tree, uint32_t first, uint32_t n)
 {
     uint32_t end = first + n;

@@ -35,8 +35,28 @@ static inline bool bit_tree_has(const struct bit_tree *tree, uint32_t i)
 }
 
 /* Adding what is in the set, or removing what is not, changes nothing. */
-void bit_tree_add(struct bit_tree *tree, uint32_t i);
-void bit_tree_remove(struct bit_tree *tree, uint32_t i);
+static inline void bit_tree_add(struct bit_tree *tree, uint32_t i)
+{
+    for (unsigned level = 0; level < tree->n_levels; level++, i >>= 6) {
+        uint64_t *word = &tree->levels[level][i >> 6];
+        bool known_above = *word != 0;
+
+        *word |= UINT64_C(1) << (i & 63);
+        if (known_above)
+            return;
+    }
+}
+
+static inline void bit_tree_remove(struct bit_tree *tree, uint32_t i)
+{
+    for (unsigned level = 0; level < tree->n_levels; level++, i >>= 6) {
+        uint64_t *word = &tree->levels[level][i >> 6];
+
+        *word &= ~(UINT64_C(1) << (i & 63));
+        if (*word != 0)
+            return;
+    }
+}
 
 /* Adds first, first + 1, ... : n of them, at least 1. */
 void bit_tree_add_run(struct bit_tree *tree, uint32_t first, uint32_t n);

@@ -60,7 +60,7 @@ static void report_eviction(struct pool *pool,
         .part = part->number,
         .n_parts = part->n_parts,
         .before = part->before,
-        .after = pool_stats(pool),
+        .after = state_stats(pool),
         .scrub_id = part->scrub_id,
         .mono_ns = now_ns,
     };
@@ -76,7 +76,7 @@ static void report_release(struct pool *pool, const struct departure *departure,
         .extents = pool->extents,
         .n_extents = part->sweep.n_extents,
         .before = part->before,
-        .after = pool_stats(pool),
+        .after = state_stats(pool),
         .scrub_id = part->scrub_id,
         .mono_ns = departure->now_ns,
     };
@@ -137,7 +137,7 @@ static void give_up(struct pool *pool, const struct departure *departure)
         n_runs / POOL_PART_EXTENTS + (n_runs % POOL_PART_EXTENTS > 0);
     part.n_parts += part.n_parts == 0;
     while (part.number++ < part.n_parts) {
-        part.before = pool_stats(pool);
+        part.before = state_stats(pool);
         part.sweep =
             block_pool_sweep(&pool->blocks, pool->extents, POOL_PART_EXTENTS);
         part.scrub_id = part.sweep.n_extents == 0
@@ -248,6 +248,21 @@ int64_t pool_next_deadline(const struct pool *pool)
     return timer_wheel_next_ns(&pool->wheel);
 }
 
+/* A timer fired: perhaps too early, since uses do not move it. */
+static bool expire_session(struct pool *pool, struct pool_session *session,
+    const struct pool_cause *cause, int64_t now_ns)
+{
+    if (registry_due_ns(pool, session) > now_ns) {
+        registry_set_timer(pool, session);
+        return false;
+    }
+    if (session->state == POOL_SESSION_CACHED)
+        evict_idle(pool, session, cause, now_ns);
+    else
+        registry_remove(pool, session);
+    return true;
+}
+
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
 {
     const struct pool_cause cause = {.reason = POOL_REASON_TTL};
@@ -255,18 +270,13 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
     uint32_t n_done = 0;
 
     timer_wheel_advance(&pool->wheel, now_ns);
-    while (n_done < budget) {
+    for (uint32_t n_looks = 0; n_looks < budget; n_looks++) {
         struct timer *timer = timer_wheel_take_due(&pool->wheel);
-        struct pool_session *session;
 
         if (timer == NULL)
             break;
-        session = KV_LIST_ENTRY(timer, struct pool_session, timer);
-        if (session->state == POOL_SESSION_CACHED)
-            evict_idle(pool, session, &cause, now_ns);
-        else
-            registry_remove(pool, session);
-        n_done++;
+        n_done += expire_session(pool,
+            KV_LIST_ENTRY(timer, struct pool_session, timer), &cause, now_ns);
     }
     if (pool->evictions > scope.n_evictions)
         pool_batch_end(pool, &scope, &cause, now_ns);
@@ -313,7 +323,7 @@ struct pool_batch_scope pool_batch_begin(
     const struct pool *pool, int64_t now_ns)
 {
     return (struct pool_batch_scope){
-        .before = pool_stats(pool),
+        .before = state_stats(pool),
         .n_evictions = pool->evictions,
         .begin_ns = now_ns,
     };
@@ -322,7 +332,7 @@ struct pool_batch_scope pool_batch_begin(
 void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
     const struct pool_cause *cause, int64_t now_ns)
 {
-    const struct pool_stats after = pool_stats(pool);
+    const struct pool_stats after = state_stats(pool);
     const struct pool_batch batch = {
         .reason = cause->reason,
         .policy =

@@ -61,7 +61,8 @@ struct pool_eviction {
     uint64_t tokens_freed; /* that lay in the freed blocks */
     uint64_t shared_blocks_kept;
     uint64_t tokens_kept; /* for recomputation; 0 if they are gone too */
-    int64_t age_ns, idle_ns;
+    int64_t age_ns;
+    int64_t idle_ns; /* since its last run ended; 0 if preempted */
     uint64_t hits;
     bool preempted;         /* it was running and was set aside */
     uint32_t part, n_parts; /* 1 of 1 if whole */
@@ -79,12 +80,15 @@ struct pool_batch {
     uint64_t n_sessions;
     uint64_t bytes_freed;
     struct pool_stats before, after; /* the first member's, the last member's */
-    int64_t duration_ns;             /* from first decision to last free */
+    int64_t duration_ns;             /* from first decision to last free, by the
+                                        times that the pool was told: 0 where
+                                        one call does it all */
     const uint8_t *trace_id;         /* 16 bytes, or NULL */
     int64_t mono_ns;
 };
 
-/* Blocks came into use for a session. */
+/* Blocks came into use for a session. Many at once come as several reports of
+ * at most POOL_PART_EXTENTS runs, each whole by itself. */
 struct pool_allocation {
     struct pool_key key;
     const struct pool_extent *extents; /* in the order of the block table */
@@ -93,7 +97,8 @@ struct pool_allocation {
     int64_t mono_ns;
 };
 
-/* Blocks left use without an eviction. */
+/* Blocks left use without an eviction; many runs come as several reports too.
+ */
 struct pool_release {
     struct pool_key key;
     const struct pool_extent *extents; /* ascending, not touching */

@@ -184,21 +184,7 @@ size_t pool_session_n_cached(const struct pool_session *session)
 
 struct pool_stats pool_stats(const struct pool *pool)
 {
-    const struct block_pool *blocks = &pool->blocks;
-    uint64_t block_bytes = blocks->block_bytes;
-
-    return (struct pool_stats){
-        .total_sessions = pool->n_holding,
-        .used_bytes = blocks->n_used * block_bytes,
-        .allocated_bytes_total = blocks->n_acquired_total * block_bytes,
-        .freed_bytes_total = blocks->n_swept_total * block_bytes,
-        .evictions = pool->evictions,
-        .cache_hits = pool->cache_hits,
-        .cache_misses = pool->cache_misses,
-        .session_tokens = pool->session_tokens,
-        .total_bytes = blocks->arena_bytes,
-        .free_runs = blocks->n_free_runs,
-    };
+    return state_stats(pool);
 }
 
 struct pool_blocks pool_blocks(const struct pool *pool)

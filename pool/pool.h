@@ -1,9 +1,9 @@
 /* The KV pool: one arena of equal blocks, and the sessions that hold them.
  *
  *   free ──acquire──> pinned ──last release──> cached ──evict──> scrubbing
- *    ^                  ^ └───────release───────┼──────────────>    │
- *    │                  └────────retain─────────┘                   │
- *    └───────────────────────────zeroed─────────────────────────────┘
+ *    ^                   ^                       │                   │
+ *    │                   └────────retain─────────┘                   │
+ *    └────────────────────────────zeroed─────────────────────────────┘
  *
  * A session is a conversation: its tokens, and a table of blocks in which the
  * keys and values of the first n_cached of them lie. While a sequence runs on
@@ -14,8 +14,7 @@
  *
  * Life of a run:
  *
- *   pool_session_get ──> _begin ──> [_append ──> _reserve ──> _commit]* ──>
- * _end
+ *   get ──> begin ──> [append ──> reserve ──> commit]* ──> end
  *
  *   append   more tokens of the conversation
  *   reserve  blocks for them, evicting others if needed
@@ -200,7 +199,8 @@ void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
 int64_t pool_next_deadline(const struct pool *pool);
 
 /* Evicts sessions whose TTL is over, and forgets evicted ones that were kept
- * long enough; at most `budget` of them, in one batch. Returns how many. */
+ * long enough, in one batch; looks at `budget` sessions at most. Returns how
+ * many went. */
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
 
 /* ---- zeroing */

@@ -48,6 +48,26 @@ struct pool {
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
 };
 
+/* What pool_stats answers; inline, for a report takes two of them. */
+static inline struct pool_stats state_stats(const struct pool *pool)
+{
+    const struct block_pool *blocks = &pool->blocks;
+    uint64_t block_bytes = blocks->block_bytes;
+
+    return (struct pool_stats){
+        .total_sessions = pool->n_holding,
+        .used_bytes = blocks->n_used * block_bytes,
+        .allocated_bytes_total = blocks->n_acquired_total * block_bytes,
+        .freed_bytes_total = blocks->n_swept_total * block_bytes,
+        .evictions = pool->evictions,
+        .cache_hits = pool->cache_hits,
+        .cache_misses = pool->cache_misses,
+        .session_tokens = pool->session_tokens,
+        .total_bytes = blocks->arena_bytes,
+        .free_runs = blocks->n_free_runs,
+    };
+}
+
 /* ---- registry.c */
 
 /* Takes a session that goes idle or changed while idle to its list, and sets
@@ -66,7 +86,15 @@ void registry_remove(struct pool *pool, struct pool_session *session);
 /* Takes an idle session off its list, to the active ones. */
 void registry_activate(struct pool *pool, struct pool_session *session);
 
-/* Sets the timer of an idle session with blocks. */
+/* When the pool has to do something about an idle session: its TTL, if it has
+ * blocks, or the end of keeping its tokens. INT64_MAX if never, or if active.
+ */
+int64_t registry_due_ns(
+    const struct pool *pool, const struct pool_session *session);
+
+/* Sees to it that the session's timer fires by then. A timer that fires before
+ * is left alone: it looks again when it does, which spares every use of a
+ * session two visits to its neighbours on the wheel. */
 void registry_set_timer(struct pool *pool, struct pool_session *session);
 
 /* When the session's TTL falls due; INT64_MAX if never. */

@@ -1,0 +1,310 @@
+/* Random operation sequences: whatever is done, in whatever order, the laws
+ * hold, and the reports alone tell the same story as the pool.
+ *
+ * KVPOOL_SEED repeats one sequence; a failure prints the seed that it needs. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "tests/pool/fixture.h"
+#include "tests/support/check_main.h"
+
+#define N_NAMES 24
+#define N_ANONYMOUS 4
+#define N_STEPS 30000
+#define CHECK_EVERY 96
+
+struct walk {
+    uint64_t random;
+    struct pool_session *anonymous[N_ANONYMOUS]; /* or NULL */
+    struct pool_scrub out[POOL_SCRUBS_OUT];
+    size_t n_out;
+    uint64_t n_full, n_busy, n_reserved, n_preempted, n_expired;
+};
+
+static uint32_t draw(struct walk *walk, uint32_t n)
+{
+    walk->random ^= walk->random << 13;
+    walk->random ^= walk->random >> 7;
+    walk->random ^= walk->random << 17;
+    return (uint32_t)((walk->random * UINT64_C(2685821657736338717)) >> 33) % n;
+}
+
+static const char *draw_name(struct walk *walk)
+{
+    static char id[8];
+
+    snprintf(id, sizeof id, "s%" PRIu32, draw(walk, N_NAMES));
+    return id;
+}
+
+static bool is_active(const struct pool_session *session)
+{
+    enum pool_session_state state =
+        pool_session_info(fixture.pool, session).state;
+
+    return state == POOL_SESSION_RUNNING || state == POOL_SESSION_PREEMPTED;
+}
+
+static struct pool_session *draw_active(struct walk *walk)
+{
+    struct pool_session *session = walk->anonymous[draw(walk, N_ANONYMOUS)];
+
+    if (session == NULL || draw(walk, 2) == 0)
+        session = fixture_find(draw_name(walk));
+    return session != NULL && is_active(session) ? session : NULL;
+}
+
+static void step_begin(struct walk *walk)
+{
+    const struct pool_key key = fixture_key(draw_name(walk));
+    struct pool_session *session;
+    bool created;
+
+    if (pool_session_get(
+            fixture.pool, &key, fixture.now_ns, &session, &created) != KV_OK)
+        return;
+    if (draw(walk, 4) == 0)
+        pool_session_set_idle_ttl(
+            fixture.pool, session, draw(walk, 3) * KV_NS_PER_S, fixture.now_ns);
+    if (draw(walk, 8) > 0)
+        pool_session_begin(fixture.pool, session, fixture.now_ns);
+}
+
+static void step_begin_anonymous(struct walk *walk)
+{
+    struct pool_session **slot = &walk->anonymous[draw(walk, N_ANONYMOUS)];
+
+    if (*slot == NULL && pool_session_anonymous(fixture.pool, "t", 1,
+                             fixture.now_ns, slot) == KV_OK)
+        pool_session_begin(fixture.pool, *slot, fixture.now_ns);
+}
+
+static void step_extend(struct walk *walk)
+{
+    struct pool_session *session = draw_active(walk);
+    const uint64_t evictions = pool_stats(fixture.pool).evictions;
+    struct pool_session_info info;
+    enum kv_status status;
+
+    if (session == NULL)
+        return;
+    status = fixture_extend(session, draw(walk, 40));
+    walk->n_full += status == KV_POOL_FULL;
+    walk->n_busy += status == KV_BUSY;
+    walk->n_reserved += status == KV_OK;
+    if ((status == KV_POOL_FULL || status == KV_OK) &&
+        pool_stats(fixture.pool).evictions != evictions)
+        ck_abort_msg("an eviction that nobody needed");
+    info = pool_session_info(fixture.pool, session);
+    /* A conversation that cannot go on is cut back to what it has. */
+    if (status == KV_POOL_FULL)
+        ck_assert_int_eq(pool_session_truncate(fixture.pool, session,
+                             info.n_cached_tokens, fixture.now_ns),
+            KV_OK);
+}
+
+static void step_truncate(struct walk *walk)
+{
+    struct pool_session *session = draw_active(walk);
+    size_t n;
+
+    if (session == NULL)
+        return;
+    pool_session_tokens(session, &n);
+    ck_assert_int_eq(pool_session_truncate(fixture.pool, session,
+                         draw(walk, (uint32_t)n + 1), fixture.now_ns),
+        KV_OK);
+}
+
+static void step_end(struct walk *walk)
+{
+    struct pool_session *session = draw_active(walk);
+
+    if (session == NULL)
+        return;
+    pool_session_end(fixture.pool, session, fixture.now_ns);
+    for (int i = 0; i < N_ANONYMOUS; i++)
+        if (walk->anonymous[i] == session)
+            walk->anonymous[i] = NULL;
+}
+
+static void step_evict(struct walk *walk)
+{
+    const struct pool_cause cause = {.reason = POOL_REASON_MANUAL};
+    struct pool_batch_scope scope =
+        pool_batch_begin(fixture.pool, fixture.now_ns);
+    uint32_t n = draw(walk, 4);
+
+    while (n-- > 0) {
+        struct pool_session *session = fixture_find(draw_name(walk));
+
+        if (session != NULL)
+            walk->n_preempted += pool_evict_session(fixture.pool, session,
+                &cause, draw(walk, 2) == 0, fixture.now_ns)
+                                     .preempted;
+    }
+    pool_batch_end(fixture.pool, &scope, &cause, fixture.now_ns);
+}
+
+static void step_forget(struct walk *walk)
+{
+    struct pool_session *session = fixture_find(draw_name(walk));
+
+    if (session != NULL && !is_active(session))
+        pool_session_forget(fixture.pool, session, fixture.now_ns);
+}
+
+static void step_time(struct walk *walk)
+{
+    fixture.now_ns += draw(walk, 200) * KV_NS_PER_MS;
+    walk->n_expired += pool_expire(fixture.pool, fixture.now_ns, draw(walk, 4));
+}
+
+static void step_take_scrub(struct walk *walk)
+{
+    if (pool_scrub_next(fixture.pool, &walk->out[walk->n_out]))
+        walk->n_out++;
+}
+
+static void step_scrub_done(struct walk *walk)
+{
+    uint32_t i;
+
+    if (walk->n_out == 0)
+        return;
+    i = draw(walk, (uint32_t)walk->n_out);
+    pool_scrub_done(fixture.pool, walk->out[i].scrub_id, fixture.now_ns);
+    walk->out[i] = walk->out[--walk->n_out];
+}
+
+static void step(struct walk *walk)
+{
+    static void (*const steps[])(struct walk *) = {step_begin, step_begin,
+        step_begin, step_begin_anonymous, step_extend, step_extend, step_extend,
+        step_extend, step_extend, step_truncate, step_end, step_end, step_end,
+        step_evict, step_forget, step_time, step_take_scrub, step_take_scrub,
+        step_take_scrub, step_scrub_done, step_scrub_done, step_scrub_done};
+
+    steps[draw(walk, sizeof steps / sizeof *steps)](walk);
+}
+
+static void finish(struct walk *walk)
+{
+    while (walk->n_out > 0)
+        step_scrub_done(walk);
+    fixture_tear_down();
+}
+
+static uint64_t choose_seed(void)
+{
+    const char *given = getenv("KVPOOL_SEED");
+    uint64_t seed = given != NULL ? strtoull(given, NULL, 10)
+                                  : (uint64_t)time(NULL) * 2654435761u;
+
+    printf("KVPOOL_SEED=%" PRIu64 "\n", seed);
+    fflush(stdout);
+    return seed | 1;
+}
+
+static struct pool_config draw_config(struct walk *walk)
+{
+    struct pool_config config = fixture_config();
+
+    config.n_blocks = 1 + draw(walk, 96);
+    config.block_tokens = 1 + draw(walk, 8);
+    config.max_sessions = 1 + draw(walk, N_NAMES + N_ANONYMOUS);
+    config.max_kept_tokens = draw(walk, 300);
+    config.kept_ttl_ns = draw(walk, 2) * KV_NS_PER_S;
+    config.default_idle_ttl_ns = draw(walk, 2) * 2 * KV_NS_PER_S;
+    return config;
+}
+
+START_TEST(every_law_holds_after_any_sequence_of_operations)
+{
+    struct walk walk = {.random = choose_seed()};
+
+    for (int round = 0; round < 8; round++) {
+        struct pool_config config = draw_config(&walk);
+
+        fixture_open(&config);
+        for (int i = 0; i < N_STEPS; i++) {
+            step(&walk);
+            if (i % CHECK_EVERY == 0)
+                fixture_check();
+        }
+        memset(walk.anonymous, 0, sizeof walk.anonymous);
+        finish(&walk);
+    }
+    printf("reserved %" PRIu64 ", full %" PRIu64 ", busy %" PRIu64
+           ", preempted %" PRIu64 ", expired %" PRIu64 "\n",
+        walk.n_reserved, walk.n_full, walk.n_busy, walk.n_preempted,
+        walk.n_expired);
+    /* The walk has been everywhere. */
+    ck_assert_uint_gt(walk.n_reserved, 1000);
+    ck_assert_uint_gt(walk.n_full, 0);
+    ck_assert_uint_gt(walk.n_busy, 0);
+    ck_assert_uint_gt(walk.n_preempted, 0);
+    ck_assert_uint_gt(walk.n_expired, 0);
+}
+END_TEST
+
+/* Every report of a walk, boiled down to one number. */
+static uint64_t digest;
+
+static void mix(uint64_t value)
+{
+    digest = (digest ^ value) * UINT64_C(1099511628211);
+}
+
+static void digest_evicted(void *ctx, const struct pool_eviction *eviction)
+{
+    (void)ctx;
+    for (size_t i = 0; i < eviction->key.id_bytes; i++)
+        mix((uint64_t)eviction->key.id[i]);
+    for (size_t i = 0; i < eviction->n_extents; i++)
+        mix(eviction->extents[i].offset ^ eviction->extents[i].size << 32);
+    mix(eviction->tokens_kept);
+    mix((uint64_t)eviction->idle_ns);
+    mix(eviction->before.session_tokens);
+    mix(eviction->scrub_id);
+}
+
+static uint64_t walk_digest(uint64_t seed)
+{
+    static const struct pool_observer observer = {.evicted = digest_evicted};
+    struct walk walk = {.random = seed};
+    struct pool_config config = fixture_config();
+
+    digest = 1;
+    config.default_idle_ttl_ns = KV_NS_PER_S;
+    config.observer = &observer;
+    fixture.now_ns = KV_NS_PER_S;
+    ck_assert_int_eq(
+        pool_open(&fixture.pool, &config, fixture.now_ns, NULL), KV_OK);
+    for (int i = 0; i < 20000; i++)
+        step(&walk);
+    ck_assert_uint_gt(pool_stats(fixture.pool).evictions, 100);
+    while (walk.n_out > 0)
+        step_scrub_done(&walk);
+    pool_close(fixture.pool);
+    return digest;
+}
+
+START_TEST(the_same_calls_give_the_same_victims_and_the_same_reports)
+{
+    uint64_t first = walk_digest(12345);
+
+    ck_assert_uint_eq(walk_digest(12345), first);
+    ck_assert_uint_ne(walk_digest(54321), first);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *tests[] = {every_law_holds_after_any_sequence_of_operations,
+        the_same_calls_give_the_same_victims_and_the_same_reports};
+
+    return CHECK_RUN("pool_laws", NULL, NULL, tests);
+}
