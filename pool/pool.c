@@ -182,6 +182,11 @@ size_t pool_session_n_cached(const struct pool_session *session)
     return session->n_cached;
 }
 
+size_t pool_session_n_computed(const struct pool_session *session)
+{
+    return session->n_computed;
+}
+
 struct pool_stats pool_stats(const struct pool *pool)
 {
     return state_stats(pool);

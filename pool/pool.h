@@ -250,6 +250,10 @@ const pool_block_id *pool_session_blocks(
     const struct pool_session *session, size_t *n_blocks);
 size_t pool_session_n_cached(const struct pool_session *session);
 
+/* Tokens whose keys and values were committed at some time, evicted since or
+ * not: computing them again is what an eviction costs. */
+size_t pool_session_n_computed(const struct pool_session *session);
+
 /* Walks named sessions in ascending order of (tenant, id): the first that comes
  * after *key (NULL: the first of all), or NULL. O(log n). */
 struct pool_session *pool_session_after(

@@ -50,6 +50,8 @@ enum kv_status pool_session_truncate(struct pool *pool,
     if (!session_is_active(session) || n_tokens > session->n_tokens)
         return KV_INVALID;
     session->n_tokens = n_tokens;
+    if (session->n_computed > n_tokens)
+        session->n_computed = n_tokens;
     if (n_needed < session->n_blocks)
         evict_release(pool, session, (uint32_t)n_needed, now_ns);
     /* The last block that stays holds less now. */
@@ -175,6 +177,8 @@ void pool_session_commit(
     }
     pool->session_tokens += at - session->n_cached;
     session->n_cached = at;
+    if (session->n_computed < at)
+        session->n_computed = at;
 }
 
 void pool_session_count_prompt(struct pool *pool, struct pool_session *session,

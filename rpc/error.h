@@ -43,7 +43,7 @@ struct rpc_error {
         char field[96];
         char description[256];
     } violations[RPC_ERROR_MAX_VIOLATIONS];
-    size_t n_violations;
+    size_t n_violations, n_violations_left_out;
 };
 
 /* Starts an error over. */

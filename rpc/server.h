@@ -26,7 +26,7 @@ struct rpc_server_config {
     size_t max_request_bytes; /* larger ones: RESOURCE_EXHAUSTED */
     uint32_t max_calls;       /* at once; beyond, TOO_MANY_CALLS */
     uint32_t max_streams_per_connection;
-    int64_t keepalive_ns;             /* pings an idle peer, drops a dead one */
+    int64_t keepalive_ns; /* pings an idle peer, drops a dead one; 0: never */
     const unsigned char *descriptors; /* FileDescriptorSet for reflection */
     size_t n_descriptors;             /* 0: no reflection */
 };
@@ -40,9 +40,10 @@ struct rpc_bytes {
 };
 
 /* A call of a method. The request's bytes are borrowed for the handler's call;
- * they have been read whole. The handler must see to it that the call ends:
- * rpc_call_reply or rpc_call_fail for unary methods, rpc_call_finish for
- * streams, at once or later. */
+ * they have been read whole. An empty request has n_request = 0; a call that
+ * ended before its request was there never reaches a handler. The handler must
+ * see to it that the call ends: rpc_call_reply or rpc_call_fail for unary
+ * methods, rpc_call_finish for streams, at once or later. */
 typedef void (*rpc_handler_cb)(void *ctx, struct rpc_call *call,
     const unsigned char *request, size_t n_request);
 
@@ -58,7 +59,8 @@ struct rpc_method {
 enum kv_status rpc_server_open(struct rpc_server **out,
     const struct rpc_server_config *config, struct kv_error *error);
 
-/* Before start. Methods that nobody added are UNIMPLEMENTED. */
+/* Before start. Methods that nobody added are UNIMPLEMENTED. KV_INVALID: that
+ * path was added before. KV_NO_MEMORY. */
 enum kv_status rpc_server_add_method(
     struct rpc_server *server, const struct rpc_method *method);
 
@@ -106,8 +108,9 @@ void rpc_call_set_ctx(struct rpc_call *call, void *ctx);
 /* Monotonic; INT64_MAX if none. */
 int64_t rpc_call_deadline_ns(const struct rpc_call *call);
 
-/* For logs; borrowed for the call's life. */
-const char *rpc_call_peer(const struct rpc_call *call);
+/* "127.0.0.1:4711", "[::1]:4711", "unix", or "gone" if the peer is. For logs,
+ * never to authorise on; borrowed for the call's life. */
+const char *rpc_call_peer(struct rpc_call *call);
 
 /* The trace id of W3C `traceparent` metadata: 16 bytes, borrowed, NULL if there
  * is none or it is malformed. */
@@ -139,11 +142,14 @@ struct rpc_stream_ops {
     void (*on_cancel)(struct rpc_call *call);
 
     /* Last call: everything is over, the call is gone after it. Always called,
-     * once, after rpc_stream_finish or rpc_call_fail. */
+     * once, after rpc_stream_finish, rpc_call_fail or rpc_call_abort, and never
+     * from inside them. */
     void (*on_done)(struct rpc_call *call);
 };
 
-/* Sends initial metadata at once. From the handler; on_ready follows. */
+/* Sends initial metadata at once. From the handler; on_ready follows. ops lives
+ * for ever; each of its functions but on_done may be NULL. A stream that fails
+ * before this has no on_done. */
 void rpc_stream_start(struct rpc_call *call, const struct rpc_stream_ops *ops);
 
 /* Whether rpc_stream_send may be called: started, nothing in flight, not over.
@@ -156,7 +162,9 @@ void rpc_stream_send(struct rpc_call *call, const struct rpc_bytes *message);
 /* Ends in OK, after what is in flight. */
 void rpc_stream_finish(struct rpc_call *call);
 
-/* Gives the peer up, when it takes nothing and even a status would wait. */
+/* Gives the peer up, when it takes nothing and even a status would wait. Ends
+ * the call if it was not ended, and may follow rpc_stream_finish or
+ * rpc_call_fail until on_done; on_done follows. */
 void rpc_call_abort(struct rpc_call *call, const struct rpc_error *error);
 
 #endif

@@ -1,0 +1,347 @@
+/* ping, describe, snapshot, sessions: what is there. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/heap.h"
+#include "cli/command.h"
+#include "cli/proto_json.h"
+#include "cli/view.h"
+#include "grpc/health/v1/health.pb-c.h"
+
+#define HEALTH_CHECK "/grpc.health.v1.Health/Check"
+#define PING_PAUSE_NS (200 * KV_NS_PER_MS)
+#define SESSIONS_PAGE 1000
+
+/* ---- ping */
+
+struct ping {
+    enum rpc_code code;
+    struct rpc_error error;
+    int status; /* of the answer, if there was one */
+    int64_t round_trip_ns;
+};
+
+/* One check with a connection of its own: gRPC's pauses between attempts to
+ * connect are not ours. */
+static enum cli_exit ping_once(
+    struct cli *cli, int64_t timeout_ns, struct ping *ping)
+{
+    struct rpc_client_options options = {.timeout_ns = timeout_ns};
+    unsigned char *bytes = NULL;
+    size_t n_bytes = 0;
+    Grpc__Health__V1__HealthCheckResponse *answer;
+    enum cli_exit code = CLI_OK;
+    struct rpc_client *client = cli_client(cli, &code);
+    int64_t start_ns;
+
+    if (client == NULL)
+        return code;
+    /* The first call connects, the second one measures. */
+    for (int i = 0; i < 2; i++) {
+        kv_free(bytes);
+        bytes = NULL;
+        start_ns = kv_clock_mono_ns();
+        ping->code = rpc_client_call(client, HEALTH_CHECK, "", 0, &options,
+            &bytes, &n_bytes, &ping->error);
+        ping->round_trip_ns = kv_clock_mono_ns() - start_ns;
+        if (ping->code != RPC_OK)
+            break;
+    }
+    rpc_client_close(cli->client);
+    cli->client = NULL;
+    if (ping->code != RPC_OK)
+        return CLI_OK;
+    answer = cli_decode(
+        &grpc__health__v1__health_check_response__descriptor, bytes, n_bytes);
+    kv_free(bytes);
+    if (answer == NULL)
+        return cli_fail(cli, CLI_FAILED, "the answer is no health check's");
+    ping->status = (int)answer->status;
+    cli_free_answer(answer);
+    return CLI_OK;
+}
+
+static const char *status_name(int status)
+{
+    return proto_enum_name(
+        &grpc__health__v1__health_check_response__serving_status__descriptor,
+        status);
+}
+
+static bool is_serving(const struct ping *ping)
+{
+    return ping->code == RPC_OK &&
+           ping->status ==
+               GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
+}
+
+static enum cli_exit report_ping(struct cli *cli, const struct ping *ping)
+{
+    enum cli_exit code = is_serving(ping) ? CLI_OK : CLI_NOTHING;
+
+    if (ping->code != RPC_OK)
+        return cli_fail_rpc(cli, &ping->error);
+    if (cli_is_text(cli)) {
+        fprintf(cli->out, "%s: %s, %s\n", text_name(cli->values.server).s,
+            status_name(ping->status), text_duration(ping->round_trip_ns).s);
+        return code;
+    }
+    cli_print_json(
+        cli, json_pack("{s:s, s:s, s:I}", "server", cli->values.server,
+                 "status", status_name(ping->status), "round_trip_ns",
+                 (json_int_t)ping->round_trip_ns));
+    return code;
+}
+
+static bool may_change(const struct ping *ping)
+{
+    return ping->code == RPC_OK || ping->code == RPC_UNAVAILABLE ||
+           ping->code == RPC_DEADLINE_EXCEEDED;
+}
+
+enum cli_exit cmd_ping(struct cli *cli)
+{
+    int64_t timeout_ns = cli_call_options(cli, CLI_TIMEOUT_NS).timeout_ns;
+    int64_t end_ns = kv_clock_mono_ns() + timeout_ns;
+    struct ping ping = {0};
+
+    for (;;) {
+        enum cli_exit code = ping_once(cli, timeout_ns, &ping);
+
+        if (code != CLI_OK)
+            return code;
+        timeout_ns = end_ns - kv_clock_mono_ns() - PING_PAUSE_NS;
+        if (is_serving(&ping) || !cli->values.wait_serving ||
+            !may_change(&ping) || timeout_ns <= 0)
+            return report_ping(cli, &ping);
+        cli_progress(cli, "waiting for %s", cli->values.server);
+        interrupt_sleep(cli->interrupt, PING_PAUSE_NS);
+    }
+}
+
+/* ---- describe and snapshot */
+
+static Kvpool__V1__SnapshotResponse *take_snapshot(
+    struct cli *cli, bool with_sessions, enum cli_exit *code)
+{
+    Kvpool__V1__SnapshotRequest request = KVPOOL__V1__SNAPSHOT_REQUEST__INIT;
+    Kvpool__V1__SessionQuery query = KVPOOL__V1__SESSION_QUERY__INIT;
+    Kvpool__V1__SnapshotSection section =
+        KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS;
+    Kvpool__V1__SnapshotResponse *answer;
+
+    if (with_sessions) {
+        query.page_size = SESSIONS_PAGE;
+        request.n_sections = 1;
+        request.sections = &section;
+        request.sessions = &query;
+    }
+    answer = cli_call(cli, CLI_POOL_SERVICE "Snapshot", &request.base,
+        &kvpool__v1__snapshot_response__descriptor, code);
+    if (answer != NULL && answer->snapshot == NULL) {
+        *code = cli_fail(cli, CLI_FAILED, "Snapshot: the answer is empty");
+        cli_free_answer(answer);
+        return NULL;
+    }
+    return answer;
+}
+
+static Kvpool__V1__GetModelResponse *get_model(
+    struct cli *cli, enum cli_exit *code)
+{
+    Kvpool__V1__GetModelRequest request = KVPOOL__V1__GET_MODEL_REQUEST__INIT;
+    Kvpool__V1__GetModelResponse *answer =
+        cli_call(cli, CLI_INFERENCE_SERVICE "GetModel", &request.base,
+            &kvpool__v1__get_model_response__descriptor, code);
+
+    if (answer != NULL && answer->model == NULL) {
+        *code = cli_fail(cli, CLI_FAILED, "GetModel: the answer is empty");
+        cli_free_answer(answer);
+        return NULL;
+    }
+    return answer;
+}
+
+static enum cli_exit print_description(struct cli *cli,
+    const Kvpool__V1__Model *model, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    json_t *json;
+
+    if (cli_is_text(cli)) {
+        view_model(cli->out, model);
+        view_snapshot(cli->out, snapshot);
+        return CLI_OK;
+    }
+    json = json_pack("{s:o, s:o}", "model", proto_to_json(&model->base),
+        "snapshot", proto_to_json(&snapshot->base));
+    return cli_print_json(cli, json);
+}
+
+enum cli_exit cmd_describe(struct cli *cli)
+{
+    enum cli_exit code = CLI_OK;
+    Kvpool__V1__GetModelResponse *model = get_model(cli, &code);
+    Kvpool__V1__SnapshotResponse *snapshot;
+
+    if (model == NULL)
+        return code;
+    snapshot = take_snapshot(cli, false, &code);
+    if (snapshot != NULL)
+        code = print_description(cli, model->model, snapshot->snapshot);
+    cli_free_answer(snapshot);
+    cli_free_answer(model);
+    return code;
+}
+
+static enum cli_exit view_sessions_of(
+    struct cli *cli, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    struct table table;
+    enum kv_status status;
+
+    view_sessions_begin(&table);
+    for (size_t i = 0; i < snapshot->n_sessions; i++)
+        view_sessions_add(&table, snapshot->sessions[i]);
+    fputc('\n', cli->out);
+    status = table_flush(&table, cli->out);
+    table_fini(&table);
+    if (status != KV_OK)
+        return cli_fail(cli, CLI_FAILED, "out of memory");
+    if (snapshot->sessions_next_page_token[0] != '\0')
+        cli_note(cli, "there are more: see 'kvpoolctl sessions'");
+    return CLI_OK;
+}
+
+enum cli_exit cmd_snapshot(struct cli *cli)
+{
+    enum cli_exit code = CLI_OK;
+    bool with_sessions = cli->values.with_sessions;
+    Kvpool__V1__SnapshotResponse *answer =
+        take_snapshot(cli, with_sessions, &code);
+
+    if (answer == NULL)
+        return code;
+    if (!cli_is_text(cli)) {
+        code = cli_print_message(cli, &answer->snapshot->base);
+    } else {
+        view_snapshot(cli->out, answer->snapshot);
+        if (with_sessions)
+            code = view_sessions_of(cli, answer->snapshot);
+    }
+    cli_free_answer(answer);
+    return code;
+}
+
+/* ---- sessions */
+
+struct listing {
+    struct table table;
+    uint64_t n_left; /* UINT64_MAX: all */
+    char *page_token;
+    uint64_t n_pages;
+};
+
+static Kvpool__V1__ListSessionsResponse *next_page(
+    struct cli *cli, struct listing *listing, enum cli_exit *code)
+{
+    Kvpool__V1__ListSessionsRequest request =
+        KVPOOL__V1__LIST_SESSIONS_REQUEST__INIT;
+    Kvpool__V1__SessionFilter filter = KVPOOL__V1__SESSION_FILTER__INIT;
+    char *tenant = (char *)cli->values.tenant;
+
+    request.page_size = listing->n_left < SESSIONS_PAGE
+                            ? (uint32_t)listing->n_left
+                            : SESSIONS_PAGE;
+    if (listing->page_token != NULL)
+        request.page_token = listing->page_token;
+    if (tenant != NULL) {
+        filter.n_tenants = 1;
+        filter.tenants = &tenant;
+        request.filter = &filter;
+    }
+    return cli_call(cli, CLI_POOL_SERVICE "ListSessions", &request.base,
+        &kvpool__v1__list_sessions_response__descriptor, code);
+}
+
+static enum cli_exit print_page(struct cli *cli, struct listing *listing,
+    const Kvpool__V1__ListSessionsResponse *page)
+{
+    enum cli_exit code = CLI_OK;
+
+    for (size_t i = 0; i < page->n_sessions && listing->n_left > 0; i++) {
+        const Kvpool__V1__Session *session = page->sessions[i];
+
+        if (cli_is_text(cli))
+            view_sessions_add(&listing->table, session);
+        else
+            code = cli_list_item(cli, proto_to_json(&session->base));
+        if (code != CLI_OK)
+            return code;
+        listing->n_left--;
+    }
+    if (cli_is_text(cli) && table_flush(&listing->table, cli->out) != KV_OK)
+        return cli_fail(cli, CLI_FAILED, "out of memory");
+    return CLI_OK;
+}
+
+/* Keeps the token of the page after this one, NULL behind the last. A server
+ * that repeats a token would make us ask for ever. */
+static enum cli_exit keep_token(struct cli *cli, struct listing *listing,
+    const Kvpool__V1__ListSessionsResponse *page)
+{
+    char *old = listing->page_token;
+    bool same = old != NULL && strcmp(old, page->next_page_token) == 0;
+
+    listing->page_token = NULL;
+    if (page->next_page_token[0] != '\0') {
+        listing->page_token = kv_strdup(page->next_page_token);
+        if (listing->page_token == NULL) {
+            kv_free(old);
+            return cli_fail(cli, CLI_FAILED, "out of memory");
+        }
+    }
+    kv_free(old);
+    if (same)
+        return cli_fail(
+            cli, CLI_FAILED, "ListSessions: the next page is this one");
+    return CLI_OK;
+}
+
+static enum cli_exit list_page(struct cli *cli, struct listing *listing)
+{
+    enum cli_exit code = CLI_OK;
+    Kvpool__V1__ListSessionsResponse *page = next_page(cli, listing, &code);
+
+    if (page == NULL)
+        return code;
+    code = print_page(cli, listing, page);
+    if (code == CLI_OK)
+        code = keep_token(cli, listing, page);
+    listing->n_pages++;
+    cli_free_answer(page);
+    return code;
+}
+
+enum cli_exit cmd_sessions(struct cli *cli)
+{
+    struct listing listing = {
+        .n_left = cli->values.limit != 0 ? cli->values.limit : UINT64_MAX};
+    enum cli_exit code;
+
+    view_sessions_begin(&listing.table);
+    if (!cli_is_text(cli))
+        cli_list_begin(cli);
+    do {
+        code = list_page(cli, &listing);
+        if (code == CLI_OK && !cli_flush(cli))
+            break;
+        cli_progress(cli, "%" PRIu64 " pages of sessions", listing.n_pages);
+    } while (
+        code == CLI_OK && listing.page_token != NULL && listing.n_left > 0);
+    if (!cli_is_text(cli))
+        cli_list_end(cli);
+    kv_free(listing.page_token);
+    table_fini(&listing.table);
+    return code;
+}

@@ -1,0 +1,152 @@
+#include "cli/command.h"
+
+#define PLACE(member) .offset = offsetof(struct option_values, member)
+#define TABLE(specs)                                                           \
+    {                                                                          \
+        specs, sizeof specs / sizeof *specs                                    \
+    }
+
+static const struct option_spec globals[] = {
+    {"server", 's', OPTION_NAME, "ADDRESS", 1, 255, PLACE(server),
+        .help = "host:port or unix:/path; else $KVPOOL_SERVER,\n"
+                "else 127.0.0.1:7440"},
+    {"output", 'o', OPTION_CHOICE, "text|json|jsonl", PLACE(format),
+        .help = "text for people (default), json for one\n"
+                "document, jsonl for one line each"},
+    {"timeout", 't', OPTION_DURATION, "DURATION", PLACE(timeout_ns),
+        .help = "give up after this: 500ms, 30s, 5m; default 10s,\n"
+                "none for generate and receipts tail"},
+    {"verbose", 'v', OPTION_FLAG, PLACE(verbose), .help = "say more on stderr"},
+    {"help", 'h', OPTION_FLAG, PLACE(help), .help = "this text"},
+    {"version", 'V', OPTION_FLAG, PLACE(version),
+        .help = "the version of kvpoolctl"},
+};
+const struct option_table command_globals = TABLE(globals);
+
+#define TENANT                                                                 \
+    {                                                                          \
+        "tenant", 'T', OPTION_NAME, "TENANT", 0, 128, PLACE(tenant),           \
+            .help = "of this tenant; '' is the default one"                    \
+    }
+
+static const struct option_spec ping_options[] = {
+    {"wait", 'w', OPTION_FLAG, PLACE(wait_serving),
+        .help = "try again until it serves or --timeout is over"},
+};
+
+static const struct option_spec generate_options[] = {
+    {"session", 'S', OPTION_NAME, "ID", 1, 128, .max_times = 1, PLACE(sessions),
+        .help = "continue this conversation, or begin it"},
+    TENANT,
+    {"max-tokens", 'n', OPTION_COUNT, "N", 1, UINT32_MAX, PLACE(max_tokens),
+        .help = "generate at most this many tokens; default 256"},
+    {"temperature", '\0', OPTION_REAL, "X", 0, 2, PLACE(temperature),
+        .help = "0 to 2; 0 is greedy (default)"},
+    {"top-k", '\0', OPTION_COUNT, "N", 0, UINT32_MAX, PLACE(top_k),
+        .help = "only the N most likely tokens; 0 is no limit"},
+    {"top-p", '\0', OPTION_REAL, "X", 0, 1, PLACE(top_p),
+        .help = "only the most likely tokens that reach this\n"
+                "probability; 0 is no limit"},
+    {"seed", '\0', OPTION_COUNT, "N", 0, UINT64_MAX, PLACE(seed),
+        .help = "the same seed gives the same text; 0: any"},
+    {"stop", '\0', OPTION_TEXT, "TEXT", 1, 256, .max_times = 16, PLACE(stops),
+        .help = "end before this text; up to 16 times"},
+    {"tokens", '\0', OPTION_NAME, "1,2,3", 0, 1 << 24, PLACE(tokens),
+        .help = "tokens instead of a PROMPT"},
+};
+
+static const struct option_spec tokenize_options[] = {
+    {"add-special", '\0', OPTION_FLAG, PLACE(add_special),
+        .help = "begin as the model wants a text to begin"},
+    {"pieces", '\0', OPTION_FLAG, PLACE(with_pieces),
+        .help = "the bytes of each token too"},
+};
+
+static const struct option_spec sessions_options[] = {
+    TENANT,
+    {"limit", 'n', OPTION_COUNT, "N", 1, UINT64_MAX, PLACE(limit),
+        .help = "at most this many; default all"},
+};
+
+static const struct option_spec snapshot_options[] = {
+    {"sessions", '\0', OPTION_FLAG, PLACE(with_sessions),
+        .help = "the first 1000 sessions of the same instant too"},
+};
+
+static const struct option_spec evict_options[] = {
+    {"session", 'S', OPTION_NAME, "ID", 1, 128, .max_times = 256,
+        PLACE(sessions), .help = "this session; up to 256 times"},
+    {"tenant", 'T', OPTION_NAME, "TENANT", 0, 128, PLACE(tenant),
+        .help = "with --session: of this tenant; alone: every\n"
+                "session of it"},
+    {"all", '\0', OPTION_FLAG, PLACE(all),
+        .help = "every session of every tenant"},
+    {"preempt", '\0', OPTION_FLAG, PLACE(preempt),
+        .help = "running ones too: they pause and are recomputed"},
+    {"wait", '\0', OPTION_CHOICE, "applied|durable",
+        .first_choice = OPTION_WAIT_APPLIED, PLACE(wait),
+        .help = "answer when receipts are numbered, or when they\n"
+                "survive a crash (default)"},
+    {"max", '\0', OPTION_COUNT, "N", 1, 1000, PLACE(max_sessions),
+        .help = "at most this many sessions; default 1000"},
+};
+
+static const struct option_spec tail_options[] = {
+    {"from", '\0', OPTION_NAME, "PLACE", 1, 64, PLACE(from),
+        .help = "latest (default), earliest, or after:N, which\n"
+                "begins with the receipt behind number N"},
+    {"limit", 'n', OPTION_COUNT, "N", 1, UINT64_MAX, PLACE(limit),
+        .help = "end after this many"},
+    {"max-batch", '\0', OPTION_COUNT, "N", 1, 1024, PLACE(max_batch),
+        .help = "receipts in one message at most; default 256"},
+    {"no-reconnect", '\0', OPTION_FLAG, PLACE(no_reconnect),
+        .help = "end when the connection does"},
+};
+
+static const struct option_spec audit_options[] = {
+    {"file", 'f', OPTION_TEXT, "FILE", 1, 4096, PLACE(file),
+        .help = "JSON lines of 'receipts tail -o jsonl' instead\n"
+                "of a server's receipts; - is stdin"},
+};
+
+const struct command commands[] = {
+    {"ping", "", 0, "ask whether the server serves",
+        "Asks grpc.health.v1 and measures the round trip. Ends with 0 only if "
+        "the\nserver is SERVING; with 4 if it answers anything else.\n",
+        TABLE(ping_options), cmd_ping},
+    {"describe", "", 0, "the model, its memory, limits and the ledger",
+        "What the server is and what it holds.\n", {NULL, 0}, cmd_describe},
+    {"generate", "[PROMPT | -]", 1, "continue a text or a conversation",
+        "The text is printed as it comes. '-' reads the prompt from stdin. "
+        "Without a\nPROMPT a session goes on where it ended. Ctrl-C cancels; "
+        "the session keeps\nwhat was generated.\n",
+        TABLE(generate_options), cmd_generate},
+    {"tokenize", "TEXT | -", 1, "text to tokens", "'-' reads stdin.\n",
+        TABLE(tokenize_options), cmd_tokenize},
+    {"detokenize", "TOKEN...", OPTION_LIST_MAX, "tokens to text",
+        "Numbers, apart or as 1,2,3.\n", {NULL, 0}, cmd_detokenize},
+    {"sessions", "", 0, "list the sessions",
+        "By tenant and session, page by page.\n", TABLE(sessions_options),
+        cmd_sessions},
+    {"snapshot", "", 0, "the state of the pool at one instant",
+        "Sizes, counts and ratios. With json all of the contract's "
+        "PoolSnapshot.\n",
+        TABLE(snapshot_options), cmd_snapshot},
+    {"evict", "", 0, "give up blocks of sessions now",
+        "One of --session, --tenant or --all is needed. Evicted sessions keep "
+        "their\ntokens and are recomputed when they come back. Ends with 4 if "
+        "nothing was\nevicted.\n",
+        TABLE(evict_options), cmd_evict},
+    {"receipts tail", "", 0, "follow the receipts",
+        "One line for each receipt, in order. When the connection is lost it "
+        "comes back\nby itself and goes on after the last one, without a "
+        "duplicate or a hole; with\n--timeout it gives up when the server was "
+        "away for so long.\n",
+        TABLE(tail_options), cmd_receipts_tail},
+    {"receipts audit", "", 0, "check that the receipts add up",
+        "Reads every receipt up to now and checks numbers, differences, "
+        "counters and\nbatch sums. Ends with 1 and names the receipt that does "
+        "not fit.\n",
+        TABLE(audit_options), cmd_receipts_audit},
+};
+const size_t n_commands = sizeof commands / sizeof *commands;

@@ -1,0 +1,331 @@
+#include "cli/view.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "cli/proto_json.h"
+#include "cli/text.h"
+#include "receipts/json.h"
+
+/* "Label          words", or "Label:" as the head of a paragraph. */
+__attribute__((format(printf, 3, 4))) static void line(
+    FILE *out, const char *label, const char *format, ...)
+{
+    va_list args;
+
+    fprintf(out, "%-16s", label);
+    va_start(args, format);
+    vfprintf(out, format, args);
+    va_end(args);
+    fputc('\n', out);
+}
+
+/* ---- the model */
+
+static void view_shape(FILE *out, const Kvpool__V1__ModelShape *shape)
+{
+    line(out, "  shape",
+        "%" PRIu32 " layers, width %" PRIu32 ", feed-forward %" PRIu32
+        ", %" PRIu32 " heads of %" PRIu32 ", %" PRIu32 " of keys and values",
+        shape->layers, shape->embedding_length, shape->feed_forward_length,
+        shape->heads, shape->head_length, shape->kv_heads);
+}
+
+static void view_memory(FILE *out, const Kvpool__V1__ModelMemory *memory)
+{
+    fputs("Memory\n", out);
+    line(out, "  mapped file", "%s", text_bytes(memory->mapped_bytes).s);
+    line(out, "  copied", "%s", text_bytes(memory->copied_bytes).s);
+    line(out, "  repacked", "%s", text_bytes(memory->repacked_bytes).s);
+    line(out, "  KV arena", "%s", text_bytes(memory->kv_bytes).s);
+    line(out, "  KV tables", "%s", text_bytes(memory->kv_metadata_bytes).s);
+    line(out, "  scratch", "%s", text_bytes(memory->scratch_bytes).s);
+    line(out, "  kept tokens", "%s", text_bytes(memory->kept_tokens_bytes).s);
+}
+
+static void view_limits(FILE *out, const Kvpool__V1__EngineLimits *limits)
+{
+    fputs("Limits\n", out);
+    line(out, "  batch", "%" PRIu32 " sequences, %" PRIu32 " tokens a step",
+        limits->max_batch_size, limits->max_batch_tokens);
+    line(
+        out, "  waiting", "%" PRIu32 " requests", limits->max_waiting_requests);
+    line(out, "  pool", "%" PRIu64 " tokens", limits->pool_tokens);
+}
+
+static void view_tensors(FILE *out, const Kvpool__V1__Model *model)
+{
+    for (size_t i = 0; i < model->n_tensor_types; i++) {
+        const Kvpool__V1__TensorTypeUsage *usage = model->tensor_types[i];
+
+        line(out, i == 0 ? "  tensors" : "", "%s: %" PRIu32 " of %s",
+            text_name(usage->type).s, usage->tensors,
+            text_bytes(usage->bytes).s);
+    }
+}
+
+void view_model(FILE *out, const Kvpool__V1__Model *model)
+{
+    line(out, "Model", "%s", text_name(model->name).s);
+    line(out, "  architecture", "%s, %.1f million parameters",
+        text_name(model->architecture).s, (double)model->parameters / 1e6);
+    if (model->shape != NULL)
+        view_shape(out, model->shape);
+    view_tensors(out, model);
+    line(out, "  vocabulary", "%" PRIu32 " tokens, %s", model->vocab_size,
+        text_name(model->tokenizer).s);
+    line(out, "  context", "%" PRIu32 " tokens", model->context_length);
+    line(out, "  keys, values", "%s, %s a token", text_name(model->kv_type).s,
+        text_bytes(model->kv_bytes_per_token).s);
+    line(out, "  runs with", "%s, %" PRIu32 " threads",
+        text_name(model->kernels).s, model->threads);
+    if (model->digest.len > 0)
+        line(out, "  digest", "%s...",
+            text_hex(model->digest.data, model->digest.len).s);
+    if (model->memory != NULL)
+        view_memory(out, model->memory);
+    if (model->limits != NULL)
+        view_limits(out, model->limits);
+}
+
+/* ---- the pool */
+
+void view_ledger(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    const Kvpool__V1__LedgerStatus *ledger = snapshot->ledger;
+    const Kvpool__V1__SnapshotStamp *stamp = snapshot->stamp;
+
+    fputs("Receipts\n", out);
+    if (ledger != NULL) {
+        line(out, "  ledger", "%s",
+            proto_enum_name(
+                &kvpool__v1__ledger_mode__descriptor, (int)ledger->mode));
+        line(out, "  stored", "%s of %s, oldest %" PRIu64,
+            text_bytes(ledger->stored_bytes).s,
+            text_bytes(ledger->limit_bytes).s, ledger->oldest_sequence);
+        if (ledger->error[0] != '\0')
+            line(out, "  error", "%s", text_name(ledger->error).s);
+    }
+    if (stamp != NULL) {
+        line(out, "  applied", "%" PRIu64 ", durable %" PRIu64,
+            stamp->applied_sequence, stamp->durable_sequence);
+        line(out, "  epoch", "%" PRIu32 " of pool %s", stamp->epoch,
+            text_hex(stamp->pool_id.data, stamp->pool_id.len).s);
+    }
+}
+
+static void view_blocks(FILE *out, const Kvpool__V1__BlockCounts *blocks)
+{
+    line(out, "  blocks",
+        "%" PRIu64 ": %" PRIu64 " pinned, %" PRIu64 " cached, %" PRIu64
+        " scrubbing, %" PRIu64 " free",
+        blocks->total, blocks->pinned, blocks->cached, blocks->scrubbing,
+        blocks->free);
+    line(out, "  a block", "%s, %" PRIu32 " tokens; %" PRIu64 " shared",
+        text_bytes(blocks->block_bytes).s, blocks->block_tokens,
+        blocks->shared);
+}
+
+static void view_statistics(
+    FILE *out, const Kvpool__V1__PoolStatistics *statistics)
+{
+    line(out, "  used", "%s of %s", text_bytes(statistics->used_memory_bytes).s,
+        text_bytes(statistics->total_memory_bytes).s);
+    line(out, "  sessions",
+        "%" PRIu64 " with blocks, %" PRIu64 " tokens in them",
+        statistics->total_sessions, statistics->session_tokens);
+    line(out, "  prompt blocks", "%" PRIu64 " found, %" PRIu64 " computed",
+        statistics->cache_hits, statistics->cache_misses);
+    line(out, "  since start", "%s allocated, %s freed, %" PRIu64 " evictions",
+        text_bytes(statistics->allocated_bytes_total).s,
+        text_bytes(statistics->freed_bytes_total).s, statistics->evictions);
+}
+
+static void view_reasons(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    for (size_t i = 0; i < snapshot->n_evictions_by_reason; i++) {
+        const Kvpool__V1__ReasonCount *count = snapshot->evictions_by_reason[i];
+
+        line(out, i == 0 ? "  evictions" : "", "%s %" PRIu64,
+            eviction_reason_name(count->reason), count->count);
+    }
+}
+
+static void view_ratios(FILE *out, const Kvpool__V1__PoolRatios *ratios)
+{
+    fputs("Ratios\n", out);
+    line(out, "  utilization", "%s", text_percent(ratios->utilization).s);
+    line(out, "  hit rate", "%s", text_percent(ratios->hit_rate).s);
+    line(out, "  fragmentation", "%s (efficiency %s)",
+        text_percent(ratios->fragmentation).s,
+        text_percent(ratios->memory_pool_efficiency).s);
+    line(out, "  unfilled", "%s", text_percent(ratios->unfilled).s);
+    line(out, "  session", "%.1f tokens on average",
+        ratios->average_session_length);
+}
+
+static void view_load(FILE *out, const Kvpool__V1__EngineLoad *load)
+{
+    fputs("Inference\n", out);
+    line(out, "  sequences",
+        "%" PRIu32 " running, %" PRIu32 " waiting, %" PRIu32 " set aside",
+        load->running_sequences, load->waiting_requests,
+        load->preempted_sequences);
+    line(out, "  tokens",
+        "%" PRIu64 " of prompts (%" PRIu64 " cached), %" PRIu64
+        " generated, %" PRIu64 " recomputed",
+        load->prompt_tokens_total, load->cached_tokens_total,
+        load->generated_tokens_total, load->recomputed_tokens_total);
+    line(out, "  steps", "%" PRIu64 ", preemptions %" PRIu64, load->steps_total,
+        load->preemptions_total);
+}
+
+void view_snapshot(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    line(out, "Pool", "at %s, policy %s", text_time(snapshot->time_unix_ns).s,
+        text_name(snapshot->policy).s);
+    if (snapshot->statistics != NULL)
+        view_statistics(out, snapshot->statistics);
+    line(out, "", "%" PRIu64 " sessions created",
+        snapshot->total_sessions_created);
+    view_reasons(out, snapshot);
+    if (snapshot->blocks != NULL)
+        view_blocks(out, snapshot->blocks);
+    if (snapshot->ratios != NULL)
+        view_ratios(out, snapshot->ratios);
+    if (snapshot->load != NULL)
+        view_load(out, snapshot->load);
+    view_ledger(out, snapshot);
+}
+
+/* ---- sessions */
+
+void view_sessions_begin(struct table *table)
+{
+    static const char *const titles[] = {"TENANT", "SESSION", "STATE",
+        ">BLOCKS", ">BYTES", ">TOKENS", ">CACHED", ">IDLE", ">AGE", ">HITS",
+        ">EVICTIONS"};
+
+    *table = (struct table){
+        .titles = titles, .n_columns = sizeof titles / sizeof *titles};
+}
+
+void view_sessions_add(struct table *table, const Kvpool__V1__Session *session)
+{
+    const Kvpool__V1__SessionKey *key = session->key;
+
+    table_cell(table, "%s",
+        key == NULL || key->tenant[0] == '\0' ? "-" : text_name(key->tenant).s);
+    table_cell(table, "%s", key == NULL ? "-" : text_name(key->session_id).s);
+    table_cell(table, "%s",
+        proto_enum_name(
+            &kvpool__v1__session_state__descriptor, (int)session->state));
+    table_cell(table, "%" PRIu64, session->blocks);
+    table_cell(table, "%s", text_bytes(session->used_bytes).s);
+    table_cell(table, "%" PRIu64, session->tokens);
+    table_cell(table, "%" PRIu64, session->cached_tokens);
+    table_cell(table, "%s", text_duration(session->idle_ns).s);
+    table_cell(table, "%s", text_duration(session->age_ns).s);
+    table_cell(table, "%" PRIu64, session->hits);
+    table_cell(table, "%" PRIu64, session->evictions);
+}
+
+/* ---- evictions */
+
+static void add_outcome(
+    struct table *table, const Kvpool__V1__EvictOutcome *outcome)
+{
+    const Kvpool__V1__SessionKey *key = outcome->session;
+
+    table_cell(table, "%s",
+        key == NULL || key->tenant[0] == '\0' ? "-" : text_name(key->tenant).s);
+    table_cell(table, "%s", key == NULL ? "-" : text_name(key->session_id).s);
+    table_cell(table, "%s%s",
+        proto_enum_name(
+            &kvpool__v1__evict_result__descriptor, (int)outcome->result),
+        outcome->preempted ? " (was running)" : "");
+    table_cell(table, "%s", text_bytes(outcome->bytes_freed).s);
+    table_cell(table, "%" PRIu64, outcome->blocks_freed);
+    table_cell(table, "%" PRIu64, outcome->shared_blocks_kept);
+    table_cell(table, "%" PRIu64, outcome->tokens_kept);
+    table_cell(table, "%" PRIu64, outcome->sequence);
+}
+
+static void view_issued(FILE *out, const Kvpool__V1__EvictResponse *answer)
+{
+    const Kvpool__V1__EvictReceipts *receipts = answer->receipts;
+
+    if (answer->issued_case == KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS)
+        fprintf(out,
+            "receipts %" PRIu64 " to %" PRIu64 " of epoch %" PRIu32 ", %s\n",
+            receipts->first_sequence, receipts->last_sequence, receipts->epoch,
+            receipts->durable ? "durable" : "not durable yet");
+    if (answer->issued_case == KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS_OFF)
+        fprintf(out, "receipts: off (%s)\n",
+            text_name(answer->receipts_off->option).s);
+}
+
+enum kv_status view_evicted(FILE *out, const Kvpool__V1__EvictResponse *answer)
+{
+    static const char *const titles[] = {"TENANT", "SESSION", "RESULT",
+        ">BYTES", ">BLOCKS", ">SHARED", ">KEPT TOKENS", ">RECEIPT"};
+    struct table table = {
+        .titles = titles, .n_columns = sizeof titles / sizeof *titles};
+    enum kv_status status = KV_OK;
+
+    for (size_t i = 0; i < answer->n_outcomes; i++)
+        add_outcome(&table, answer->outcomes[i]);
+    if (answer->n_outcomes > 0)
+        status = table_flush(&table, out);
+    table_fini(&table);
+    fprintf(out, "%" PRIu64 " sessions evicted, %s freed",
+        answer->sessions_evicted, text_bytes(answer->bytes_freed).s);
+    if (answer->sessions_busy > 0)
+        fprintf(out, ", %" PRIu64 " running (see --preempt)",
+            answer->sessions_busy);
+    if (answer->sessions_held > 0)
+        fprintf(out, ", %" PRIu64 " held", answer->sessions_held);
+    fputs(answer->more ? "; more match: ask again\n" : "\n", out);
+    view_issued(out, answer);
+    return status;
+}
+
+/* ---- generation */
+
+static double per_second(uint32_t n, int64_t duration_ns)
+{
+    return duration_ns > 0 ? (double)n * 1e9 / (double)duration_ns : 0;
+}
+
+void view_finished(FILE *out, const Kvpool__V1__GenerateFinished *finished)
+{
+    const Kvpool__V1__Usage *usage = finished->usage;
+    uint32_t n_decoded;
+
+    fprintf(out, "%s",
+        proto_enum_name(
+            &kvpool__v1__finish_reason__descriptor, (int)finished->reason));
+    if (finished->stop[0] != '\0')
+        fprintf(out, " \"%s\"", text_name(finished->stop).s);
+    if (usage == NULL) {
+        fputc('\n', out);
+        return;
+    }
+    n_decoded = usage->generated_tokens > 0 ? usage->generated_tokens - 1 : 0;
+    fprintf(out,
+        "; prompt %" PRIu32 " tokens (%" PRIu32 " cached), generated %" PRIu32
+        "; first token after %s, then %.1f tokens/s, total %s",
+        usage->prompt_tokens, usage->cached_tokens, usage->generated_tokens,
+        text_duration(usage->ttft_ns).s,
+        per_second(n_decoded, usage->decode_ns),
+        text_duration(usage->total_ns).s);
+    if (usage->recomputed_tokens > 0)
+        fprintf(out, "; %" PRIu32 " recomputed", usage->recomputed_tokens);
+    if (usage->preemptions > 0)
+        fprintf(out, "; set aside %" PRIu32 " times for %s", usage->preemptions,
+            text_duration(usage->preempted_ns).s);
+    if (usage->session_tokens > 0)
+        fprintf(out, "; the session holds %" PRIu64, usage->session_tokens);
+    fputc('\n', out);
+}

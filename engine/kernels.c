@@ -1,0 +1,95 @@
+#include "engine/kernels.h"
+
+#include <assert.h>
+#include <string.h>
+
+#ifdef __x86_64__
+#include <cpuid.h>
+
+/* AVX2 with FMA and F16C, and an operating system that keeps the registers
+ * (which the builtin looks after). */
+static bool avx2_runs(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
+static bool scalar_runs(void)
+{
+    return true;
+}
+
+/* Fastest first. */
+static const struct {
+    const struct kernels *kernels;
+    bool (*runs)(void);
+} sets[] = {
+#ifdef __x86_64__
+    {&kernels_avx2, avx2_runs},
+#endif
+    {&kernels_scalar, scalar_runs},
+};
+
+#define N_SETS (sizeof sets / sizeof *sets)
+
+enum kv_status kernels_choose(
+    const struct kernels **out, const char *name, struct kv_error *error)
+{
+    for (size_t i = 0; i < N_SETS; i++) {
+        const bool any = strcmp(name, "auto") == 0;
+
+        if (!any && strcmp(name, sets[i].kernels->name) != 0)
+            continue;
+        if (sets[i].runs()) {
+            *out = sets[i].kernels;
+            return KV_OK;
+        }
+        if (!any)
+            return kv_error_set(error, KV_UNSUPPORTED,
+                "kernels %s: this processor cannot run them", name);
+    }
+    return kv_error_set(error, KV_UNSUPPORTED,
+        "kernels %s: not known; there are auto, scalar and avx2 (x86-64)",
+        name);
+}
+
+kernel_matmul_cb kernels_matmul(
+    const struct kernels *kernels, enum gguf_tensor_type type)
+{
+    switch (type) {
+    case GGUF_F32:
+        return kernels->matmul_f32;
+    case GGUF_F16:
+        return kernels->matmul_f16;
+    case GGUF_Q8_0:
+        return kernels->matmul_q8_0;
+    case GGUF_Q4_0:
+        return kernels->matmul_q4_0;
+    case GGUF_TQ1_0:
+        return kernels->matmul_tq1_0;
+    case GGUF_TQ2_0:
+        return kernels->matmul_tq2_0;
+    }
+    assert(!"a tensor type that model_open lets through");
+    return NULL;
+}
+
+enum activation_format kernels_format(enum gguf_tensor_type type)
+{
+    switch (type) {
+    case GGUF_F32:
+    case GGUF_F16:
+        return ACTIVATION_F32;
+    case GGUF_Q8_0:
+    case GGUF_Q4_0:
+        return ACTIVATION_SMALL;
+    case GGUF_TQ1_0:
+    case GGUF_TQ2_0:
+        return ACTIVATION_LARGE;
+    }
+    assert(!"a tensor type that model_open lets through");
+    return ACTIVATION_F32;
+}

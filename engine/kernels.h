@@ -1,0 +1,90 @@
+/* The inner loops, one table of them per instruction set.
+ *
+ * Within a set the order of summation is fixed: what a kernel yields for a row
+ * of weights and a token, or for a query and a run of keys, is the same to the
+ * last bit however many rows, tokens or queries it is given at once. Between
+ * sets results differ by rounding; "scalar" is the reference.
+ *
+ * Any thread; nothing is allocated, nothing is kept. */
+#ifndef ENGINE_KERNELS_H
+#define ENGINE_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/model.h"
+
+/* Inputs of a matrix as its type wants them. Integer weights meet activations
+ * that are rounded to 8 bits in blocks of the weights' size. */
+enum activation_format {
+    ACTIVATION_F32 = 1,   /* values, for F32, F16 */
+    ACTIVATION_SMALL = 2, /* blocks of 32, for Q8_0, Q4_0 */
+    ACTIVATION_LARGE = 4, /* blocks of 256, for TQ1_0, TQ2_0 */
+};
+
+struct activation_quants {
+    int8_t *quants; /* [n_rows][n_cols], -127 to 127 */
+    float *scales;  /* [n_rows][n_cols / block] */
+    int16_t *sums;  /* [n_rows][n_cols / 16] of quants; ACTIVATION_LARGE only */
+};
+
+struct activations {
+    uint32_t n_rows; /* tokens */
+    uint32_t n_cols;
+    float *values; /* [n_rows][n_cols] */
+    struct activation_quants small, large;
+};
+
+/* out[token * n_rows + row] for the rows begin to end and all the tokens, where
+ * n_rows is the weight's. */
+typedef void (*kernel_matmul_cb)(const struct weight *weight, uint32_t begin,
+    uint32_t end, const struct activations *x, float *out);
+
+/* Scores of one query [n] over a run of keys, times scale. */
+typedef void (*kernel_score_cb)(float *scores, const float *query,
+    const void *const *keys, size_t n_keys, size_t n, float scale);
+
+/* out = keep * out + sum of weights[i] * values[i], of n each. */
+typedef void (*kernel_mix_cb)(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n);
+
+struct kernels {
+    const char *name;
+    kernel_matmul_cb matmul_f32, matmul_f16;
+    kernel_matmul_cb matmul_q8_0, matmul_q4_0;
+    kernel_matmul_cb matmul_tq1_0, matmul_tq2_0;
+    kernel_score_cb score_f32, score_f16;
+    kernel_mix_cb mix_f32, mix_f16;
+
+    /* Rounds x in blocks; n is a whole number of them. sums may be NULL. */
+    void (*quantize)(const float *x, size_t n, size_t block, int8_t *quants,
+        float *scales, int16_t *sums);
+
+    /* out = x / sqrt(mean of squares + epsilon) * weight; out may be x. */
+    void (*rms_norm)(float *out, const float *x, const float *weight, size_t n,
+        float epsilon);
+
+    void (*add)(float *x, const float *y, size_t n); /* x += y */
+
+    /* out = gate / (1 + exp(-gate)) * up */
+    void (*silu_mul)(float *out, const float *gate, const float *up, size_t n);
+
+    /* x = exp(x - offset); returns their sum. */
+    float (*exp_sum)(float *x, size_t n, float offset);
+
+    void (*to_f16)(uint16_t *out, const float *x, size_t n);
+};
+
+extern const struct kernels kernels_scalar;
+extern const struct kernels kernels_avx2; /* x86-64 only; run if it is there */
+
+/* By name, "auto" being the fastest that runs here. KV_UNSUPPORTED. */
+enum kv_status kernels_choose(
+    const struct kernels **out, const char *name, struct kv_error *error);
+
+kernel_matmul_cb kernels_matmul(
+    const struct kernels *kernels, enum gguf_tensor_type type);
+
+enum activation_format kernels_format(enum gguf_tensor_type type);
+
+#endif

@@ -1,0 +1,282 @@
+#include "engine/kernels_avx2.h"
+
+#include <math.h>
+
+/* exp to about one unit in the last place: x = n ln 2 + r, a polynomial in r,
+ * and 2^n in two factors so that neither overflows before the product does.
+ * Coefficients: Cephes, https://www.netlib.org/cephes (expf.c). */
+AVX2_INLINE __m256 exp_lanes(__m256 x)
+{
+    __m256 n, r, p;
+    __m256i half, rest;
+
+    /* In this order a NaN stays one. */
+    x = _mm256_max_ps(_mm256_set1_ps(-150), x);
+    x = _mm256_min_ps(_mm256_set1_ps(130), x);
+    n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),
+        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+
+    p = _mm256_set1_ps(1.9875691500e-4f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
+    p = _mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r);
+    p = _mm256_add_ps(p, _mm256_set1_ps(1));
+
+    rest = _mm256_cvtps_epi32(n);
+    half = _mm256_srai_epi32(rest, 1);
+    rest = _mm256_sub_epi32(rest, half);
+    half =
+        _mm256_slli_epi32(_mm256_add_epi32(half, _mm256_set1_epi32(127)), 23);
+    rest =
+        _mm256_slli_epi32(_mm256_add_epi32(rest, _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(
+        _mm256_mul_ps(p, _mm256_castsi256_ps(half)), _mm256_castsi256_ps(rest));
+}
+
+static void silu_mul(float *out, const float *gate, const float *up, size_t n)
+{
+    const __m256 one = _mm256_set1_ps(1), zero = _mm256_setzero_ps();
+
+    for (size_t i = 0; i < n; i += 8) {
+        const __m256 g = avx2_load_f32(gate, i, n);
+        const __m256 e = exp_lanes(_mm256_sub_ps(zero, g));
+        const __m256 silu = _mm256_div_ps(g, _mm256_add_ps(one, e));
+
+        avx2_store(out, i, n, _mm256_mul_ps(silu, avx2_load_f32(up, i, n)));
+    }
+}
+
+static float exp_sum(float *x, size_t n, float offset)
+{
+    __m256 sum = _mm256_setzero_ps();
+
+    for (size_t i = 0; i < n; i += 8) {
+        const __m256 e = exp_lanes(
+            _mm256_sub_ps(avx2_load_f32(x, i, n), _mm256_set1_ps(offset)));
+        const __m256i mask = avx2_mask(n - i < 8 ? n - i : 8);
+
+        avx2_store(x, i, n, e);
+        sum = _mm256_add_ps(sum, _mm256_and_ps(e, _mm256_castsi256_ps(mask)));
+    }
+    return avx2_sum(sum);
+}
+
+/* One to four keys: each has its own eight lanes, so the number of them is no
+ * part of the result. */
+AVX2_INLINE void score_tile(float *scores, const float *query,
+    const void *const *keys, size_t n_keys, size_t n, float scale,
+    avx2_load_cb load)
+{
+    __m256 sums[4];
+
+    for (size_t k = 0; k < n_keys; k++)
+        sums[k] = _mm256_setzero_ps();
+    for (size_t i = 0; i < n; i += 8) {
+        const __m256 q = avx2_load_f32(query, i, n);
+
+        for (size_t k = 0; k < n_keys; k++)
+            sums[k] = _mm256_fmadd_ps(q, load(keys[k], i, n), sums[k]);
+    }
+    for (size_t k = 0; k < n_keys; k++)
+        scores[k] = avx2_sum(sums[k]) * scale;
+}
+
+AVX2_INLINE void score(float *scores, const float *query,
+    const void *const *keys, size_t n_keys, size_t n, float scale,
+    avx2_load_cb load)
+{
+    size_t k = 0;
+
+    for (; k + 4 <= n_keys; k += 4)
+        score_tile(scores + k, query, keys + k, 4, n, scale, load);
+    for (; k < n_keys; k++)
+        score_tile(scores + k, query, keys + k, 1, n, scale, load);
+}
+
+static void score_f32(float *scores, const float *query,
+    const void *const *keys, size_t n_keys, size_t n, float scale)
+{
+    score(scores, query, keys, n_keys, n, scale, avx2_load_f32);
+}
+
+static void score_f16(float *scores, const float *query,
+    const void *const *keys, size_t n_keys, size_t n, float scale)
+{
+    score(scores, query, keys, n_keys, n, scale, avx2_load_f16);
+}
+
+/* Columns i to i + 8 n_parts, in registers over all the values. */
+AVX2_INLINE void mix_tile(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t i, size_t n,
+    size_t n_parts, avx2_load_cb load)
+{
+    __m256 sums[4];
+
+    for (size_t p = 0; p < n_parts; p++)
+        sums[p] = _mm256_mul_ps(
+            _mm256_set1_ps(keep), avx2_load_f32(out, i + 8 * p, n));
+    for (size_t v = 0; v < n_values; v++) {
+        const __m256 w = _mm256_broadcast_ss(weights + v);
+
+        for (size_t p = 0; p < n_parts; p++)
+            sums[p] =
+                _mm256_fmadd_ps(w, load(values[v], i + 8 * p, n), sums[p]);
+    }
+    for (size_t p = 0; p < n_parts; p++)
+        avx2_store(out, i + 8 * p, n, sums[p]);
+}
+
+AVX2_INLINE void mix(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n, avx2_load_cb load)
+{
+    size_t i = 0;
+
+    for (; i + 32 <= n; i += 32)
+        mix_tile(out, keep, weights, values, n_values, i, n, 4, load);
+    for (; i < n; i += 8)
+        mix_tile(out, keep, weights, values, n_values, i, n, 1, load);
+}
+
+static void mix_f32(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n)
+{
+    mix(out, keep, weights, values, n_values, n, avx2_load_f32);
+}
+
+static void mix_f16(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n)
+{
+    mix(out, keep, weights, values, n_values, n, avx2_load_f16);
+}
+
+AVX2_INLINE float largest_magnitude(const float *x, size_t n)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 largest = _mm256_setzero_ps();
+    __m128 four;
+
+    for (size_t i = 0; i < n; i += 8)
+        largest = _mm256_max_ps(
+            largest, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
+    four = _mm_max_ps(
+        _mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+
+/* Eight numbers as integers from -127 to 127, whatever they are. */
+AVX2_INLINE __m256i round_to_int8(const float *x, __m256 inverse)
+{
+    const __m256 limit = _mm256_set1_ps(127), low = _mm256_set1_ps(-127);
+    __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x), inverse);
+
+    scaled = _mm256_min_ps(_mm256_max_ps(scaled, low), limit);
+    return _mm256_cvtps_epi32(scaled);
+}
+
+AVX2_INLINE void quantize_32(const float *x, __m256 inverse, int8_t *quants)
+{
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i low = _mm256_packs_epi32(
+        round_to_int8(x, inverse), round_to_int8(x + 8, inverse));
+    const __m256i high = _mm256_packs_epi32(
+        round_to_int8(x + 16, inverse), round_to_int8(x + 24, inverse));
+    const __m256i bytes = _mm256_packs_epi16(low, high);
+
+    _mm256_storeu_si256(
+        (void *)quants, _mm256_permutevar8x32_epi32(bytes, order));
+}
+
+static void sum_16(const int8_t *quants, size_t n, int16_t *sums)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        int sum = 0;
+
+        for (size_t j = i; j < i + 16; j++)
+            sum += quants[j];
+        sums[i / 16] = (int16_t)sum;
+    }
+}
+
+static void quantize(const float *x, size_t n, size_t block, int8_t *quants,
+    float *scales, int16_t *sums)
+{
+    for (size_t at = 0; at < n; at += block) {
+        const float largest = largest_magnitude(x + at, block);
+        const __m256 inverse = _mm256_set1_ps(largest == 0 ? 0 : 127 / largest);
+
+        for (size_t i = at; i < at + block; i += 32)
+            quantize_32(x + i, inverse, quants + i);
+        scales[at / block] = largest / 127;
+    }
+    if (sums != NULL)
+        sum_16(quants, n, sums);
+}
+
+/* Squares are summed in F64: the reference does, and so does llama.cpp. */
+static void rms_norm(
+    float *out, const float *x, const float *weight, size_t n, float epsilon)
+{
+    __m256d low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
+    double lanes[4];
+    __m256 scale;
+
+    for (size_t i = 0; i < n; i += 8) {
+        const __m256 v = avx2_load_f32(x, i, n);
+        const __m256d a = _mm256_cvtps_pd(_mm256_castps256_ps128(v));
+        const __m256d b = _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+
+        low = _mm256_fmadd_pd(a, a, low);
+        high = _mm256_fmadd_pd(b, b, high);
+    }
+    _mm256_storeu_pd(lanes, _mm256_add_pd(low, high));
+    lanes[0] += lanes[1] + (lanes[2] + lanes[3]);
+    scale = _mm256_set1_ps(1 / sqrtf((float)(lanes[0] / (double)n) + epsilon));
+    for (size_t i = 0; i < n; i += 8) {
+        const __m256 v = _mm256_mul_ps(avx2_load_f32(x, i, n), scale);
+
+        avx2_store(out, i, n, _mm256_mul_ps(v, avx2_load_f32(weight, i, n)));
+    }
+}
+
+static void add(float *x, const float *y, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8)
+        avx2_store(x, i, n,
+            _mm256_add_ps(avx2_load_f32(x, i, n), avx2_load_f32(y, i, n)));
+}
+
+static void to_f16(uint16_t *out, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8) {
+        const __m128i halves = _mm256_cvtps_ph(avx2_load_f32(x, i, n),
+            _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+
+        memcpy(out + i, &halves, 2 * (n - i < 8 ? n - i : 8));
+    }
+}
+
+const struct kernels kernels_avx2 = {
+    .name = "avx2",
+    .matmul_f32 = avx2_matmul_f32,
+    .matmul_f16 = avx2_matmul_f16,
+    .matmul_q8_0 = avx2_matmul_q8_0,
+    .matmul_q4_0 = avx2_matmul_q4_0,
+    .matmul_tq1_0 = avx2_matmul_tq1_0,
+    .matmul_tq2_0 = avx2_matmul_tq2_0,
+    .score_f32 = score_f32,
+    .score_f16 = score_f16,
+    .mix_f32 = mix_f32,
+    .mix_f16 = mix_f16,
+    .quantize = quantize,
+    .rms_norm = rms_norm,
+    .add = add,
+    .silu_mul = silu_mul,
+    .exp_sum = exp_sum,
+    .to_f16 = to_f16,
+};

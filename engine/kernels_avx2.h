@@ -1,0 +1,78 @@
+/* What the AVX2 kernels share. To be included by files that are compiled for
+ * AVX2, FMA and F16C, and by no other. */
+#ifndef ENGINE_KERNELS_AVX2_H
+#define ENGINE_KERNELS_AVX2_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "engine/kernels.h"
+
+/* Loops below are written once, over sizes that are constants where they are
+ * called, and must be unrolled there. */
+#define AVX2_INLINE static inline __attribute__((always_inline))
+
+/* The one order in which eight lanes are summed. */
+AVX2_INLINE float avx2_sum(__m256 lanes)
+{
+    __m128 sum = _mm_add_ps(
+        _mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
+
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    sum = _mm_add_ss(sum, _mm_movehdup_ps(sum));
+    return _mm_cvtss_f32(sum);
+}
+
+/* All bits of the first n lanes, n being 0 to 8. */
+AVX2_INLINE __m256i avx2_mask(size_t n)
+{
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
+}
+
+/* Eight numbers from data[i] on, of the n that there are; zeros behind. */
+typedef __m256 (*avx2_load_cb)(const void *data, size_t i, size_t n);
+
+AVX2_INLINE __m256 avx2_load_f32(const void *data, size_t i, size_t n)
+{
+    const float *at = (const float *)data + i;
+
+    if (n - i >= 8)
+        return _mm256_loadu_ps(at);
+    return _mm256_maskload_ps(at, avx2_mask(n - i));
+}
+
+AVX2_INLINE __m256 avx2_load_f16(const void *data, size_t i, size_t n)
+{
+    const unsigned char *at = (const unsigned char *)data + 2 * i;
+    uint16_t rest[8] = {0};
+
+    if (n - i >= 8)
+        return _mm256_cvtph_ps(_mm_loadu_si128((const void *)at));
+    memcpy(rest, at, 2 * (n - i));
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)rest));
+}
+
+AVX2_INLINE void avx2_store(float *out, size_t i, size_t n, __m256 x)
+{
+    if (n - i >= 8)
+        _mm256_storeu_ps(out + i, x);
+    else
+        _mm256_maskstore_ps(out + i, avx2_mask(n - i), x);
+}
+
+void avx2_matmul_f32(const struct weight *weight, uint32_t begin, uint32_t end,
+    const struct activations *x, float *out);
+void avx2_matmul_f16(const struct weight *weight, uint32_t begin, uint32_t end,
+    const struct activations *x, float *out);
+void avx2_matmul_q8_0(const struct weight *weight, uint32_t begin, uint32_t end,
+    const struct activations *x, float *out);
+void avx2_matmul_q4_0(const struct weight *weight, uint32_t begin, uint32_t end,
+    const struct activations *x, float *out);
+void avx2_matmul_tq1_0(const struct weight *weight, uint32_t begin,
+    uint32_t end, const struct activations *x, float *out);
+void avx2_matmul_tq2_0(const struct weight *weight, uint32_t begin,
+    uint32_t end, const struct activations *x, float *out);
+
+#endif

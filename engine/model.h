@@ -1,0 +1,94 @@
+/* A model's shape and weights, checked and ready to compute with.
+ *
+ * Architectures: `llama` (interleaved rotary embedding) and `bitnet` (BitNet
+ * b1.58 as in its GGUFs: sub-norms before the output and down projections,
+ * SiLU, NEOX-style rotary embedding). Everything else is refused by name:
+ * rotary scaling, sliding windows, experts, and any tensor that is not one of
+ * the below, so a bias cannot be overlooked.
+ *
+ * Matrices stay in the mapping; norms and other small tensors are copies. Any
+ * thread may read. */
+#ifndef ENGINE_MODEL_H
+#define ENGINE_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "engine/gguf.h"
+
+/* y[row] = scale * sum over col of w[row][col] x[col]. Rows are contiguous; a
+ * row of n_cols is a whole number of the type's blocks. */
+struct weight {
+    enum gguf_tensor_type type;
+    uint32_t n_rows, n_cols;
+    const void *data;
+    float scale; /* 1 unless the file has a `.scale` tensor beside it */
+};
+
+struct model_layer {
+    const float *attn_norm;     /* [n_embd] */
+    const float *attn_sub_norm; /* [n_heads * head_dim]; bitnet, else NULL */
+    const float *ffn_norm;      /* [n_embd] */
+    const float *ffn_sub_norm;  /* [n_ff]; bitnet, else NULL */
+    struct weight q;            /* [n_heads * head_dim][n_embd] */
+    struct weight k, v;         /* [n_kv_heads * head_dim][n_embd] */
+    struct weight attn_output;  /* [n_embd][n_heads * head_dim] */
+    struct weight gate, up;     /* [n_ff][n_embd] */
+    struct weight down;         /* [n_embd][n_ff] */
+};
+
+enum rope_style {
+    ROPE_INTERLEAVED, /* rotates (x[2i], x[2i+1]) */
+    ROPE_NEOX,        /* rotates (x[i], x[i + n/2]) */
+};
+
+struct model_shape {
+    uint32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim;
+    uint32_t n_vocab, n_context;
+    uint32_t rope_dims; /* of each head, at most head_dim, even */
+    enum rope_style rope_style;
+    float rope_base, norm_epsilon;
+};
+
+struct model {
+    struct model_shape shape;
+    struct weight token_embedding; /* [n_vocab][n_embd] */
+    struct weight output;          /* the same again where it is tied */
+    const float *output_norm;      /* [n_embd] */
+    struct model_layer *layers;    /* [n_layers] */
+
+    char name[128]; /* general.name, or the file's; valid UTF-8 */
+    char architecture[32];
+    uint64_t n_parameters;
+    size_t mapped_bytes, copied_bytes;
+    float *copies; /* what the norms point into */
+    struct gguf *gguf;
+};
+
+/* Opens a model file; *out is the caller's to close. KV_UNSUPPORTED and
+ * KV_INVALID name the tensor or the key and what is allowed. */
+enum kv_status model_open(
+    struct model **out, const char *path, struct kv_error *error);
+
+/* The same from memory aligned to 8 bytes, which must outlive the model. */
+enum kv_status model_open_memory(struct model **out, const void *data, size_t n,
+    const char *name, struct kv_error *error);
+
+void model_close(struct model *model); /* NULL is fine */
+
+/* SHA-256 of the file is not computed here: it would read all of it. */
+
+struct model_type_usage {
+    enum gguf_tensor_type type;
+    uint32_t n_tensors;
+    uint64_t n_bytes;
+};
+#define MODEL_MAX_TYPES 8
+
+/* Weights by type, most bytes first; returns how many types. */
+size_t model_type_usage(
+    const struct model *model, struct model_type_usage usage[MODEL_MAX_TYPES]);
+
+#endif

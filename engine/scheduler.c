@@ -1,0 +1,597 @@
+#include "engine/scheduler.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/heap.h"
+
+/* How a plan is made
+ *
+ * Running requests are kept in the order of their age, and planned in it. Each
+ * that only generates takes one token of the budget, which is set apart for it
+ * beforehand; prompts share the rest, the oldest first.
+ *
+ * A request that needs blocks asks the pool, which gives up idle sessions if it
+ * has to. When even that is not enough, blocks are taken from the youngest
+ * request that holds any. That one is never in the plan yet: victims are
+ * younger than whoever forces them, and the younger are planned later. Blocks
+ * that were given up are zeroed first; until then the pool answers KV_BUSY and
+ * the request sits this step out.
+ *
+ * Waiting requests that were set aside go back in by age too. They are let in
+ * only while the pool could hold all of their conversation and a block for
+ * every running sequence beside it, or else they would push each other out
+ * again at every step. */
+
+struct scheduler {
+    struct scheduler_config config;
+    uint32_t block_tokens;
+    uint64_t max_tokens;
+    struct kv_list running, waiting; /* oldest first */
+    uint32_t n_running, n_waiting;   /* n_waiting includes those set aside */
+    uint64_t next_age;
+    struct request **batch; /* [max_running], those of the present step */
+    size_t n_batch;
+    bool in_step;
+    int64_t step_began_ns;
+    double token_ns; /* what a token cost lately; 0: not known */
+    char *text;      /* room for the longest piece */
+    struct scheduler_load load;
+};
+
+static struct request *request_of(struct kv_list *link)
+{
+    return KV_LIST_ENTRY(link, struct request, link);
+}
+
+enum kv_status scheduler_open(struct scheduler **out,
+    const struct scheduler_config *config, struct kv_error *error)
+{
+    const struct pool_config *pool = pool_config(config->pool);
+    struct scheduler *scheduler;
+
+    assert(config->max_running > 0 && config->max_batch_tokens > 0);
+
+    scheduler = kv_calloc(1, sizeof *scheduler);
+    if (scheduler == NULL)
+        goto fail;
+    scheduler->batch = kv_calloc(config->max_running, sizeof(struct request *));
+    if (scheduler->batch == NULL)
+        goto free_scheduler;
+    scheduler->text = kv_calloc(1,
+        TEXT_STREAM_OUT_BYTES(tokenizer_longest_piece(config->tokenizer)));
+    if (scheduler->text == NULL)
+        goto free_batch;
+
+    scheduler->config = *config;
+    scheduler->block_tokens = pool->block_tokens;
+    scheduler->max_tokens = (uint64_t)pool->n_blocks * pool->block_tokens;
+    if (scheduler->max_tokens > config->n_context)
+        scheduler->max_tokens = config->n_context;
+    kv_list_init(&scheduler->running);
+    kv_list_init(&scheduler->waiting);
+    *out = scheduler;
+    return KV_OK;
+
+free_batch:
+    kv_free(scheduler->batch);
+free_scheduler:
+    kv_free(scheduler);
+fail:
+    return kv_error_set(error, KV_NO_MEMORY, "no memory for the scheduler");
+}
+
+void scheduler_close(struct scheduler *scheduler)
+{
+    if (scheduler == NULL)
+        return;
+    assert(scheduler->n_running == 0 && scheduler->n_waiting == 0);
+    kv_free(scheduler->text);
+    kv_free(scheduler->batch);
+    kv_free(scheduler);
+}
+
+uint64_t scheduler_max_tokens(const struct scheduler *scheduler)
+{
+    return scheduler->max_tokens;
+}
+
+bool scheduler_in_step(const struct scheduler *scheduler)
+{
+    return scheduler->in_step;
+}
+
+struct scheduler_load scheduler_load(const struct scheduler *scheduler)
+{
+    struct scheduler_load load = scheduler->load;
+
+    load.running = scheduler->n_running;
+    load.waiting = scheduler->n_waiting - load.set_aside;
+    return load;
+}
+
+/* ---- the two queues */
+
+static void insert_by_age(struct kv_list *list, struct request *request)
+{
+    struct kv_list *after = list->prev;
+
+    while (after != list && request_of(after)->age > request->age)
+        after = after->prev;
+    kv_list_insert_before(after->next, &request->link);
+}
+
+static void enter_waiting(struct scheduler *scheduler, struct request *request)
+{
+    insert_by_age(&scheduler->waiting, request);
+    scheduler->n_waiting++;
+}
+
+static void leave_queue(struct scheduler *scheduler, struct request *request)
+{
+    kv_list_remove(&request->link);
+    if (request->running)
+        scheduler->n_running--;
+    else
+        scheduler->n_waiting--;
+    if (request->set_aside)
+        scheduler->load.set_aside--;
+}
+
+static void prepare(
+    struct request *request, uint64_t age, size_t n_tokens, int64_t now_ns)
+{
+    memset(&request->usage, 0, sizeof request->usage);
+    request->usage.prompt_tokens = (uint32_t)n_tokens;
+    request->age = age;
+    request->started = request->running = request->in_step = false;
+    request->set_aside = false;
+    request->ends_with_step = REQUEST_GOES_ON;
+    request->n_known = 0;
+    request->accepted_ns = now_ns;
+    request->first_token_ns = request->last_token_ns = 0;
+    text_stream_init(&request->text, request->stops, request->n_stops);
+}
+
+enum kv_status scheduler_submit(struct scheduler *scheduler,
+    struct request *request, const uint32_t *tokens, size_t n_tokens,
+    int64_t now_ns)
+{
+    struct pool *pool = scheduler->config.pool;
+    enum kv_status status = pool_session_begin(pool, request->session, now_ns);
+
+    if (status != KV_OK)
+        return status;
+    if (scheduler->n_waiting >= scheduler->config.max_waiting)
+        status = KV_LIMIT;
+    else
+        status = pool_session_append(pool, request->session, tokens, n_tokens);
+    if (status != KV_OK) {
+        pool_session_end(pool, request->session, now_ns);
+        return status;
+    }
+    prepare(request, scheduler->next_age++, n_tokens, now_ns);
+    enter_waiting(scheduler, request);
+    scheduler->load.prompt_tokens += n_tokens;
+    return KV_OK;
+}
+
+/* ---- the end of a request */
+
+static void note_times(struct request *request, int64_t now_ns)
+{
+    struct request_usage *usage = &request->usage;
+
+    if (request->set_aside)
+        usage->preempted_ns += now_ns - request->set_aside_ns;
+    if (!request->started)
+        usage->queue_ns = now_ns - request->accepted_ns;
+    if (usage->generated_tokens > 0) {
+        usage->ttft_ns = request->first_token_ns - request->accepted_ns;
+        usage->decode_ns = request->last_token_ns - request->first_token_ns;
+    }
+    usage->total_ns = now_ns - request->accepted_ns;
+}
+
+static void end_request(struct scheduler *scheduler, struct request *request,
+    enum request_end end, int64_t now_ns)
+{
+    size_t n_text = text_stream_end(&request->text, scheduler->text);
+
+    note_times(request, now_ns);
+    leave_queue(scheduler, request);
+    pool_session_end(scheduler->config.pool, request->session, now_ns);
+    request->ops->on_ended(request, end, scheduler->text, n_text);
+}
+
+void scheduler_cancel(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    if (request->in_step)
+        request->ends_with_step = REQUEST_CANCELLED;
+    else
+        end_request(scheduler, request, REQUEST_CANCELLED, now_ns);
+}
+
+static void hand_back(
+    struct scheduler *scheduler, struct kv_list *queue, int64_t now_ns)
+{
+    KV_LIST_EACH(link, queue)
+    if (!request_of(link)->in_step)
+        end_request(scheduler, request_of(link), REQUEST_DRAINED, now_ns);
+}
+
+void scheduler_hand_back(struct scheduler *scheduler, int64_t now_ns)
+{
+    hand_back(scheduler, &scheduler->waiting, now_ns);
+    hand_back(scheduler, &scheduler->running, now_ns);
+    /* Those in the step end with it: they may generate nothing beyond. */
+    KV_LIST_EACH(link, &scheduler->running)
+    request_of(link)->max_tokens = 0;
+}
+
+/* ---- planning */
+
+/* Tokens of the conversation that are not in blocks; at least the last one,
+ * whose logits say how to go on. */
+static size_t n_pending(const struct request *request)
+{
+    size_t n_tokens, n_cached = pool_session_n_cached(request->session);
+
+    pool_session_tokens(request->session, &n_tokens);
+    return n_cached < n_tokens ? n_tokens - n_cached : 1;
+}
+
+static void to_waiting(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    leave_queue(scheduler, request);
+    request->running = false;
+    request->set_aside = true;
+    request->set_aside_ns = now_ns;
+    request->n_known = 0;
+    request->usage.preemptions++;
+    scheduler->load.set_aside++;
+    scheduler->load.preemptions++;
+    enter_waiting(scheduler, request);
+}
+
+/* Somebody evicted running sessions since the last step: those requests are set
+ * aside as well. */
+static void notice_evictions(struct scheduler *scheduler, int64_t now_ns)
+{
+    KV_LIST_EACH(link, &scheduler->running)
+    {
+        struct request *request = request_of(link);
+
+        if (pool_session_n_cached(request->session) < request->n_known)
+            to_waiting(scheduler, request, now_ns);
+    }
+}
+
+static struct pool_key key_of(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    return pool_session_info(scheduler->config.pool, request->session).key;
+}
+
+static bool holds_blocks(const struct request *request)
+{
+    size_t n_blocks;
+
+    pool_session_blocks(request->session, &n_blocks);
+    return n_blocks > 0;
+}
+
+static struct request *youngest_holder(struct kv_list *queue)
+{
+    for (struct kv_list *link = queue->prev; link != queue; link = link->prev)
+        if (holds_blocks(request_of(link)))
+            return request_of(link);
+    return NULL;
+}
+
+/* The youngest request that holds blocks, if it is younger than `needy`; else
+ * needy itself. */
+static struct request *choose_victim(
+    struct scheduler *scheduler, struct request *needy)
+{
+    struct request *running = youngest_holder(&scheduler->running);
+    struct request *victim = youngest_holder(&scheduler->waiting);
+
+    if (victim == NULL || (running != NULL && running->age > victim->age))
+        victim = running;
+    return victim != NULL && victim->age > needy->age ? victim : needy;
+}
+
+static void set_aside(struct scheduler *scheduler, struct request *victim,
+    const struct request *needy, int64_t now_ns)
+{
+    struct pool *pool = scheduler->config.pool;
+    const struct pool_key forced_by = key_of(scheduler, needy);
+    const struct pool_cause cause = {
+        .reason = POOL_REASON_PRESSURE,
+        .forced_by = &forced_by,
+        .trace_id = needy->has_trace_id ? needy->trace_id : NULL,
+    };
+
+    if (holds_blocks(victim)) {
+        struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
+
+        pool_session_preempt(pool, victim->session, &cause, now_ns);
+        pool_batch_end(pool, &scope, &cause, now_ns);
+    }
+    if (victim->running)
+        to_waiting(scheduler, victim, now_ns);
+}
+
+/* Blocks for the next n tokens of a running request. false: not in this step.
+ */
+static bool make_room(struct scheduler *scheduler, struct request *request,
+    size_t n, int64_t now_ns)
+{
+    const uint8_t *trace_id = request->has_trace_id ? request->trace_id : NULL;
+    struct request *victim;
+    size_t n_tokens;
+
+    pool_session_tokens(request->session, &n_tokens);
+    n_tokens = n_tokens - n_pending(request) + n;
+    for (;;) {
+        switch (pool_session_reserve(scheduler->config.pool, request->session,
+            n_tokens, trace_id, now_ns)) {
+        case KV_OK:
+            return true;
+        case KV_POOL_FULL:
+            victim = choose_victim(scheduler, request);
+            set_aside(scheduler, victim, request, now_ns);
+            if (victim == request)
+                return false;
+            break;
+        case KV_BUSY:
+            return false;
+        default:
+            end_request(scheduler, request, REQUEST_NO_MEMORY, now_ns);
+            return false;
+        }
+    }
+}
+
+static uint64_t blocks_for(const struct scheduler *scheduler, size_t n_tokens)
+{
+    return (n_tokens + scheduler->block_tokens - 1) / scheduler->block_tokens;
+}
+
+static bool may_enter(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    size_t n_tokens, n_held;
+    uint64_t needed;
+
+    if (scheduler->n_running == 0)
+        return true;
+    if (scheduler->n_running == scheduler->config.max_running)
+        return false;
+    pool_session_tokens(request->session, &n_tokens);
+    pool_session_blocks(request->session, &n_held);
+    needed = blocks_for(scheduler, n_tokens + 1) + scheduler->n_running;
+    return needed <= n_held + pool_reclaimable_blocks(scheduler->config.pool);
+}
+
+/* The first time in the batch: what of the prompt is there, for the counters.
+ */
+static void start_request(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    size_t n_tokens, n_cached = pool_session_n_cached(request->session);
+    uint64_t n_full, n_hit;
+
+    pool_session_tokens(request->session, &n_tokens);
+    if (n_cached == n_tokens)
+        n_cached--;
+    n_full = n_tokens / scheduler->block_tokens;
+    n_hit = n_cached / scheduler->block_tokens;
+    pool_session_count_prompt(
+        scheduler->config.pool, request->session, n_hit, n_full - n_hit);
+    request->started = true;
+    request->usage.cached_tokens = (uint32_t)n_cached;
+    request->usage.queue_ns = now_ns - request->accepted_ns;
+    scheduler->load.cached_tokens += n_cached;
+    request->ops->on_started(request);
+}
+
+static void admit(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    leave_queue(scheduler, request);
+    if (request->set_aside) {
+        request->set_aside = false;
+        request->usage.preempted_ns += now_ns - request->set_aside_ns;
+    }
+    request->running = true;
+    request->n_known = pool_session_n_cached(request->session);
+    insert_by_age(&scheduler->running, request);
+    scheduler->n_running++;
+    if (!request->started)
+        start_request(scheduler, request, now_ns);
+}
+
+static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
+{
+    while (!kv_list_empty(&scheduler->waiting) &&
+           may_enter(scheduler, request_of(scheduler->waiting.next)))
+        admit(scheduler, request_of(scheduler->waiting.next), now_ns);
+}
+
+/* Tokens that prompts may take in this step: what the generating leave over,
+ * cut so that a step takes about max_step_ns; always at least one. */
+static size_t prompt_budget(struct scheduler *scheduler)
+{
+    size_t budget = scheduler->config.max_batch_tokens;
+
+    if (scheduler->token_ns > 0) {
+        double fit =
+            (double)scheduler->config.max_step_ns / scheduler->token_ns;
+
+        budget = fit < (double)budget ? (size_t)fit : budget;
+    }
+    KV_LIST_EACH(link, &scheduler->running)
+    if (n_pending(request_of(link)) == 1 && budget > 1)
+        budget--;
+    return budget > 0 ? budget : 1;
+}
+
+static void fill_slice(
+    const struct request *request, size_t n, struct compute_slice *slice)
+{
+    size_t n_tokens, n_blocks;
+    const uint32_t *tokens = pool_session_tokens(request->session, &n_tokens);
+    size_t position = n_tokens - n_pending(request);
+
+    *slice = (struct compute_slice){
+        .tokens = tokens + position,
+        .n_tokens = (uint32_t)n,
+        .position = (uint32_t)position,
+        .blocks = pool_session_blocks(request->session, &n_blocks),
+        .samples = position + n == n_tokens,
+        .sampling = request->sampling,
+        .draw = request->usage.generated_tokens,
+    };
+}
+
+size_t scheduler_plan(
+    struct scheduler *scheduler, struct compute_slice *slices, int64_t now_ns)
+{
+    size_t prompts, total = 0;
+
+    assert(!scheduler->in_step);
+    notice_evictions(scheduler, now_ns);
+    admit_waiting(scheduler, now_ns);
+    prompts = prompt_budget(scheduler);
+    scheduler->n_batch = 0;
+
+    /* Setting requests aside takes younger ones off the list, so the next is
+     * looked up by age each time, never remembered. */
+    for (struct kv_list *link = scheduler->running.next;
+         link != &scheduler->running;) {
+        struct request *request = request_of(link);
+        struct kv_list *before = link->prev;
+        size_t n = n_pending(request);
+
+        if (n > 1)
+            n = n < prompts ? n : prompts;
+        if (n > 0 && total + n <= scheduler->config.max_batch_tokens &&
+            make_room(scheduler, request, n, now_ns)) {
+            if (n_pending(request) > 1)
+                prompts -= n;
+            total += n;
+            fill_slice(request, n, &slices[scheduler->n_batch]);
+            request->in_step = true;
+            request->n_slice = (uint32_t)n;
+            scheduler->batch[scheduler->n_batch++] = request;
+        }
+        link = before->next == link ? link->next : before->next;
+    }
+    scheduler->in_step = scheduler->n_batch > 0;
+    scheduler->step_began_ns = now_ns;
+    return scheduler->n_batch;
+}
+
+/* ---- committing */
+
+static void learn_speed(
+    struct scheduler *scheduler, size_t n_tokens, int64_t now_ns)
+{
+    double token_ns =
+        (double)(now_ns - scheduler->step_began_ns) / (double)n_tokens;
+
+    /* Steps of a few tokens cost a pass over the weights, whatever they hold.
+     */
+    if (n_tokens < 16)
+        return;
+    scheduler->token_ns = scheduler->token_ns > 0
+                              ? 0.75 * scheduler->token_ns + 0.25 * token_ns
+                              : token_ns;
+}
+
+static bool ends_after(const struct scheduler *scheduler,
+    const struct request *request, uint32_t token, enum request_end *end)
+{
+    size_t n_tokens;
+
+    pool_session_tokens(request->session, &n_tokens);
+    if (tokenizer_is_end(scheduler->config.tokenizer, token))
+        *end = REQUEST_END_OF_TEXT;
+    else if (request->text.stopped_by >= 0)
+        *end = REQUEST_STOP_STRING;
+    else if (request->usage.generated_tokens >= request->max_tokens)
+        *end = REQUEST_MAX_TOKENS;
+    else if (n_tokens >= scheduler->max_tokens)
+        *end = REQUEST_CONTEXT_FULL;
+    else
+        return false;
+    return true;
+}
+
+static void take_token(struct scheduler *scheduler, struct request *request,
+    uint32_t token, int64_t now_ns)
+{
+    struct gguf_string piece = {NULL, 0};
+    enum request_end end;
+    size_t n_text;
+
+    if (pool_session_append(
+            scheduler->config.pool, request->session, &token, 1) != KV_OK) {
+        end_request(scheduler, request, REQUEST_NO_MEMORY, now_ns);
+        return;
+    }
+    if (!tokenizer_is_end(scheduler->config.tokenizer, token))
+        piece = tokenizer_piece(scheduler->config.tokenizer, token);
+    n_text =
+        text_stream_put(&request->text, piece.data, piece.n, scheduler->text);
+    if (request->usage.generated_tokens++ == 0)
+        request->first_token_ns = now_ns;
+    request->last_token_ns = now_ns;
+    scheduler->load.generated_tokens++;
+    request->ops->on_token(request, token, scheduler->text, n_text);
+    if (ends_after(scheduler, request, token, &end))
+        end_request(scheduler, request, end, now_ns);
+}
+
+static void commit_slice(struct scheduler *scheduler, struct request *request,
+    const struct compute_slice *slice, int64_t now_ns)
+{
+    struct pool *pool = scheduler->config.pool;
+    size_t computed = pool_session_n_computed(request->session);
+    size_t end = slice->position + slice->n_tokens;
+
+    if (slice->position < computed) {
+        uint32_t again =
+            (uint32_t)((end < computed ? end : computed) - slice->position);
+
+        request->usage.recomputed_tokens += again;
+        scheduler->load.recomputed_tokens += again;
+    }
+    pool_session_commit(pool, request->session, end);
+    request->in_step = false;
+    request->n_known = end;
+    if (request->ends_with_step != REQUEST_GOES_ON)
+        end_request(scheduler, request, request->ends_with_step, now_ns);
+    else if (slice->samples)
+        take_token(scheduler, request, slice->next_token, now_ns);
+}
+
+void scheduler_commit(struct scheduler *scheduler,
+    const struct compute_slice *slices, size_t n_slices, int64_t now_ns)
+{
+    size_t n_tokens = 0;
+
+    assert(scheduler->in_step && n_slices == scheduler->n_batch);
+    scheduler->in_step = false;
+    scheduler->load.steps++;
+    for (size_t i = 0; i < n_slices; i++)
+        n_tokens += slices[i].n_tokens;
+    learn_speed(scheduler, n_tokens, now_ns);
+    for (size_t i = 0; i < n_slices; i++)
+        commit_slice(scheduler, scheduler->batch[i], &slices[i], now_ns);
+    scheduler->n_batch = 0;
+}

@@ -1,0 +1,151 @@
+/* Which sequences compute next: continuous batching over the pool's sessions.
+ *
+ *   submit ─> waiting ──admit──> running ──┬─> ended
+ *                ^                  |      │
+ *                └──── set aside ───┘      └ after its last token, a cancel, a
+ *                  (no block was left)       failure, or a hand-back
+ *
+ * Driven by the owner in two motions, with the computation between them:
+ *
+ *   n = scheduler_plan(...)    choose the batch, pin blocks, fill slices
+ *   compute_start(slices, n)   somebody else's threads
+ *   scheduler_commit(...)      take the tokens, tell the requests, end some
+ *
+ * Every step mixes the next token of all running sequences with chunks of
+ * prompts, within a budget of tokens; a long prompt never stalls those that
+ * generate. Sequences are served in the order in which their requests came.
+ * When no block is left the youngest that holds any is set aside and computed
+ * again later; the oldest always moves on, so everybody gets there.
+ *
+ * Thread: the owner's. Time arrives as an argument (monotonic, ns). Nothing is
+ * allocated but what the pool's sessions need to grow. */
+#ifndef ENGINE_SCHEDULER_H
+#define ENGINE_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/list.h"
+#include "engine/compute.h"
+#include "engine/text_stream.h"
+#include "engine/tokenizer.h"
+#include "pool/pool.h"
+
+struct scheduler;
+struct request;
+
+enum request_end {
+    REQUEST_GOES_ON = 0,
+    REQUEST_END_OF_TEXT = 1, /* 1 to 5 as in FinishReason of the contract */
+    REQUEST_STOP_STRING = 2,
+    REQUEST_MAX_TOKENS = 3,
+    REQUEST_CONTEXT_FULL = 4,
+    REQUEST_DRAINED = 5,
+    REQUEST_CANCELLED = 6,
+    REQUEST_NO_MEMORY = 7,
+};
+
+/* What a request took; times are nanoseconds. */
+struct request_usage {
+    uint32_t prompt_tokens, cached_tokens, generated_tokens, recomputed_tokens;
+    uint32_t preemptions;
+    int64_t queue_ns, ttft_ns, decode_ns, preempted_ns, total_ns;
+};
+
+/* Called from scheduler_plan, _commit, _cancel and _hand_back. They must not
+ * call the scheduler, but on_ended may free the request. */
+struct request_ops {
+    void (*on_started)(struct request *request);
+
+    /* The next token, and text that may be shown (valid UTF-8, may be empty,
+     * may lag behind). Borrowed. */
+    void (*on_token)(struct request *request, uint32_t token, const char *text,
+        size_t n_text);
+
+    /* Text that was held back, if any, then the end. The session has been
+     * ended; a request without a session has none any more. */
+    void (*on_ended)(struct request *request, enum request_end end,
+        const char *text, size_t n_text);
+};
+
+/* The caller's memory, from submit to on_ended. The first part is filled in by
+ * the caller, the rest is the scheduler's; usage may be read at any time. */
+struct request {
+    const struct request_ops *ops;
+    struct pool_session *session; /* idle */
+    uint32_t max_tokens; /* at least 1 */
+    struct sampler_params sampling;
+    const char *const *stops; /* borrowed until on_ended */
+    size_t n_stops;
+    uint8_t trace_id[16];
+    bool has_trace_id;
+
+    struct request_usage usage;
+    struct kv_list link;
+    uint64_t age; /* number of its submission: smaller is older */
+    struct text_stream text;
+    bool started, running, in_step, set_aside;
+    enum request_end ends_with_step;
+    size_t n_known;   /* tokens in blocks when it was last looked at */
+    uint32_t n_slice; /* tokens of the present step */
+    int64_t accepted_ns, first_token_ns, last_token_ns, set_aside_ns;
+};
+
+struct scheduler_config {
+    struct pool *pool; /* all borrowed */
+    const struct tokenizer *tokenizer;
+    uint32_t n_context; /* tokens of a conversation at most */
+    uint32_t max_running, max_waiting;
+    uint32_t max_batch_tokens;
+    int64_t max_step_ns;
+};
+
+enum kv_status scheduler_open(struct scheduler **out,
+    const struct scheduler_config *config, struct kv_error *error);
+
+/* Without requests. NULL is fine. */
+void scheduler_close(struct scheduler *scheduler);
+
+/* Tokens that a conversation can have: the context, or what the pool holds. */
+uint64_t scheduler_max_tokens(const struct scheduler *scheduler);
+
+/* Begins the request's session, adds the input to its conversation, and queues
+ * it. The conversation must fit scheduler_max_tokens with one token to spare.
+ *   KV_BUSY       another request has the session; nothing has changed
+ *   KV_LIMIT      max_waiting requests wait already
+ *   KV_NO_MEMORY
+ * After the last two the session has been ended, as it was before: a request
+ * without a session has none any more. */
+enum kv_status scheduler_submit(struct scheduler *scheduler,
+    struct request *request, const uint32_t *tokens, size_t n_tokens,
+    int64_t now_ns);
+
+/* Ends the request now, or with the present step. */
+void scheduler_cancel(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns);
+
+/* Ends all requests with REQUEST_DRAINED, now or with the present step. */
+void scheduler_hand_back(struct scheduler *scheduler, int64_t now_ns);
+
+/* The next batch, in slices[max_running]: returns how many, 0 if there is
+ * nothing to compute at present. Not while a step is under way. */
+size_t scheduler_plan(
+    struct scheduler *scheduler, struct compute_slice *slices, int64_t now_ns);
+
+/* The batch of the last plan has been computed. */
+void scheduler_commit(struct scheduler *scheduler,
+    const struct compute_slice *slices, size_t n_slices, int64_t now_ns);
+
+/* Whether a plan has not been committed yet: workers touch its blocks. */
+bool scheduler_in_step(const struct scheduler *scheduler);
+
+struct scheduler_load {
+    uint32_t running, waiting, set_aside; /* set_aside are not in waiting */
+    uint64_t steps, prompt_tokens, cached_tokens, generated_tokens;
+    uint64_t recomputed_tokens, preemptions;
+};
+struct scheduler_load scheduler_load(const struct scheduler *scheduler);
+
+#endif

@@ -1,0 +1,52 @@
+/* Text to tokens and back, by the vocabulary in a GGUF file. SPM here
+ * (SentencePiece BPE: scores, byte fallback, U+2581 for space); another kind is
+ * refused by name.
+ *
+ * Any thread may read. */
+#ifndef ENGINE_TOKENIZER_H
+#define ENGINE_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "engine/gguf.h"
+
+struct tokenizer;
+
+/* The vocabulary must have n_vocab entries. gguf must outlive the tokenizer. */
+enum kv_status tokenizer_open(struct tokenizer **out, const struct gguf *gguf,
+    uint32_t n_vocab, struct kv_error *error);
+void tokenizer_close(struct tokenizer *tokenizer); /* NULL is fine */
+
+/* Tokens of n bytes of UTF-8, in *ids (kv_free; NULL if none). Names of control
+ * tokens in the text are ordinary text; user-defined tokens are cut out first,
+ * the longest first. O(n log n) for each stretch between them. add_bos puts the
+ * beginning-of-text token first where the model wants one. KV_INVALID: not
+ * UTF-8; KV_LIMIT: a GiB or more; KV_NO_MEMORY. */
+enum kv_status tokenizer_encode(const struct tokenizer *tokenizer,
+    const char *text, size_t n, bool add_bos, uint32_t **ids, size_t *n_ids);
+
+/* The bytes of a token, borrowed; empty for control tokens. Not always UTF-8 by
+ * itself. id < n_vocab. The space that SPM puts before a text belongs to the
+ * first token: tokenizer_strips_space says that it is to be left out there. */
+struct gguf_string tokenizer_piece(
+    const struct tokenizer *tokenizer, uint32_t id);
+bool tokenizer_strips_space(const struct tokenizer *tokenizer);
+
+/* Bytes of the longest piece: n bytes of text are at least n / that tokens. */
+size_t tokenizer_longest_piece(const struct tokenizer *tokenizer);
+
+bool tokenizer_is_end(const struct tokenizer *tokenizer, uint32_t id);
+
+struct tokenizer_info {
+    const char *kind; /* "spm" */
+    uint32_t n_vocab, bos_id;
+    bool adds_bos;
+    uint32_t end_ids[8]; /* that end a text */
+    size_t n_end_ids;
+};
+struct tokenizer_info tokenizer_info(const struct tokenizer *tokenizer);
+
+#endif

@@ -1,0 +1,116 @@
+#include "server/check.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "pool/pool.h"
+
+#define MAX_FILTER_TENANTS 64
+
+static void check_name(
+    struct rpc_error *error, const char *field, const char *name, size_t least)
+{
+    size_t n = strlen(name);
+
+    if (n < least || n > POOL_NAME_BYTES)
+        rpc_error_add_violation(error, field,
+            "%zu bytes were given; allowed are %zu to %d", n, least,
+            POOL_NAME_BYTES);
+    else if (kv_utf8_has_control(name, n))
+        rpc_error_add_violation(
+            error, field, "a control character was given; allowed are none");
+}
+
+void check_tenant(
+    struct rpc_error *error, const char *field, const char *tenant)
+{
+    check_name(error, field, tenant, 0);
+}
+
+void check_session_id(
+    struct rpc_error *error, const char *field, const char *id)
+{
+    check_name(error, field, id, 1);
+}
+
+void check_session_key(struct rpc_error *error, const char *field,
+    const Kvpool__V1__SessionKey *key)
+{
+    char path[96];
+
+    snprintf(path, sizeof path, "%s.tenant", field);
+    check_tenant(error, path, key->tenant);
+    snprintf(path, sizeof path, "%s.session_id", field);
+    check_session_id(error, path, key->session_id);
+}
+
+uint32_t check_count(struct rpc_error *error, const char *field, uint32_t value,
+    uint32_t least, uint32_t most, uint32_t standard)
+{
+    if (value == 0)
+        return standard;
+    if (value < least || value > most)
+        rpc_error_add_violation(error, field,
+            "%" PRIu32 " was given; allowed are %" PRIu32 " to %" PRIu32, value,
+            least, most);
+    return value;
+}
+
+void check_unsupported(struct rpc_error *error, const char *field, bool given)
+{
+    if (given)
+        rpc_error_add_unsupported(error, field, "");
+}
+
+void check_session_filter(struct rpc_error *error, const char *field,
+    const Kvpool__V1__SessionFilter *filter)
+{
+    char path[96];
+
+    if (filter == NULL)
+        return;
+    if (filter->n_tenants > MAX_FILTER_TENANTS) {
+        snprintf(path, sizeof path, "%s.tenants", field);
+        rpc_error_add_violation(error, path,
+            "%zu were given; allowed are at most %d", filter->n_tenants,
+            MAX_FILTER_TENANTS);
+        return;
+    }
+    for (size_t i = 0; i < filter->n_tenants; i++) {
+        snprintf(path, sizeof path, "%s.tenants[%zu]", field, i);
+        check_tenant(error, path, filter->tenants[i]);
+    }
+    snprintf(path, sizeof path, "%s.session_id_prefix", field);
+    check_unsupported(error, path, filter->session_id_prefix[0] != '\0');
+    snprintf(path, sizeof path, "%s.states", field);
+    check_unsupported(error, path, filter->n_states > 0);
+    snprintf(path, sizeof path, "%s.min_idle_ns", field);
+    check_unsupported(error, path, filter->min_idle_ns != 0);
+    snprintf(path, sizeof path, "%s.min_age_ns", field);
+    check_unsupported(error, path, filter->min_age_ns != 0);
+    snprintf(path, sizeof path, "%s.min_used_bytes", field);
+    check_unsupported(error, path, filter->min_used_bytes != 0);
+}
+
+void check_session_order(
+    struct rpc_error *error, const char *field, Kvpool__V1__SessionOrder order)
+{
+    if (order > KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_HITS || (int)order < 0)
+        rpc_error_add_violation(error, field,
+            "%d was given; allowed are values of SessionOrder", (int)order);
+    else
+        check_unsupported(
+            error, field, order > KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY);
+}
+
+struct pool_key check_pool_key(const char *tenant, const char *id)
+{
+    return (struct pool_key){
+        .tenant = tenant,
+        .tenant_bytes = strlen(tenant),
+        .id = id,
+        .id_bytes = strlen(id),
+    };
+}

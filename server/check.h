@@ -1,0 +1,37 @@
+/* Checks that several services make of their requests. Each adds a violation to
+ * *error, which starts zeroed, and names the field by its path. */
+#ifndef SERVER_CHECK_H
+#define SERVER_CHECK_H
+
+#include <stdbool.h>
+
+#include "kvpool/v1/common.pb-c.h"
+#include "kvpool/v1/pool_service.pb-c.h"
+#include "pool/observer.h"
+#include "rpc/error.h"
+
+void check_tenant(
+    struct rpc_error *error, const char *field, const char *tenant);
+void check_session_id(
+    struct rpc_error *error, const char *field, const char *id);
+void check_session_key(struct rpc_error *error, const char *field,
+    const Kvpool__V1__SessionKey *key);
+
+/* value in [least, most], or 0 for the default; returns the value in force. */
+uint32_t check_count(struct rpc_error *error, const char *field, uint32_t value,
+    uint32_t least, uint32_t most, uint32_t standard);
+
+/* An optional feature that is not there: `given` is true if it was asked for.
+ */
+void check_unsupported(struct rpc_error *error, const char *field, bool given);
+
+/* Filters and orders of sessions: tenants and KEY are what there is. */
+void check_session_filter(struct rpc_error *error, const char *field,
+    const Kvpool__V1__SessionFilter *filter);
+void check_session_order(
+    struct rpc_error *error, const char *field, Kvpool__V1__SessionOrder order);
+
+/* The pool's form of a key; borrowed from the strings. */
+struct pool_key check_pool_key(const char *tenant, const char *id);
+
+#endif

@@ -1,0 +1,67 @@
+/* kvpoold: options, the server, its loop. Exit status: 0 after an orderly stop,
+ * 78 (EX_CONFIG) where the configuration is at fault, 1 for anything else. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sysexits.h>
+
+#include "base/log.h"
+#include "server/options.h"
+#include "server/server.h"
+
+extern char **environ;
+
+static void set_up_log(const struct options *options)
+{
+    enum kv_log_level level = KV_LOG_INFO;
+    enum kv_log_format format = KV_LOG_LOGFMT;
+
+    kv_log_level_parse(options->log_level, &level);
+    kv_log_format_parse(options->log_format, &format);
+    kv_log_set_level(level);
+    kv_log_set_format(format);
+}
+
+static int run(const struct options *options)
+{
+    static struct server server;
+    struct kv_error error;
+    enum kv_status status = server_open(&server, options, &error);
+
+    if (status == KV_OK) {
+        status = server_start(&server, &error);
+        if (status == KV_OK)
+            rpc_loop_run(server.loop);
+        server_close(&server);
+    }
+    if (status == KV_OK) {
+        kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "stopped", KV_LOG_END);
+        return EXIT_SUCCESS;
+    }
+    fprintf(stderr, "kvpoold: %s\n", error.text);
+    return status == KV_INVALID ? EX_CONFIG : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    struct kv_error error;
+    int code = EXIT_SUCCESS;
+
+    signal(SIGPIPE, SIG_IGN);
+    if (options_parse(&options, argc, (const char *const *)argv,
+            (const char *const *)environ, &error) != KV_OK) {
+        fprintf(stderr, "kvpoold: %s\n", error.text);
+        return EX_CONFIG;
+    }
+    if (options.help) {
+        options_print_help();
+    } else if (options.version) {
+        printf("kvpoold %s\n", SERVER_VERSION);
+    } else {
+        set_up_log(&options);
+        code = run(&options);
+    }
+    options_fini(&options);
+    return code;
+}

@@ -1,0 +1,100 @@
+/* Everything that can be set, from one table: name, type, default, range, and a
+ * line of help. Defaults < KVPOOL_* in the environment < flags.
+ *
+ *     --kv-cache-size-mb=512   KVPOOL_KV_CACHE_SIZE_MB=512
+ *
+ * Strict: an unknown flag, an unknown KVPOOL_* variable or a bad value is an
+ * error that says what was given and what is allowed. */
+#ifndef SERVER_OPTIONS_H
+#define SERVER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+/* KIND(field, default, least, most, "unit or value", "help") for numbers;
+ * TEXT and CHOICE have their own shapes. The order is that of --help. */
+#define SERVER_OPTIONS(TEXT, UINT, BOOL, CHOICE)                               \
+    TEXT(listen, "127.0.0.1:7440", "ADDRESS[,ADDRESS]",                        \
+        "where gRPC is served: host:port, [v6]:port or unix:/path")            \
+    TEXT(model, "", "FILE", "GGUF model; empty is the built-in demo model")    \
+    UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
+    UINT(block_tokens, 16, 1, 1024, "tokens", "tokens of one block")           \
+    CHOICE(kv_type, "f16", "f32|f16", "type of keys and values in the pool")   \
+    UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
+    UINT(max_kept_tokens, 16777216, 0, 1099511627776, "tokens",                \
+        "tokens kept of evicted sessions")                                     \
+    UINT(kept_tokens_ttl_s, 3600, 0, 31536000, "s",                            \
+        "how long they are kept; 0 is for ever")                               \
+    UINT(session_idle_ttl_s, 0, 0, 31536000, "s",                              \
+        "evict sessions idle for longer; 0 is never")                          \
+    UINT(threads, 0, 0, 1024, "", "compute threads; 0 is one per processor")   \
+    CHOICE(                                                                    \
+        kernels, "auto", "auto|scalar|avx2", "instructions to compute with")   \
+    UINT(compute_nice, 5, 0, 19, "", "niceness of compute threads")            \
+    UINT(max_batch_size, 8, 1, 1024, "", "sequences in a batch")               \
+    UINT(max_batch_tokens, 256, 1, 65536, "tokens", "tokens in a step")        \
+    UINT(max_step_ms, 250, 1, 60000, "ms",                                     \
+        "aim for the length of a step; prompts are cut to fit")                \
+    UINT(batch_timeout_ms, 0, 0, 10000, "ms",                                  \
+        "wait this long for more requests before an idle loop starts")         \
+    UINT(max_waiting_requests, 1024, 0, 1048576, "",                           \
+        "requests that may wait for the batch")                                \
+    BOOL(enable_receipts, false, "issue, keep and stream receipts")            \
+    UINT(receipts_ring_mb, 64, 1, 1048576, "MiB", "receipts kept in memory")   \
+    BOOL(receipts_log, true, "write receipts to the log as well")              \
+    UINT(snapshot_interval_ms, 10000, 0, 86400000, "ms",                       \
+        "how often a pool snapshot receipt is issued; 0 is never")             \
+    UINT(max_subscribers, 1024, 1, 1048576, "", "receipt streams at once")     \
+    UINT(subscriber_stall_ms, 30000, 100, 86400000, "ms",                      \
+        "disconnect a subscriber that takes nothing for longer")               \
+    UINT(max_calls, 4096, 1, 1048576, "", "calls at once")                     \
+    UINT(max_streams_per_connection, 1024, 1, 1048576, "",                     \
+        "calls of one connection at once")                                     \
+    UINT(max_request_bytes, 4194304, 1024, 1073741824, "bytes",                \
+        "largest request")                                                     \
+    UINT(keepalive_s, 30, 1, 86400, "s", "ping peers that are silent so long") \
+    UINT(drain_limit_ms, 10000, 0, 3600000, "ms",                              \
+        "time for calls in progress when stopping")                            \
+    CHOICE(log_level, "info", "debug|info|warn|error", "least level to log")   \
+    CHOICE(log_format, "logfmt", "logfmt|json", "form of log lines")
+
+#define OPTION_TEXT(name, standard, value, help) const char *name;
+#define OPTION_UINT(name, standard, least, most, unit, help) uint64_t name;
+#define OPTION_BOOL(name, standard, help) bool name;
+#define OPTION_CHOICE(name, standard, choices, help) const char *name;
+struct options {
+    SERVER_OPTIONS(OPTION_TEXT, OPTION_UINT, OPTION_BOOL, OPTION_CHOICE)
+    bool help, version;
+    char *storage; /* what the texts point into */
+};
+#undef OPTION_TEXT
+#undef OPTION_UINT
+#undef OPTION_BOOL
+#undef OPTION_CHOICE
+
+/* Takes flags as --name=value or --name value, a BOOL also as --name and
+ * --no-name; --help and --version, which win over everything else; -- ends the
+ * flags, and nothing may follow. The last of several flags wins. argv[0] is
+ * skipped. environment is as environ(7); of KVPOOL_* in it, those of our client
+ * and tests (KVPOOL_SERVER, KVPOOL_MODELS) and those that Kubernetes sets for a
+ * Service (KVPOOL_SERVICE_HOST, KVPOOL_PORT=tcp://...) are not ours.
+ *
+ * On KV_INVALID *error names the flag or variable, what was given, and what is
+ * allowed; KV_NO_MEMORY. *options is written on success only. */
+enum kv_status options_parse(struct options *options, int argc,
+    const char *const *argv, const char *const *environment,
+    struct kv_error *error);
+void options_fini(struct options *options);
+
+/* The text of --help: every option with its value, default, range and its
+ * environment variable. To stdout. */
+void options_print_help(void);
+
+/* SHA-256 of the effective values, name by name: the same if and only if the
+ * values are. All zero where there is no memory for it. */
+void options_digest(const struct options *options, uint8_t digest[32]);
+
+#endif

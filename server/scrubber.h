@@ -1,0 +1,25 @@
+/* A thread that zeroes given-up blocks, so that the owner's never has to.
+ *
+ * Thread: the owner's, everything; `scrubbed` is called on it too. */
+#ifndef SERVER_SCRUBBER_H
+#define SERVER_SCRUBBER_H
+
+#include "base/error.h"
+#include "pool/pool.h"
+#include "rpc/loop.h"
+
+struct scrubber;
+
+/* scrubbed is called after blocks became free, once for several jobs. */
+enum kv_status scrubber_open(struct scrubber **out, struct rpc_loop *loop,
+    struct pool *pool, void (*scrubbed)(void *ctx), void *ctx,
+    struct kv_error *error);
+
+/* Hands on what the pool has to zero now. */
+void scrubber_pump(struct scrubber *scrubber);
+
+/* Waits for the job in hand; what is left over is zeroed here and now, so that
+ * the pool gets all of it back. NULL is fine. */
+void scrubber_close(struct scrubber *scrubber);
+
+#endif

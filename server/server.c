@@ -1,0 +1,401 @@
+/* Opening the house from the ground up, and closing it again.
+ *
+ * Draining, once a signal came:
+ *
+ *   NOT_SERVING, no new calls        at once
+ *   requests run to their end        until 3/4 of the limit
+ *   what still runs is handed back   then
+ *   streams get the rest, `closing`  when nothing runs any more
+ *   calls left over are cancelled    at the limit
+ *   sinks flush, the loop stops      at the end
+ *
+ * A second signal goes to the end at once. */
+#include "server/server.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <openssl/rand.h>
+
+#include "base/clock.h"
+#include "base/heap.h"
+
+#define MIB ((uint64_t)1 << 20)
+#define DRAIN_TICK_MS 10
+
+extern const unsigned char demo_model[], demo_model_end[];
+extern const unsigned char descriptors[], descriptors_end[];
+
+static const char *const services[] = {
+    "", "kvpool.v1.KvPoolService", "kvpool.v1.InferenceService"};
+
+#define N_SERVICES (sizeof services / sizeof *services)
+
+/* ---- open: model, pool, computation */
+
+static enum kv_status open_model(struct server *server, struct kv_error *error)
+{
+    const char *path = server->options->model;
+    enum kv_status status = path[0] != '\0'
+                                ? model_open(&server->model, path, error)
+                                : model_open_memory(&server->model, demo_model,
+                                      (size_t)(demo_model_end - demo_model),
+                                      "built-in demo model", error);
+
+    if (status == KV_OK)
+        status = tokenizer_open(&server->tokenizer, server->model->gguf,
+            server->model->shape.n_vocab, error);
+    /* A model that cannot be used is no fault of the configuration. */
+    return status == KV_INVALID ? KV_UNSUPPORTED : status;
+}
+
+static enum kv_status open_pool(struct server *server, struct kv_error *error)
+{
+    const struct options *options = server->options;
+    uint32_t block_tokens = (uint32_t)options->block_tokens;
+    size_t block_bytes =
+        kv_block_bytes(&server->model->shape, server->kv_type, block_tokens);
+    uint64_t n_blocks = options->kv_cache_size_mb * MIB / block_bytes;
+    struct pool_config config = {
+        .block_bytes = block_bytes,
+        .n_blocks = n_blocks < UINT32_MAX ? (uint32_t)n_blocks : UINT32_MAX - 1,
+        .block_tokens = block_tokens,
+        .max_sessions = (uint32_t)options->max_sessions,
+        .max_kept_tokens = options->max_kept_tokens,
+        .kept_ttl_ns = (int64_t)options->kept_tokens_ttl_s * KV_NS_PER_S,
+        .default_idle_ttl_ns =
+            (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
+        .secret = {server->secret[0], server->secret[1]},
+        .observer = recorder_observer(server->recorder),
+    };
+
+    if (n_blocks == 0)
+        return kv_error_set(error, KV_INVALID,
+            "kv-cache-size-mb: %" PRIu64 " was given, which holds no sequence: "
+            "a block of %" PRIu32 " tokens takes %zu bytes; allowed are at "
+            "least %zu MiB",
+            options->kv_cache_size_mb, block_tokens, block_bytes,
+            (size_t)((block_bytes + MIB - 1) / MIB));
+    return pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
+}
+
+static enum kv_status open_compute(
+    struct server *server, struct kv_error *error)
+{
+    const struct options *options = server->options;
+    struct compute_config compute = {
+        .model = server->model,
+        .arena = pool_arena(server->pool),
+        .block_bytes = pool_config(server->pool)->block_bytes,
+        .block_tokens = (uint32_t)options->block_tokens,
+        .kv_type = server->kv_type,
+        .n_threads = server->n_threads,
+        .max_batch_tokens = (uint32_t)options->max_batch_tokens,
+        .max_slices = (uint32_t)options->max_batch_size,
+        .kernels = options->kernels,
+        .nice = (int)options->compute_nice,
+    };
+    struct scheduler_config scheduler = {
+        .pool = server->pool,
+        .tokenizer = server->tokenizer,
+        .n_context = server->model->shape.n_context,
+        .max_running = (uint32_t)options->max_batch_size,
+        .max_waiting = (uint32_t)options->max_waiting_requests,
+        .max_batch_tokens = (uint32_t)options->max_batch_tokens,
+        .max_step_ns = (int64_t)options->max_step_ms * KV_NS_PER_MS,
+    };
+    struct step_config step = {
+        .loop = server->loop,
+        .pool = server->pool,
+        .max_slices = (uint32_t)options->max_batch_size,
+        .fill_wait_ns = (int64_t)options->batch_timeout_ms * KV_NS_PER_MS,
+    };
+    enum kv_status status = compute_open(&server->compute, &compute, error);
+
+    if (status == KV_OK)
+        status = scheduler_open(&server->scheduler, &scheduler, error);
+    step.compute = server->compute;
+    step.scheduler = server->scheduler;
+    if (status == KV_OK)
+        status = step_open(&server->step, &step, error);
+    return status;
+}
+
+/* ---- open: the service */
+
+static enum kv_status open_rpc(struct server *server, struct kv_error *error)
+{
+    const struct options *options = server->options;
+    const struct rpc_server_config config = {
+        .loop = server->loop,
+        .max_request_bytes = (size_t)options->max_request_bytes,
+        .max_calls = (uint32_t)options->max_calls,
+        .max_streams_per_connection =
+            (uint32_t)options->max_streams_per_connection,
+        .keepalive_ns = (int64_t)options->keepalive_s * KV_NS_PER_S,
+        .descriptors = descriptors,
+        .n_descriptors = (size_t)(descriptors_end - descriptors),
+    };
+    enum kv_status status = rpc_server_open(&server->rpc, &config, error);
+
+    if (status == KV_OK)
+        status = service_pool_add(server);
+    if (status == KV_OK)
+        status = service_receipts_add(server);
+    if (status == KV_OK)
+        status = service_inference_add(server);
+    if (status == KV_NO_MEMORY)
+        kv_error_set(error, status, "no memory for the service");
+    return status;
+}
+
+static void open_timers(struct server *server)
+{
+    uv_loop_t *loop = rpc_loop_uv(server->loop);
+
+    uv_timer_init(loop, &server->subscriber_tick);
+    uv_timer_init(loop, &server->snapshot_tick);
+    uv_timer_init(loop, &server->drain_tick);
+    uv_signal_init(loop, &server->signals[0]);
+    uv_signal_init(loop, &server->signals[1]);
+    server->subscriber_tick.data = server->snapshot_tick.data =
+        server->drain_tick.data = server->signals[0].data =
+            server->signals[1].data = server;
+    server->timers_open = true;
+}
+
+static void close_timers(struct server *server)
+{
+    if (!server->timers_open)
+        return;
+    server->timers_open = false;
+    uv_close((uv_handle_t *)&server->subscriber_tick, NULL);
+    uv_close((uv_handle_t *)&server->snapshot_tick, NULL);
+    uv_close((uv_handle_t *)&server->drain_tick, NULL);
+    uv_close((uv_handle_t *)&server->signals[0], NULL);
+    uv_close((uv_handle_t *)&server->signals[1], NULL);
+    rpc_loop_touched(server->loop);
+}
+
+static enum kv_status check_options(
+    const struct options *options, struct kv_error *error)
+{
+    if (options->max_batch_tokens < options->max_batch_size)
+        return kv_error_set(error, KV_INVALID,
+            "max-batch-tokens: %" PRIu64 " was given; allowed are at least "
+            "max-batch-size, which is %" PRIu64,
+            options->max_batch_tokens, options->max_batch_size);
+    return KV_OK;
+}
+
+static uint32_t count_threads(const struct options *options)
+{
+    long n_processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (options->threads > 0)
+        return (uint32_t)options->threads;
+    return n_processors > 0 ? (uint32_t)n_processors : 1;
+}
+
+static enum kv_status make_secret(struct server *server, struct kv_error *error)
+{
+    if (RAND_bytes((unsigned char *)server->secret, sizeof server->secret) == 1)
+        return KV_OK;
+    return kv_error_set(error, KV_IO, "the system gives no random bytes");
+}
+
+enum kv_status server_open(struct server *server, const struct options *options,
+    struct kv_error *error)
+{
+    enum kv_status status = check_options(options, error);
+
+    memset(server, 0, sizeof *server);
+    server->options = options;
+    server->started_unix_ns = kv_clock_wall_ns();
+    server->n_threads = count_threads(options);
+    kv_type_parse(options->kv_type, &server->kv_type);
+    if (status == KV_OK)
+        status = make_secret(server, error);
+    if (status == KV_OK)
+        status = rpc_loop_open(&server->loop, error);
+    if (status == KV_OK) {
+        open_timers(server);
+        status = open_model(server, error);
+    }
+    if (status == KV_OK)
+        status = recorder_open(&server->recorder, options, error);
+    if (status == KV_OK)
+        status = open_pool(server, error);
+    if (status == KV_OK)
+        status = open_compute(server, error);
+    if (status == KV_OK)
+        status = open_rpc(server, error);
+    if (status != KV_OK)
+        server_close(server);
+    return status;
+}
+
+/* ---- stopping */
+
+static void on_flushed(void *ctx)
+{
+    struct server *server = ctx;
+
+    close_timers(server);
+    rpc_loop_stop(server->loop);
+}
+
+static void on_drained(void *ctx)
+{
+    struct server *server = ctx;
+
+    step_stop(server->step);
+    recorder_flush(server->recorder, on_flushed, server);
+}
+
+static bool is_idle(const struct server *server)
+{
+    struct scheduler_load load = scheduler_load(server->scheduler);
+
+    return load.running + load.waiting + load.set_aside == 0;
+}
+
+static void on_drain_tick(uv_timer_t *timer)
+{
+    struct server *server = timer->data;
+    int64_t now = kv_clock_mono_ns();
+
+    if (!server->handed_back && now >= server->hand_back_ns) {
+        server->handed_back = true;
+        scheduler_hand_back(server->scheduler, now);
+        step_settle(server->step);
+    }
+    if (!server->closing_streams && is_idle(server)) {
+        server->closing_streams = true;
+        recorder_issue_snapshot(server->recorder, server->pool);
+        service_receipts_drain(server);
+    }
+}
+
+static void drain(struct server *server, const char *cause)
+{
+    int64_t limit_ns = (int64_t)server->options->drain_limit_ms * KV_NS_PER_MS;
+
+    kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "draining",
+        KV_LOG_TEXT("cause", cause),
+        KV_LOG_UINT("limit_ms", server->options->drain_limit_ms));
+    server->draining = true;
+    server->hand_back_ns = kv_clock_mono_ns() + limit_ns / 4 * 3;
+    for (size_t i = 0; i < N_SERVICES; i++)
+        rpc_server_set_serving(server->rpc, services[i], false);
+    recorder_issue_drain(server->recorder, cause, limit_ns);
+    uv_timer_start(&server->drain_tick, on_drain_tick, 0, DRAIN_TICK_MS);
+    rpc_loop_touched(server->loop);
+    rpc_server_drain(server->rpc, limit_ns, on_drained, server);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct server *server = handle->data;
+
+    if (!server->draining) {
+        drain(server, number == SIGTERM ? "SIGTERM" : "SIGINT");
+        return;
+    }
+    kv_log(KV_LOG_WARN, SERVER_LOG_TARGET, "second signal, stopping at once",
+        KV_LOG_INT("signal", number));
+    rpc_server_drain(server->rpc, 0, on_drained, server);
+}
+
+/* ---- starting */
+
+static enum kv_status listen_all(struct server *server, struct kv_error *error)
+{
+    char *addresses = kv_strdup(server->options->listen);
+    enum kv_status status = KV_OK;
+    char *rest = NULL;
+
+    if (addresses == NULL)
+        return kv_error_set(error, KV_NO_MEMORY, "no memory for addresses");
+    for (char *address = strtok_r(addresses, ",", &rest);
+         address != NULL && status == KV_OK;
+         address = strtok_r(NULL, ",", &rest))
+        status = rpc_server_listen(server->rpc, address, error);
+    kv_free(addresses);
+    return status;
+}
+
+static void on_snapshot_tick(uv_timer_t *timer)
+{
+    struct server *server = timer->data;
+
+    recorder_issue_snapshot(server->recorder, server->pool);
+}
+
+static void log_start(const struct server *server)
+{
+    const struct pool_config *pool = pool_config(server->pool);
+    const char *address;
+
+    kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "model loaded",
+        KV_LOG_TEXT("name", server->model->name),
+        KV_LOG_TEXT("architecture", server->model->architecture),
+        KV_LOG_UINT("parameters", server->model->n_parameters),
+        KV_LOG_TEXT("kernels", compute_kernels(server->compute)),
+        KV_LOG_UINT("threads", server->n_threads));
+    kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "pool open",
+        KV_LOG_UINT("blocks", pool->n_blocks),
+        KV_LOG_UINT("block_bytes", pool->block_bytes),
+        KV_LOG_UINT("block_tokens", pool->block_tokens),
+        KV_LOG_TEXT("kv_type", kv_type_name(server->kv_type)),
+        KV_LOG_TEXT("policy", pool_policy_name(server->pool)),
+        KV_LOG_BOOL("receipts", server->recorder != NULL));
+    for (size_t i = 0; (address = rpc_server_address(server->rpc, i)) != NULL;
+         i++)
+        kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "listening",
+            KV_LOG_TEXT("address", address));
+    kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "ready", KV_LOG_END);
+}
+
+enum kv_status server_start(struct server *server, struct kv_error *error)
+{
+    enum kv_status status = listen_all(server, error);
+
+    if (status == KV_OK)
+        status = rpc_server_start(server->rpc, error);
+    if (status != KV_OK)
+        return status;
+    uv_signal_start(&server->signals[0], on_signal, SIGTERM);
+    uv_signal_start(&server->signals[1], on_signal, SIGINT);
+    recorder_issue_boot(
+        server->recorder, server->pool, SERVER_VERSION, server->model->name);
+    recorder_issue_snapshot(server->recorder, server->pool);
+    service_receipts_start(server);
+    if (server->recorder != NULL && server->options->snapshot_interval_ms > 0)
+        uv_timer_start(&server->snapshot_tick, on_snapshot_tick,
+            server->options->snapshot_interval_ms,
+            server->options->snapshot_interval_ms);
+    for (size_t i = 0; i < N_SERVICES; i++)
+        rpc_server_set_serving(server->rpc, services[i], true);
+    rpc_loop_touched(server->loop);
+    log_start(server);
+    return KV_OK;
+}
+
+void server_close(struct server *server)
+{
+    if (server->step != NULL && server->timers_open)
+        step_stop(server->step);
+    close_timers(server);
+    rpc_server_close(server->rpc);
+    compute_close(server->compute);
+    scheduler_close(server->scheduler);
+    pool_close(server->pool);
+    recorder_close(server->recorder);
+    tokenizer_close(server->tokenizer);
+    model_close(server->model);
+    rpc_loop_close(server->loop);
+    step_close(server->step);
+}

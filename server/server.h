@@ -1,0 +1,77 @@
+/* The server: one of everything, and who knows whom.
+ *
+ *   server_open ─> server_start ─> rpc_loop_run ─> server_close
+ *                                   │  SIGTERM: server_drain
+ *                                   └──────────────────────────> loop stops
+ *
+ * Only this folder knows everybody. Each service is a file of its own that
+ * works on this struct; they do not know each other.
+ *
+ * Thread: the owner's. */
+#ifndef SERVER_SERVER_H
+#define SERVER_SERVER_H
+
+#include "base/error.h"
+#include "engine/compute.h"
+#include "engine/model.h"
+#include "engine/scheduler.h"
+#include "engine/tokenizer.h"
+#include "pool/pool.h"
+#include "rpc/loop.h"
+#include "rpc/server.h"
+#include "server/options.h"
+#include "server/recorder.h"
+#include "server/step.h"
+
+#define SERVER_LOG_TARGET "kvpool::server"
+#define SERVER_VERSION "0.1.0"
+
+struct server {
+    const struct options *options;
+    struct rpc_loop *loop;
+    struct rpc_server *rpc;
+    struct model *model;
+    struct tokenizer *tokenizer;
+    struct pool *pool;
+    struct compute *compute;
+    struct scheduler *scheduler;
+    struct step *step;
+    struct recorder *recorder; /* NULL: receipts are off */
+    enum kv_type kv_type;
+    uint32_t n_threads;
+    uint64_t secret[2]; /* of this process */
+    int64_t started_unix_ns;
+
+    struct kv_list evict_calls; /* waiting for their receipts */
+    struct ledger_watcher evict_watcher;
+
+    struct kv_list subscribers;
+    uint32_t n_subscribers;
+    struct ledger_watcher subscriber_watcher;
+    uv_timer_t subscriber_tick, snapshot_tick, drain_tick;
+    uv_signal_t signals[2];
+    bool timers_open, draining, handed_back, closing_streams;
+    int64_t hand_back_ns; /* when draining no longer waits for requests */
+};
+
+/* server/server.c. KV_INVALID: the configuration cannot work; anything else: it
+ * could not be had. What was opened is closed again. */
+enum kv_status server_open(struct server *server, const struct options *options,
+    struct kv_error *error);
+
+/* Listens, serves, takes signals. The loop may run then. */
+enum kv_status server_start(struct server *server, struct kv_error *error);
+
+/* After the loop stopped, or after a failed start. */
+void server_close(struct server *server);
+
+/* service_pool.c, service_receipts.c, service_inference.c: their methods. */
+enum kv_status service_pool_add(struct server *server);
+enum kv_status service_receipts_add(struct server *server);
+enum kv_status service_inference_add(struct server *server);
+
+/* service_receipts.c: streams get what is left, then `closing`. */
+void service_receipts_start(struct server *server);
+void service_receipts_drain(struct server *server);
+
+#endif

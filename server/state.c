@@ -1,0 +1,329 @@
+#include "server/state.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/heap.h"
+#include "base/map.h"
+
+/* Sessions that one page looks at, at most: what bounds its time. */
+#define PAGE_VISITS 20000
+
+bool state_stamp(struct server *server, struct state_stamp *out)
+{
+    Kvpool__V1__SnapshotStamp *stamp = &out->stamp;
+
+    if (!recorder_position(server->recorder, &out->position))
+        return false;
+    kvpool__v1__snapshot_stamp__init(stamp);
+    stamp->applied_sequence = out->position.applied_sequence;
+    stamp->durable_sequence = out->position.durable_sequence;
+    stamp->epoch = out->position.epoch;
+    stamp->pool_id.data = out->position.pool_id;
+    stamp->pool_id.len = sizeof out->position.pool_id;
+    return true;
+}
+
+static void fill_ledger(
+    Kvpool__V1__LedgerStatus *status, const struct server *server)
+{
+    struct ledger_position position;
+
+    kvpool__v1__ledger_status__init(status);
+    status->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_OFF;
+    if (!recorder_position(server->recorder, &position))
+        return;
+    status->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_MEMORY;
+    status->oldest_sequence = position.oldest_sequence;
+    status->stored_bytes = position.stored_bytes;
+    status->limit_bytes = position.limit_bytes;
+}
+
+static void fill_statistics(
+    Kvpool__V1__PoolStatistics *out, const struct pool_stats *stats)
+{
+    kvpool__v1__pool_statistics__init(out);
+    out->total_sessions = stats->total_sessions;
+    out->used_memory_bytes = stats->used_bytes;
+    out->allocated_bytes_total = stats->allocated_bytes_total;
+    out->freed_bytes_total = stats->freed_bytes_total;
+    out->evictions = stats->evictions;
+    out->cache_hits = stats->cache_hits;
+    out->cache_misses = stats->cache_misses;
+    out->session_tokens = stats->session_tokens;
+    out->total_memory_bytes = stats->total_bytes;
+    out->free_runs = stats->free_runs;
+}
+
+static void fill_ratios(Kvpool__V1__PoolRatios *out,
+    const struct pool_stats *stats, const struct pool *pool)
+{
+    kvpool__v1__pool_ratios__init(out);
+    out->utilization = pool_stats_utilization(stats);
+    out->hit_rate = pool_stats_hit_rate(stats);
+    out->average_session_length = pool_stats_average_session_length(stats);
+    out->fragmentation = pool_stats_fragmentation(stats);
+    out->memory_pool_efficiency = pool_stats_efficiency(stats);
+    out->unfilled = pool_unfilled(pool);
+}
+
+static void fill_blocks(Kvpool__V1__BlockCounts *out,
+    const struct pool_stats *stats, const struct pool *pool)
+{
+    struct pool_blocks blocks = pool_blocks(pool);
+
+    kvpool__v1__block_counts__init(out);
+    out->total = blocks.total;
+    out->pinned = blocks.pinned;
+    out->cached = blocks.cached;
+    out->scrubbing = blocks.scrubbing;
+    out->free = blocks.free;
+    out->shared = blocks.shared;
+    out->free_runs = stats->free_runs;
+    out->block_bytes = pool_config(pool)->block_bytes;
+    out->block_tokens = pool_config(pool)->block_tokens;
+}
+
+static void fill_load(
+    Kvpool__V1__EngineLoad *out, const struct scheduler *scheduler)
+{
+    struct scheduler_load load = scheduler_load(scheduler);
+
+    kvpool__v1__engine_load__init(out);
+    out->running_sequences = load.running;
+    out->waiting_requests = load.waiting;
+    out->preempted_sequences = load.set_aside;
+    out->steps_total = load.steps;
+    out->prompt_tokens_total = load.prompt_tokens;
+    out->cached_tokens_total = load.cached_tokens;
+    out->generated_tokens_total = load.generated_tokens;
+    out->recomputed_tokens_total = load.recomputed_tokens;
+    out->preemptions_total = load.preemptions;
+}
+
+static size_t fill_reasons(
+    struct state *state, const struct pool_totals *totals)
+{
+    size_t n = 0;
+
+    for (int reason = 1; reason < POOL_REASON_END; reason++) {
+        Kvpool__V1__ReasonCount *count = &state->reasons[n];
+
+        if (totals->evictions_by_reason[reason] == 0)
+            continue;
+        kvpool__v1__reason_count__init(count);
+        count->reason = (Kvpool__V1__EvictionReason)reason;
+        count->count = totals->evictions_by_reason[reason];
+        state->reason_list[n++] = count;
+    }
+    return n;
+}
+
+void state_fill(struct state *state, struct server *server)
+{
+    struct pool_stats stats = pool_stats(server->pool);
+    struct pool_totals totals = pool_totals(server->pool);
+    Kvpool__V1__PoolSnapshot *snapshot = &state->snapshot;
+
+    kvpool__v1__pool_snapshot__init(snapshot);
+    if (state_stamp(server, &state->stamp))
+        snapshot->stamp = &state->stamp.stamp;
+    snapshot->time_unix_ns = kv_clock_wall_ns();
+    fill_statistics(&state->statistics, &stats);
+    fill_ratios(&state->ratios, &stats, server->pool);
+    fill_blocks(&state->blocks, &stats, server->pool);
+    fill_ledger(&state->ledger, server);
+    fill_load(&state->load, server->scheduler);
+    snapshot->statistics = &state->statistics;
+    snapshot->ratios = &state->ratios;
+    snapshot->blocks = &state->blocks;
+    snapshot->ledger = &state->ledger;
+    snapshot->load = &state->load;
+    snapshot->evictions_by_reason = state->reason_list;
+    snapshot->n_evictions_by_reason = fill_reasons(state, &totals);
+    kvpool__v1__tier_usage__init(&state->tier);
+    state->tier.tier = (char *)"memory";
+    state->tier.used_bytes = stats.used_bytes;
+    state->tier.total_bytes = stats.total_bytes;
+    state->tier_list[0] = &state->tier;
+    snapshot->tiers = state->tier_list;
+    snapshot->n_tiers = 1;
+    snapshot->policy = (char *)pool_policy_name(server->pool);
+    snapshot->started_unix_ns = server->started_unix_ns;
+    snapshot->total_sessions_created = totals.sessions_created;
+}
+
+/* ---- sessions, page by page */
+
+static void copy_name(char *out, const char *name, size_t n)
+{
+    memcpy(out, name, n);
+    out[n] = '\0';
+}
+
+static void fill_session(struct state_session *out, const struct pool *pool,
+    const struct pool_session_info *info, int64_t mono_ns, int64_t wall_ns)
+{
+    Kvpool__V1__Session *session = &out->session;
+    bool busy = info->state == POOL_SESSION_RUNNING ||
+                info->state == POOL_SESSION_PREEMPTED;
+
+    copy_name(out->tenant, info->key.tenant, info->key.tenant_bytes);
+    copy_name(out->id, info->key.id, info->key.id_bytes);
+    kvpool__v1__session_key__init(&out->key);
+    out->key.tenant = out->tenant;
+    out->key.session_id = out->id;
+    kvpool__v1__retention__init(&out->retention);
+    out->retention.idle_ttl_ns = info->idle_ttl_ns;
+    out->retention.priority = 50;
+
+    kvpool__v1__session__init(session);
+    session->key = &out->key;
+    session->state = (Kvpool__V1__SessionState)info->state;
+    session->blocks = info->n_blocks;
+    session->shared_blocks = info->n_shared_blocks;
+    session->used_bytes = info->n_blocks * pool_config(pool)->block_bytes;
+    session->tokens = info->n_tokens;
+    session->cached_tokens = info->n_cached_tokens;
+    session->age_ns = mono_ns - info->created_ns;
+    session->idle_ns = busy ? 0 : mono_ns - info->last_access_ns;
+    session->created_unix_ns = wall_ns - session->age_ns;
+    session->last_access_unix_ns = wall_ns - session->idle_ns;
+    session->hits = info->hits;
+    session->evictions = info->evictions;
+    session->retention = &out->retention;
+}
+
+static bool matches(
+    const struct pool_key *key, const Kvpool__V1__SessionFilter *filter)
+{
+    if (filter == NULL || filter->n_tenants == 0)
+        return true;
+    for (size_t i = 0; i < filter->n_tenants; i++)
+        if (strlen(filter->tenants[i]) == key->tenant_bytes &&
+            memcmp(filter->tenants[i], key->tenant, key->tenant_bytes) == 0)
+            return true;
+    return false;
+}
+
+/* What a token is bound to beside the place: this process, and the filter. */
+static uint64_t seal(const struct server *server,
+    const Kvpool__V1__SessionFilter *filter, const void *place, size_t n)
+{
+    uint64_t hash[2] = {server->secret[0], server->secret[1]};
+
+    hash[0] = kv_siphash(hash, place, n);
+    for (size_t i = 0; filter != NULL && i < filter->n_tenants; i++)
+        hash[0] = kv_siphash(
+            hash, filter->tenants[i], strlen(filter->tenants[i]) + 1);
+    return hash[0];
+}
+
+/* A token is, in hexadecimal, the seal (8 bytes), the length of the tenant
+ * (1 byte), the tenant, the id. */
+static void print_token(const struct server *server,
+    const Kvpool__V1__SessionFilter *filter, const struct pool_key *key,
+    char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned char bytes[8 + 1 + 2 * POOL_NAME_BYTES];
+    size_t n = 9 + key->tenant_bytes + key->id_bytes;
+    uint64_t sealed;
+
+    bytes[8] = (unsigned char)key->tenant_bytes;
+    memcpy(bytes + 9, key->tenant, key->tenant_bytes);
+    memcpy(bytes + 9 + key->tenant_bytes, key->id, key->id_bytes);
+    sealed = seal(server, filter, bytes + 8, n - 8);
+    memcpy(bytes, &sealed, 8);
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    out[2 * n] = '\0';
+}
+
+void state_place_copy(struct state_place *place, const struct pool_key *key)
+{
+    memcpy(place->names, key->tenant, key->tenant_bytes);
+    memcpy(place->names + key->tenant_bytes, key->id, key->id_bytes);
+    place->key = (struct pool_key){
+        .tenant = place->names,
+        .tenant_bytes = key->tenant_bytes,
+        .id = place->names + key->tenant_bytes,
+        .id_bytes = key->id_bytes,
+    };
+}
+
+static int digit_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool state_place_parse(struct server *server, const char *token,
+    const Kvpool__V1__SessionFilter *filter, struct state_place *place)
+{
+    unsigned char bytes[8 + 1 + 2 * POOL_NAME_BYTES];
+    size_t n = strlen(token) / 2;
+    uint64_t sealed;
+
+    if (strlen(token) % 2 != 0 || n < 9 || n > sizeof bytes)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        int high = digit_value(token[2 * i]);
+        int low = digit_value(token[2 * i + 1]);
+
+        if (high < 0 || low < 0)
+            return false;
+        bytes[i] = (unsigned char)(high << 4 | low);
+    }
+    memcpy(&sealed, bytes, 8);
+    if (sealed != seal(server, filter, bytes + 8, n - 8) || bytes[8] > n - 9)
+        return false;
+    if (bytes[8] > POOL_NAME_BYTES || n - 9 - bytes[8] > POOL_NAME_BYTES)
+        return false;
+    state_place_copy(place, &(struct pool_key){
+                                .tenant = (const char *)bytes + 9,
+                                .tenant_bytes = bytes[8],
+                                .id = (const char *)bytes + 9 + bytes[8],
+                                .id_bytes = n - 9 - bytes[8],
+                            });
+    return true;
+}
+
+enum kv_status state_page_fill(struct state_page *page, struct server *server,
+    const Kvpool__V1__SessionFilter *filter, uint32_t page_size,
+    const struct pool_key *after)
+{
+    int64_t mono_ns = kv_clock_mono_ns(), wall_ns = kv_clock_wall_ns();
+    struct pool_session_info info = {0};
+    struct pool_session *session;
+    size_t visits = 0;
+
+    memset(page, 0, sizeof *page);
+    page->entries = kv_calloc(page_size, sizeof *page->entries);
+    page->list = kv_calloc(page_size, sizeof *page->list);
+    if (page->entries == NULL || page->list == NULL)
+        return KV_NO_MEMORY;
+    session = pool_session_after(server->pool, after);
+    while (session != NULL && page->n < page_size && visits++ < PAGE_VISITS) {
+        info = pool_session_info(server->pool, session);
+        if (matches(&info.key, filter)) {
+            fill_session(
+                &page->entries[page->n], server->pool, &info, mono_ns, wall_ns);
+            page->list[page->n] = &page->entries[page->n].session;
+            page->n++;
+        }
+        session = pool_session_after(server->pool, &info.key);
+    }
+    if (session != NULL)
+        print_token(server, filter, &info.key, page->next_token);
+    return KV_OK;
+}
+
+void state_page_fini(struct state_page *page)
+{
+    kv_free(page->list);
+    kv_free(page->entries);
+}

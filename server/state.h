@@ -1,0 +1,69 @@
+/* The state of the pool in the contract's terms.
+ *
+ * The messages live in the caller's struct and point into it and into the pool,
+ * so they are to be encoded before anything changes. */
+#ifndef SERVER_STATE_H
+#define SERVER_STATE_H
+
+#include "kvpool/v1/pool_service.pb-c.h"
+#include "server/server.h"
+
+/* The instant, in the ledger's terms. */
+struct state_stamp {
+    Kvpool__V1__SnapshotStamp stamp;
+    struct ledger_position position; /* what the stamp points into */
+};
+
+/* false where receipts are off: there is no stamp then. */
+bool state_stamp(struct server *server, struct state_stamp *out);
+
+/* Totals: what every snapshot has. */
+struct state {
+    Kvpool__V1__PoolSnapshot snapshot;
+    struct state_stamp stamp;
+    Kvpool__V1__PoolStatistics statistics;
+    Kvpool__V1__PoolRatios ratios;
+    Kvpool__V1__BlockCounts blocks;
+    Kvpool__V1__LedgerStatus ledger;
+    Kvpool__V1__EngineLoad load;
+    Kvpool__V1__ReasonCount reasons[POOL_REASON_END];
+    Kvpool__V1__ReasonCount *reason_list[POOL_REASON_END];
+    Kvpool__V1__TierUsage tier, *tier_list[1];
+};
+void state_fill(struct state *state, struct server *server);
+
+/* A page of sessions in the order of their keys: those that a filter lets
+ * through, after *after (NULL: from the first). */
+struct state_session {
+    Kvpool__V1__Session session;
+    Kvpool__V1__SessionKey key;
+    Kvpool__V1__Retention retention;
+    char tenant[POOL_NAME_BYTES + 1], id[POOL_NAME_BYTES + 1];
+};
+struct state_page {
+    struct state_session *entries; /* [n] */
+    Kvpool__V1__Session **list;    /* [n] */
+    size_t n;
+    char next_token[640]; /* "" at the end */
+};
+
+/* Looks at a bounded number of sessions, so a page may be short, even empty,
+ * with more to come. KV_NO_MEMORY; state_page_fini in any case. */
+enum kv_status state_page_fill(struct state_page *page, struct server *server,
+    const Kvpool__V1__SessionFilter *filter, uint32_t page_size,
+    const struct pool_key *after);
+void state_page_fini(struct state_page *page);
+
+/* A name of its own, for going on after it. */
+struct state_place {
+    struct pool_key key; /* points into names */
+    char names[2 * POOL_NAME_BYTES];
+};
+void state_place_copy(struct state_place *place, const struct pool_key *key);
+
+/* The place that a page token names, for the request with this filter; false if
+ * the token is damaged, of another process, or of another request. */
+bool state_place_parse(struct server *server, const char *token,
+    const Kvpool__V1__SessionFilter *filter, struct state_place *place);
+
+#endif

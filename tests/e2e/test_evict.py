@@ -1,0 +1,253 @@
+"""Evict: who loses blocks, what is answered, what is recorded."""
+import threading
+
+from kvpool_e2e import (CALL_SECONDS, Generated, ServerTest, common,
+                        generate_request, inference, ledger_end, main,
+                        pool, read_receipts, session_target)
+
+EVICTED, NOT_FOUND, PINNED, BUSY, NOTHING_TO_FREE = 1, 2, 3, 4, 5
+ALL = pool.EvictTarget(all=pool.EvictAll())
+LONG = dict(text="For God so loved the world", max_tokens=300,
+            sampling=inference.SamplingParameters(temperature=1.5, seed=11))
+
+
+class Running:
+    """A long Generate call that is known to be in generation."""
+
+    def __init__(self, test, session, **fields):
+        fields = dict(LONG, session=session, **fields)
+        self._call = test.server.inference.Generate(
+            generate_request(**fields), timeout=CALL_SECONDS)
+        self._messages = []
+        self._first = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+        if not self._first.wait(CALL_SECONDS):
+            raise AssertionError("no token came")
+
+    def _read(self):
+        try:
+            for message in self._call:
+                self._messages.append(message)
+                if message.token_ids:
+                    self._first.set()
+        finally:
+            self._first.set()
+
+    def result(self):
+        self._thread.join(CALL_SECONDS)
+        return Generated(self._messages)
+
+    def cancel(self):
+        self._call.cancel()
+        self._thread.join(CALL_SECONDS)
+
+
+class EvictTest(ServerTest):
+    flags = ("--kv-cache-size-mb=24", "--enable-receipts",
+             "--snapshot-interval-ms=0")
+
+    def tearDown(self):
+        self.evict(ALL, preempt=True)
+
+    def make(self, *sessions, tenant=""):
+        for session in sessions:
+            self.generate(text="What is a dog?", session=session,
+                          tenant=tenant, max_tokens=3)
+
+    def receipts_of(self, answer):
+        first, last = (answer.receipts.first_sequence,
+                       answer.receipts.last_sequence)
+        found = [r for r in read_receipts(self.server, first)
+                 if r.sequence <= last]
+        self.assertEqual([r.sequence for r in found],
+                         list(range(first, last + 1)))
+        return found
+
+    def test_a_session_loses_its_blocks_and_keeps_its_tokens(self):
+        self.make("victim")
+        before = self.snapshot()
+        answer = self.evict(session_target("victim"))
+        outcome, = answer.outcomes
+        self.assertEqual((outcome.target, outcome.session.session_id,
+                          outcome.result), (0, "victim", EVICTED))
+        self.assertEqual(outcome.blocks_freed, 1)
+        self.assertEqual(outcome.bytes_freed, before.blocks.block_bytes)
+        self.assertGreater(outcome.tokens_kept, 0)
+        self.assertFalse(outcome.preempted)
+        self.assertEqual((answer.sessions_evicted, answer.bytes_freed,
+                          answer.more, answer.dry_run, answer.replayed),
+                         (1, outcome.bytes_freed, False, False, False))
+        after = self.snapshot()
+        self.assertEqual(
+            before.statistics.used_memory_bytes -
+            after.statistics.used_memory_bytes, answer.bytes_freed)
+        self.assertEqual(
+            after.statistics.evictions - before.statistics.evictions, 1)
+
+    def test_who_is_not_there_or_holds_nothing_is_an_outcome(self):
+        self.make("once")
+        self.evict(session_target("once"))
+        before = self.snapshot().statistics
+        answer = self.evict(session_target("once"), session_target("nobody"),
+                            session_target("once", tenant="other"))
+        self.assertEqual([o.result for o in answer.outcomes],
+                         [NOTHING_TO_FREE, NOT_FOUND, NOT_FOUND])
+        self.assertEqual([o.target for o in answer.outcomes], [0, 1, 2])
+        self.assertEqual([o.sequence for o in answer.outcomes], [0, 0, 0])
+        self.assertEqual((answer.sessions_evicted, answer.bytes_freed),
+                         (0, 0))
+        self.assertEqual(self.snapshot().statistics, before)
+
+    def test_a_call_without_a_victim_leaves_its_batch_receipt(self):
+        answer = self.evict(session_target("nobody"))
+        self.assertEqual(answer.receipts.first_sequence,
+                         answer.receipts.last_sequence)
+        batch, = self.receipts_of(answer)
+        self.assertEqual(batch.WhichOneof("kind"), "eviction_batch")
+        batch = batch.eviction_batch
+        self.assertEqual((batch.count, batch.total_bytes_freed,
+                          batch.first_sequence, batch.last_sequence),
+                         (0, 0, 0, 0))
+        self.assertEqual(batch.reason, common.EVICTION_REASON_MANUAL)
+        self.assertTrue(batch.HasField("call"))
+        self.assertEqual((batch.call.number, batch.call.final), (1, True))
+        self.assertEqual(batch.call.requested_by, "anonymous")
+
+    def test_a_call_names_its_receipts_and_they_name_it(self):
+        self.make("a", "b")
+        answer = self.evict(session_target("b"), session_target("a"))
+        found = self.receipts_of(answer)
+        self.assertEqual([r.WhichOneof("kind") for r in found],
+                         ["eviction", "eviction", "eviction_batch"])
+        self.assertEqual([r.eviction.session_id for r in found[:2]],
+                         ["b", "a"])
+        self.assertEqual([o.sequence for o in answer.outcomes],
+                         [r.sequence for r in found[:2]])
+        for receipt, outcome in zip(found, answer.outcomes):
+            eviction = receipt.eviction
+            self.assertEqual(eviction.reason, common.EVICTION_REASON_MANUAL)
+            self.assertEqual(eviction.requested_by, "anonymous")
+            self.assertEqual(eviction.block_size_bytes, outcome.bytes_freed)
+            self.assertEqual(eviction.blocks_freed, outcome.blocks_freed)
+            self.assertEqual(eviction.tokens_kept, outcome.tokens_kept)
+            self.assertTrue(eviction.zeroed)
+        self.assertEqual(list(found[2].eviction_batch.call.outcomes),
+                         list(answer.outcomes))
+        self.assertTrue(answer.receipts.durable)
+        self.assertEqual(answer.receipts.pool_id, found[0].pool_id)
+        self.assertEqual(answer.receipts.epoch, found[0].epoch)
+        self.assertGreaterEqual(ledger_end(self.server),
+                                answer.receipts.last_sequence)
+
+    def test_the_first_target_that_names_a_session_decides(self):
+        self.make("twice")
+        answer = self.evict(session_target("twice"), session_target("twice"),
+                            pool.EvictTarget(tenant=""))
+        self.assertEqual([(o.target, o.result) for o in answer.outcomes
+                          if o.session.session_id == "twice"],
+                         [(0, EVICTED)])
+        self.assertEqual(answer.sessions_evicted, 1)
+
+    def test_a_tenant_is_all_its_sessions_and_no_others(self):
+        self.make("x", "y", tenant="t1")
+        self.make("x", "z", tenant="t2")
+        answer = self.evict(pool.EvictTarget(tenant="t1"))
+        self.assertEqual(
+            sorted((o.session.tenant, o.session.session_id, o.result)
+                   for o in answer.outcomes),
+            [("t1", "x", EVICTED), ("t1", "y", EVICTED)])
+        self.assertEqual(self.evict(session_target("x", "t2")
+                                    ).sessions_evicted, 1)
+        answer = self.evict(pool.EvictTarget(tenant="no such tenant"))
+        outcome, = answer.outcomes
+        self.assertEqual(outcome.result, NOT_FOUND)
+        self.assertFalse(outcome.HasField("session"))
+
+    def test_all_is_everybody_and_the_pool_is_empty_then(self):
+        self.make("p", "q")
+        self.make("r", tenant="t")
+        answer = self.evict(ALL)
+        self.assertEqual(answer.sessions_evicted, 3)
+        self.assertEqual({o.result for o in answer.outcomes}, {EVICTED})
+        blocks = self.snapshot().blocks
+        self.assertEqual((blocks.pinned, blocks.cached), (0, 0))
+
+    def test_max_sessions_stops_and_says_that_there_is_more(self):
+        self.make("m1", "m2", "m3")
+        answer = self.evict(ALL, max_sessions=2)
+        self.assertEqual((answer.sessions_evicted, answer.more), (2, True))
+        answer = self.evict(ALL, max_sessions=2)
+        self.assertEqual((answer.sessions_evicted, answer.more), (1, False))
+
+    def test_a_running_session_is_busy_and_keeps_its_blocks(self):
+        running = Running(self, "busy")
+        answer = self.evict(session_target("busy"))
+        outcome, = answer.outcomes
+        self.assertEqual(outcome.result, BUSY)
+        self.assertEqual((answer.sessions_evicted, answer.sessions_busy),
+                         (0, 1))
+        answer = self.evict(ALL)
+        self.assertEqual((answer.sessions_evicted, answer.sessions_busy),
+                         (0, 1))
+        self.assertEqual(running.result().usage.preemptions, 0)
+
+    def test_preempting_costs_a_pause_and_no_token(self):
+        undisturbed = self.generate(**LONG)
+        running = Running(self, "preempted")
+        answer = self.evict(session_target("preempted"), preempt=True)
+        outcome, = answer.outcomes
+        self.assertEqual((outcome.result, outcome.preempted),
+                         (EVICTED, True))
+        receipt = self.receipts_of(answer)[0].eviction
+        self.assertTrue(receipt.preempted)
+        self.assertEqual(receipt.idle_ns, 0)
+        out = running.result()
+        self.assertEqual(out.ids, undisturbed.ids)
+        self.assertEqual(out.text, undisturbed.text)
+        self.assertGreaterEqual(out.usage.preemptions, 1)
+        self.assertGreater(out.usage.recomputed_tokens, 0)
+
+    def test_an_answer_that_waits_for_less_says_what_it_waited_for(self):
+        self.make("wait")
+        answer = self.evict(session_target("wait"),
+                            wait=pool.EVICT_WAIT_APPLIED)
+        self.assertEqual(answer.sessions_evicted, 1)
+        self.assertGreater(answer.receipts.last_sequence, 0)
+        self.make("wait")
+        answer = self.evict(session_target("wait"),
+                            wait=pool.EVICT_WAIT_DURABLE)
+        self.assertTrue(answer.receipts.durable)
+
+    def test_the_trace_of_the_caller_is_in_the_receipts(self):
+        self.make("traced")
+        answer = self.server.pool.Evict(
+            pool.EvictRequest(targets=[session_target("traced")]),
+            timeout=CALL_SECONDS,
+            metadata=[("traceparent", "00-0af7651916cd43dd8448eb211c80319c-"
+                       "b7ad6b7169203331-01")])
+        for receipt in self.receipts_of(answer):
+            self.assertEqual(receipt.trace_id.hex(),
+                             "0af7651916cd43dd8448eb211c80319c")
+        self.make("untraced")
+        for receipt in self.receipts_of(self.evict(
+                session_target("untraced"))):
+            self.assertEqual(receipt.trace_id, b"")
+
+
+class EvictWithoutReceiptsTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8",)
+
+    def test_it_is_done_and_said_not_to_be_recorded(self):
+        self.generate(text="What is a dog?", session="s", max_tokens=2)
+        answer = self.evict(session_target("s"))
+        self.assertEqual(answer.sessions_evicted, 1)
+        self.assertEqual(answer.WhichOneof("issued"), "receipts_off")
+        self.assertEqual(answer.receipts_off.option, "enable_receipts")
+        self.assertEqual(answer.outcomes[0].sequence, 0)
+        self.assertFalse(self.snapshot().HasField("stamp"))
+        self.assertEqual(self.server.log(target="kvpool::kv::receipts"), [])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""kvpoolctl against the real server: what people and scripts read, and the exit
+codes that scripts go by."""
+import json
+import os
+import subprocess
+import unittest
+
+from kvpool_e2e import KVPOOLCTL, SANITIZER, ServerTest, ledger_end, main
+
+OK, FAILED, USAGE, UNREACHABLE, NOTHING = 0, 1, 2, 3, 4
+RUNNABLE = {"ping", "describe", "generate", "tokenize", "detokenize",
+            "sessions", "snapshot", "evict"}
+
+
+def run(*arguments, server=None, stdin=""):
+    if not KVPOOLCTL:
+        raise unittest.SkipTest("KVPOOLCTL does not say where kvpoolctl is")
+    clean = {k: v for k, v in os.environ.items()
+             if not k.startswith("KVPOOL_")}
+    if server:
+        clean["KVPOOL_SERVER"] = server
+    done = subprocess.run([KVPOOLCTL, *arguments], env=clean, timeout=120,
+                          input=stdin, capture_output=True, text=True,
+                          check=False)
+    assert not SANITIZER.search(done.stderr), done.stderr
+    return done
+
+
+class KvpoolctlTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8", "--enable-receipts",
+             "--snapshot-interval-ms=0")
+
+    def ctl(self, *arguments, code=OK, stdin=""):
+        done = run(*arguments, server=self.server.address, stdin=stdin)
+        self.assertEqual(done.returncode, code,
+                         (arguments, done.stdout, done.stderr))
+        if code in (USAGE, FAILED, UNREACHABLE):
+            self.assertNotEqual(done.stderr, "")
+        return done
+
+    def json(self, *arguments, code=OK):
+        return json.loads(self.ctl(*arguments, "-o", "json",
+                                   code=code).stdout)
+
+    def jsonl(self, *arguments, code=OK):
+        return [json.loads(line) for line in
+                self.ctl(*arguments, "-o", "jsonl",
+                         code=code).stdout.splitlines()]
+
+    def test_ping_says_that_it_serves(self):
+        self.assertIn("SERVING", self.ctl("ping").stdout)
+        self.assertEqual(self.json("ping")["status"], "SERVING")
+
+    def test_ping_of_nobody_is_unreachable(self):
+        done = run("ping", "--timeout", "2s", server="127.0.0.1:1")
+        self.assertEqual(done.returncode, UNREACHABLE)
+        self.assertIn("127.0.0.1:1", done.stderr)
+
+    def test_generate_prints_the_text_and_no_more(self):
+        expected = self.generate(text="What is a river?", max_tokens=64)
+        done = self.ctl("generate", "What is a river?", "--max-tokens=64")
+        self.assertEqual(done.stdout.strip(), expected.text.strip())
+        done = self.ctl("generate", "-", "--max-tokens=64",
+                        stdin="What is a river?")
+        self.assertEqual(done.stdout.strip(), expected.text.strip())
+
+    def test_a_conversation_is_made_seen_evicted_and_gone_on_with(self):
+        generate = ("generate", "--session", "chat", "--max-tokens=8")
+        self.ctl(*generate, "What is a dog?")
+        self.assertIn("chat", self.ctl("sessions").stdout)
+        listed = {s["key"]["session_id"]: s
+                  for s in self.json("sessions")}
+        self.assertGreater(listed["chat"]["blocks"], 0)
+        answer = self.json("evict", "--session", "chat")
+        self.assertEqual(answer["sessions_evicted"], 1)
+        self.ctl("evict", "--session", "chat", code=NOTHING)
+        listed = {s["key"]["session_id"]: s
+                  for s in self.jsonl("sessions")}
+        self.assertEqual(listed["chat"].get("blocks", 0), 0)
+        self.ctl(*generate, "What is a river?")
+
+    def test_snapshot_and_describe_parse(self):
+        snapshot = self.json("snapshot")
+        self.assertEqual(snapshot["blocks"]["block_tokens"], 16)
+        described = self.json("describe")
+        self.assertEqual(described["model"]["architecture"], "bitnet")
+        self.assertEqual(described["snapshot"]["policy"], "lru")
+        for command in ("snapshot", "describe"):
+            self.assertNotEqual(self.ctl(command).stdout, "")
+        self.ctl("generate", "A", "--session", "listed", "--max-tokens=1")
+        with_sessions = self.json("snapshot", "--sessions")
+        self.assertIn("listed", [s["key"]["session_id"]
+                                 for s in with_sessions["sessions"]])
+
+    def test_receipts_are_followed_from_the_first_to_the_limit(self):
+        self.ctl("generate", "A", "--session", "tailed", "--max-tokens=1")
+        self.ctl("evict", "--session", "tailed")
+        last = ledger_end(self.server)
+        tail = ("receipts", "tail", "--from=earliest", "--limit", str(last))
+        found = self.jsonl(*tail)
+        self.assertEqual([r["sequence"] for r in found],
+                         list(range(1, last + 1)))
+        self.assertEqual(found[0]["event"], "kv_lifecycle")
+        eviction = [r for r in found if r["event"] == "kv_eviction" and
+                    r["session_id"] == "tailed"][-1]
+        self.assertEqual(eviction["reason"], "Manual")
+        self.assertEqual(
+            eviction["before"]["used_memory_bytes"] -
+            eviction["after"]["used_memory_bytes"],
+            eviction["block_size_bytes"])
+        self.assertIn("memory_utilization", eviction["after"])
+        self.assertEqual(self.json(*tail), found)
+        text = self.ctl(*tail).stdout.splitlines()
+        self.assertEqual(len(text), last)
+        after = self.jsonl("receipts", "tail", "--from=after:%d" % (last - 1),
+                           "--limit=1")
+        self.assertEqual([r["sequence"] for r in after], [last])
+
+    def test_the_audit_finds_that_everything_adds_up(self):
+        self.ctl("generate", "A", "--session", "audited", "--max-tokens=1")
+        self.ctl("evict", "--all")
+        self.ctl("receipts", "audit")
+
+    def test_errors_of_the_server_name_the_field_and_fail(self):
+        done = self.ctl("generate", "a", "--max-tokens=100000", code=FAILED)
+        self.assertIn("max_tokens", done.stderr)
+        self.assertIn("INVALID_FIELD", done.stderr)
+        self.assertEqual(done.stdout, "")
+
+    def test_a_wrong_command_line_is_a_usage_error_before_any_call(self):
+        for arguments in ((), ("nonsense",), ("evict",),
+                          ("evict", "--all", "--session=a"),
+                          ("generate", "a", "--temperature=3"),
+                          ("ping", "--output=xml"), ("sessions", "stray"),
+                          ("receipts", "tail", "--from=yesterday"),
+                          ("generate", "a", "--session="),
+                          ("ping", "--no-such-option")):
+            with self.subTest(arguments):
+                done = run(*arguments, server="127.0.0.1:1")
+                self.assertEqual(done.returncode, USAGE, done.stderr)
+                self.assertIn("kvpoolctl", done.stderr)
+
+    def test_every_command_has_help(self):
+        overview = self.ctl("--help").stdout
+        for command in RUNNABLE:
+            self.assertIn(command, overview)
+            self.assertIn(command, self.ctl(command, "--help").stdout)
+        self.assertIn("--limit", self.ctl("receipts", "tail",
+                                          "--help").stdout)
+
+
+if __name__ == "__main__":
+    main()

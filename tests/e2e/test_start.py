@@ -1,0 +1,173 @@
+"""Starting: every failure is one clear line and the right exit code; 78 for a
+configuration, 1 otherwise."""
+import os
+import random
+import socket
+import struct
+import subprocess
+import tempfile
+import unittest
+
+from kvpool_e2e import (CALL_SECONDS, KVPOOLD, SANITIZER, SOURCE, Kvpoold,
+                        StartFailed, generate, inference, inference_grpc, main,
+                        parse_logfmt)
+
+DEMO = os.path.join(SOURCE, "engine", "demo", "demo.gguf")
+CONFIGURATION, OTHER = 78, 1
+
+
+def run(*arguments, environment=None):
+    clean = {k: v for k, v in os.environ.items()
+             if not k.startswith("KVPOOL_")}
+    clean.update(environment or {})
+    return subprocess.run([KVPOOLD, *arguments], env=clean, timeout=120,
+                          stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, errors="replace")
+
+
+class StartTest(unittest.TestCase):
+    def refused(self, code, *words, flags=(), environment=None,
+                listen="127.0.0.1:0"):
+        """Ends with code; one line of level error, with all these words."""
+        try:
+            with Kvpoold(*flags, listen=listen, environment=environment):
+                pass
+        except StartFailed as failed:
+            lines = failed.lines
+            self.assertEqual(failed.code, code, failed)
+        else:
+            self.fail("it started")
+        self.assertFalse([s for s in lines if SANITIZER.search(s)], lines)
+        errors = [line for line in lines
+                  if parse_logfmt(line).get("level") in (None, "error")]
+        self.assertEqual(len(errors), 1, lines)
+        for word in words:
+            self.assertIn(word, errors[0])
+
+    # --- options ---
+
+    def test_a_bad_option_names_itself_what_was_given_and_what_is_allowed(
+            self):
+        self.refused(CONFIGURATION, "--threads", "many", "1024",
+                     flags=["--threads=many"])
+        self.refused(CONFIGURATION, "--kv-type", "f64", "f32|f16",
+                     flags=["--kv-type=f64"])
+        self.refused(CONFIGURATION, "--kv-cache-size", "--kv-cache-size-mb",
+                     flags=["--kv-cache-size=5"])
+        self.refused(CONFIGURATION, "stray", flags=["stray"])
+
+    def test_a_bad_variable_names_itself(self):
+        self.refused(CONFIGURATION, "KVPOOL_THREADS", "-1",
+                     environment={"KVPOOL_THREADS": "-1"})
+        self.refused(CONFIGURATION, "KVPOOL_THRAEDS", "KVPOOL_THREADS",
+                     environment={"KVPOOL_THRAEDS": "1"})
+
+    def test_help_and_version_go_to_stdout_and_succeed(self):
+        done = run("--help")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("--enable-receipts", done.stdout)
+        done = run("--version")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, r"^kvpoold \d+\.\d+\.\d+")
+
+    def test_a_variable_is_as_good_as_a_flag(self):
+        with Kvpoold(environment={"KVPOOL_KV_CACHE_SIZE_MB": "5",
+                                  "KVPOOL_SERVER": "x"}) as server:
+            model = server.inference.GetModel(
+                inference.GetModelRequest(), timeout=CALL_SECONDS).model
+            self.assertEqual(model.memory.kv_bytes >> 20, 4)
+
+    def test_a_pool_smaller_than_one_sequence_is_refused(self):
+        self.refused(CONFIGURATION, "kv-cache-size-mb", "1",
+                     flags=["--kv-cache-size-mb=1", "--block-tokens=1024"])
+
+    # --- addresses ---
+
+    def test_a_port_in_use_is_named(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = "127.0.0.1:%d" % taken.getsockname()[1]
+            self.refused(OTHER, address, "in use", listen=address)
+
+    def test_a_path_that_cannot_be_written_is_named(self):
+        self.refused(OTHER, "/nonexistent/x", "o such file",
+                     listen="unix:/nonexistent/x")
+
+    def test_what_is_no_address_is_a_bad_option(self):
+        for address in ("nonsense", "127.0.0.1:99999", "127.0.0.1:", ":-1",
+                        "[::1:0", "unix:", "127.0.0.1:0,", ","):
+            with self.subTest(address):
+                self.refused(CONFIGURATION, "host:port", listen=address)
+
+    def test_it_listens_on_several_addresses_of_all_kinds(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "s")
+            with Kvpoold("--kv-cache-size-mb=4",
+                         listen="127.0.0.1:0,unix:" + path) as server:
+                lines = server.log(msg="listening")
+                self.assertEqual(len(lines), 2)
+                server.address = "unix:" + path
+                channel = server.connect()
+                inference_grpc.InferenceServiceStub(channel).GetModel(
+                    inference.GetModelRequest(), timeout=CALL_SECONDS)
+                channel.close()
+            self.assertFalse(os.path.exists(path))
+
+    # --- models ---
+
+    def model_refused(self, code, data, *words):
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            file.write(data)
+            file.flush()
+            self.refused(code, file.name, *words,
+                         flags=["--model=" + file.name])
+
+    def test_a_model_that_is_not_there_is_named(self):
+        self.refused(OTHER, "/nonexistent/m.gguf",
+                     flags=["--model=/nonexistent/m.gguf"])
+        self.refused(OTHER, "/dev", flags=["--model=/dev"])
+
+    def test_a_file_that_is_no_model_is_refused(self):
+        for data in (b"", b"GGUF", b"not a model at all" * 100,
+                     b"GGUF" + struct.pack("<IQQ", 3, 2 ** 63, 2 ** 63),
+                     b"GGUF" + struct.pack("<IQQ", 99, 0, 0)):
+            with self.subTest(data[:10]):
+                self.model_refused(OTHER, data)
+
+    def test_a_truncated_model_is_refused_wherever_it_was_cut(self):
+        with open(DEMO, "rb") as file:
+            data = file.read()
+        for cut in (1, 100, 5000, 50000, 100000, len(data) // 2,
+                    len(data) - 64):
+            with self.subTest(cut):
+                self.model_refused(OTHER, data[:cut])
+
+    def test_a_damaged_model_starts_or_is_refused_and_never_crashes(self):
+        with open(DEMO, "rb") as file:
+            data = bytearray(file.read())
+        draw = random.Random(20)
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            for _ in range(12):
+                damaged = bytearray(data)
+                for _ in range(draw.choice([1, 8, 64])):
+                    damaged[draw.randrange(120000)] = draw.randrange(256)
+                file.seek(0)
+                file.write(damaged)
+                file.flush()
+                try:
+                    with Kvpoold("--kv-cache-size-mb=8",
+                                 "--model=" + file.name) as server:
+                        generate(server, ids=[1, 5], max_tokens=2)
+                except StartFailed as failed:
+                    self.assertIn(failed.code, (CONFIGURATION, OTHER),
+                                  failed)
+
+    def test_a_model_from_a_file_is_as_the_one_inside(self):
+        with Kvpoold("--kv-cache-size-mb=8", "--model=" + DEMO) as server:
+            by_file = generate(server, text="What is a dog?", max_tokens=10)
+        with Kvpoold("--kv-cache-size-mb=8") as server:
+            inside = generate(server, text="What is a dog?", max_tokens=10)
+        self.assertEqual(by_file.ids, inside.ids)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+#!/usr/bin/env bash
+# Runs the gates that a change must pass, and prints a table of them.
+#
+#   tests/run.sh            everything that is checked per commit (10 minutes)
+#   tests/run.sh quick      format, lint, unit tests (a minute)
+#   tests/run.sh long       the default, then what takes long and the container
+#   tests/run.sh GATE...    these gates only; `tests/run.sh tidy unit`
+#
+# Installs what is missing first. Every gate is a function gate_NAME; its output
+# is in build/gates/NAME.log, the end of it is shown when the gate fails. Exits 1
+# when a gate failed. Builds go through ccache, and clang-tidy skips what it has
+# already found clean, so the second run is much shorter than the first.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+quick="format scripts house proto cppcheck tidy unit"
+default="$quick clang asan switches tsan e2e quickstart"
+long="$default long container"
+
+# --- how things are built and run --------------------------------------------
+
+# The same objects serve every clone and build folder of this machine.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+export NODE_PATH=$PWD/build/node/node_modules
+export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
+export UBSAN_OPTIONS=print_stacktrace=1
+# libgrpc is not instrumented: what it synchronises inside, TSan cannot see.
+export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
+unset CC CFLAGS LDFLAGS
+
+# gcc 12's sanitizers know fewer address layouts than newer kernels draw.
+fixed_layout=
+setarch -R true 2>/dev/null && fixed_layout="setarch -R"
+
+c_files() {
+    git ls-files -z --cached --others --exclude-standard '*.c' '*.h'
+}
+
+# build FOLDER PRESET [CMAKE OPTION...]: configures and builds build/FOLDER.
+build() {
+    cmake --preset "$2" -B "build/$1" -DCMAKE_C_COMPILER_LAUNCHER=ccache \
+        "${@:3}" && cmake --build "build/$1" -j "$(nproc)"
+}
+
+# run_tests FOLDER [CTEST OPTION...]: a selection without a test is a failure.
+run_tests() {
+    $fixed_layout ctest --test-dir "build/$1" --output-on-failure \
+        --no-tests=error -j "$(nproc)" "${@:2}"
+}
+
+# What tests/e2e/package-lock.json names, into build/node.
+node_packages() {
+    local done_mark=build/node/node_modules/.package-lock.json
+    [ "$done_mark" -nt tests/e2e/package-lock.json ] && return
+    mkdir -p build/node
+    cp tests/e2e/package.json tests/e2e/package-lock.json build/node &&
+        (cd build/node && npm ci --ignore-scripts --no-audit --no-fund \
+            --loglevel=error)
+}
+
+# --- quick -------------------------------------------------------------------
+
+gate_format() {
+    c_files | xargs -0 clang-format-14 --dry-run -Werror
+}
+
+gate_scripts() {
+    git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run |
+        xargs -0 shellcheck &&
+        git ls-files -z --cached --others --exclude-standard '*.py' |
+        xargs -0 /usr/bin/python3 -c \
+            'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]'
+}
+
+gate_house() {
+    tests/house.py
+}
+
+gate_proto() {
+    node_packages && build/node/node_modules/.bin/buf lint proto
+}
+
+# The tests are left to the compilers and clang-tidy: cppcheck does not know
+# Check's macros. What is suppressed is wrong in Debian 12's release: it takes
+# memory that a called function fills for uninitialised, a struct that lives as
+# long as the call for one that escapes, mmap's -1 for a bad descriptor, and the
+# end of an embedded file for another object than its beginning.
+gate_cppcheck() {
+    mkdir -p build/cppcheck
+    c_files | tr '\0' '\n' | grep -v '^tests/' >build/cppcheck/files
+    cppcheck --file-list=build/cppcheck/files --quiet -j "$(nproc)" \
+        --cppcheck-build-dir=build/cppcheck --std=c11 --library=posix -I . \
+        -D_GNU_SOURCE -DKVPOOL_RECEIPTS=1 -DKVPOOL_TUNING=1 \
+        --enable=warning,performance,portability --inline-suppr \
+        --suppress=missingInclude --suppress=unmatchedSuppression \
+        --suppress=uninitvar --suppress=legacyUninitvar \
+        --suppress=autoVariables --suppress=invalidFunctionArg \
+        --suppress=comparePointers \
+        --error-exitcode=1
+}
+
+# The build comes first: the contract's generated headers are needed.
+gate_tidy() {
+    build debug debug && tests/tidy.py build/debug
+}
+
+gate_unit() {
+    build debug debug && run_tests debug -L unit -LE long
+}
+
+# --- default -----------------------------------------------------------------
+
+# Warnings are errors, so building is the test.
+gate_clang() {
+    build clang debug -DCMAKE_C_COMPILER=clang-14
+}
+
+gate_asan() {
+    build asan asan && run_tests asan -LE 'e2e|long'
+}
+
+# Receipts without tuning are every other gate's build.
+gate_switches() {
+    local receipts tuning folder
+    for switches in OFF,OFF OFF,ON ON,ON; do
+        receipts=${switches%,*} tuning=${switches#*,}
+        folder=receipts-$receipts-tuning-$tuning
+        build "$folder" debug -DKVPOOL_RECEIPTS="$receipts" \
+            -DKVPOOL_TUNING="$tuning" &&
+            run_tests "$folder" -L unit -LE long || return
+    done
+}
+
+gate_tsan() {
+    build tsan tsan && run_tests tsan -L tsan -LE long
+}
+
+gate_e2e() {
+    node_packages && build asan asan && run_tests asan -L e2e -LE long
+}
+
+gate_quickstart() {
+    deploy/quickstart.sh
+}
+
+# --- long --------------------------------------------------------------------
+
+gate_long() {
+    node_packages && build asan asan && run_tests asan -L long
+}
+
+gate_container() {
+    deploy/container-test.sh
+}
+
+# --- the table ---------------------------------------------------------------
+
+purposes() {
+    case " $* " in
+    *" container "*) echo build lint node python container ;;
+    *) echo build lint node python ;;
+    esac
+}
+
+n_passed=0
+n_failed=0
+failed_gates=
+
+# ctest's closing lines count tests; a gate without any counts as one test.
+count_tests() { # LOG STATUS
+    local counts failed total
+    counts=$(sed -nE \
+        's/^[0-9]+% tests passed, ([0-9]+) tests failed out of ([0-9]+)/\1 \2/p' \
+        "$1" | awk '{f += $1; t += $2} END {print f + 0, t + 0}')
+    failed=${counts% *} total=${counts#* }
+    [ "$total" -gt 0 ] || total=1
+    [ "$2" = 0 ] || [ "$failed" -gt 0 ] || failed=1
+    n_tests=$total
+    n_failed=$((n_failed + failed))
+    n_passed=$((n_passed + total - failed))
+}
+
+run_gate() { # NAME
+    local log=build/gates/$1.log start=$EPOCHREALTIME status result=passed ms
+    "gate_$1" >"$log" 2>&1 </dev/null
+    status=$?
+    ms=$(((${EPOCHREALTIME/[.,]/} - ${start/[.,]/}) / 1000))
+    count_tests "$log" $status
+    if [ $status != 0 ]; then
+        result=FAILED
+        failed_gates+=" $1"
+    fi
+    printf '%-12s %-8s %6d %8d.%d s\n' \
+        "$1" $result "$n_tests" $((ms / 1000)) $((ms % 1000 / 100))
+}
+
+case ${1:-default} in
+quick) gates=$quick ;;
+default) gates=$default ;;
+long) gates=$long ;;
+*) gates=$* ;;
+esac
+for gate in $gates; do
+    if [ "$(type -t "gate_$gate")" != function ]; then
+        echo "tests/run.sh: no gate '$gate'; one of: $long" >&2
+        exit 64
+    fi
+done
+
+# shellcheck disable=SC2046,SC2086 # both are lists of words
+deploy/packages.sh $(purposes $gates) || exit
+
+mkdir -p build/gates
+printf '%-12s %-8s %6s %10s\n' gate result tests time
+SECONDS=0
+for gate in $gates; do
+    run_gate "$gate"
+done
+for gate in $failed_gates; do
+    printf '\n--- %s: the end of build/gates/%s.log\n' "$gate" "$gate"
+    tail -n 60 "build/gates/$gate.log"
+done
+printf '\n%d gates in %d s\n' "$(wc -w <<<"$gates")" $SECONDS
+printf '%d passed, %d failed\n' $n_passed $n_failed
+[ -z "$failed_gates" ]
