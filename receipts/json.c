@@ -111,7 +111,7 @@ static json_t *value_to_json(
     case PROTOBUF_C_TYPE_MESSAGE:
         return message_to_json(*(const ProtobufCMessage *const *)at);
     default:
-        assert(!"a type that receipts do not use");
+        assert(false); /* a type that receipts do not use */
         return json_null();
     }
 }
@@ -125,7 +125,7 @@ static size_t element_bytes(const ProtobufCFieldDescriptor *field)
     case PROTOBUF_C_TYPE_MESSAGE:
         return sizeof(void *);
     default:
-        assert(!"a repeated type that receipts do not use");
+        assert(false); /* a repeated type that receipts do not use */
         return sizeof(void *);
     }
 }

@@ -97,8 +97,9 @@ static size_t format_varint(unsigned char out[10], uint64_t value)
 static enum kv_status write_varint(struct parser *parser, uint64_t value)
 {
     unsigned char bytes[10];
+    size_t n = format_varint(bytes, value);
 
-    return write_bytes(parser, bytes, format_varint(bytes, value));
+    return write_bytes(parser, bytes, n);
 }
 
 enum wire_type { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_LENGTH = 2 };
@@ -294,7 +295,7 @@ static enum kv_status parse_value(struct parser *parser, const json_t *json,
     case PROTOBUF_C_TYPE_MESSAGE:
         return parse_nested(parser, json, field);
     default:
-        assert(!"a type that receipts do not use");
+        assert(false); /* a type that receipts do not use */
         return KV_UNSUPPORTED;
     }
 }

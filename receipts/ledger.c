@@ -226,11 +226,14 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
 static void on_batch(void *ctx, const struct pool_batch *batch)
 {
     struct ledger *ledger = ctx;
-    const Kvpool__V1__EvictCall *call = ledger->call;
+    const Kvpool__V1__EvictCall *call = NULL;
     bool has_members =
         batch->n_sessions > 0 && ledger->members_reason == batch->reason;
 
-    ledger->call = NULL;
+    if (batch->reason == POOL_REASON_MANUAL) {
+        call = ledger->call;
+        ledger->call = NULL;
+    }
     if (ledger->failed)
         return;
     draft_batch(&ledger->draft, batch, has_members ? ledger->first_member : 0,

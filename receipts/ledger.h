@@ -93,10 +93,11 @@ struct ledger_pool_snapshot {
 void ledger_issue_snapshot(struct ledger *ledger,
     const struct ledger_pool_snapshot *snapshot, int64_t mono_ns);
 
-/* The next batch told by the pool belongs to an Evict call: its receipt carries
- * this. Borrowed until that batch has been told, and encoded in that turn, so
- * outcomes may be added meanwhile: at most LEDGER_MAX_CALL_OUTCOMES, each with
- * names of at most 128 bytes. A call on more sessions is several batches. */
+/* The next batch that the pool tells for reason MANUAL belongs to an Evict
+ * call: its receipt carries this. Borrowed until that batch has been told, and
+ * encoded in that turn, so outcomes may be added meanwhile: at most
+ * LEDGER_MAX_CALL_OUTCOMES, each with names of at most 128 bytes. A call on
+ * more sessions is several batches. */
 void ledger_set_call(struct ledger *ledger, const Kvpool__V1__EvictCall *call);
 
 /* ---- where it stands */

@@ -399,6 +399,25 @@ START_TEST(times_before_1970_and_at_the_ends_are_dates)
 }
 END_TEST
 
+START_TEST(to_json_gives_everything_back_when_memory_runs_out)
+{
+    struct eviction_sample sample;
+    json_t *json = NULL;
+    int nth;
+
+    fill_eviction(&sample);
+    sample.eviction.session_id = "a\xFF";
+    faulty_heap_install();
+    for (nth = 0; json == NULL; nth++) {
+        faulty_heap_fail_at(nth);
+        json = receipt_to_json(&sample.receipt);
+        ck_assert_int_eq(faulty_heap_live(), 0);
+    }
+    ck_assert_int_gt(nth, 2);
+    json_decref(json);
+}
+END_TEST
+
 START_TEST(from_json_gives_everything_back_when_memory_runs_out)
 {
     struct eviction_sample sample;
@@ -436,6 +455,7 @@ int main(void)
         what_is_not_a_receipt_is_refused_by_the_name_of_the_member,
         members_may_be_missing_and_then_have_their_defaults,
         times_before_1970_and_at_the_ends_are_dates,
+        to_json_gives_everything_back_when_memory_runs_out,
         from_json_gives_everything_back_when_memory_runs_out,
     };
 

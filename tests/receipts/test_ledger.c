@@ -270,11 +270,16 @@ START_TEST(a_call_is_told_with_its_next_batch_however_large_its_outcomes)
     call.outcomes = outcomes;
     call.n_outcomes = LEDGER_MAX_CALL_OUTCOMES;
     ledger_set_call(ledger, &call);
+    events_evict(events, POOL_REASON_TTL, 0); /* of which it knows nothing */
+    events_batch(events, POOL_REASON_TTL);
     events_batch(events, POOL_REASON_MANUAL);
     events_batch(events, POOL_REASON_MANUAL);
     ck_assert(!ledger_failed(ledger));
 
-    receipt = read_one(1);
+    receipt = read_one(2);
+    ck_assert_ptr_null(receipt->eviction_batch->call);
+    free_receipt(receipt);
+    receipt = read_one(3);
     ck_assert_uint_eq(
         receipt->eviction_batch->call->n_outcomes, LEDGER_MAX_CALL_OUTCOMES);
     ck_assert_uint_eq(receipt->eviction_batch->count, 0);
@@ -282,7 +287,7 @@ START_TEST(a_call_is_told_with_its_next_batch_however_large_its_outcomes)
     ck_assert_uint_le(kvpool__v1__receipt__get_packed_size(receipt),
         LEDGER_MAX_RECEIPT_BYTES);
     free_receipt(receipt);
-    receipt = read_one(2);
+    receipt = read_one(4);
     ck_assert_ptr_null(receipt->eviction_batch->call);
     free_receipt(receipt);
 }
