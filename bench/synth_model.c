@@ -196,9 +196,11 @@ static void put_vocabulary(struct output *output, uint32_t n_vocab)
         put_string(output, name);
     }
     put_array_key(output, "tokenizer.ggml.scores", VALUE_F32, n_vocab);
-    for (uint32_t id = 0; id < n_vocab; id++)
-        put(output, &(float){id < N_FIXED_TOKENS ? 0 : -(float)id},
-            sizeof(float));
+    for (uint32_t id = 0; id < n_vocab; id++) {
+        float score = id < N_FIXED_TOKENS ? 0.0f : -(float)id;
+
+        put(output, &score, sizeof score);
+    }
     put_array_key(output, "tokenizer.ggml.token_type", VALUE_I32, n_vocab);
     for (uint32_t id = 0; id < n_vocab; id++) {
         int32_t kind = id == 0 ? 2 : id < 3 ? 3 : id < N_FIXED_TOKENS ? 6 : 1;

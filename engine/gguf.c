@@ -83,7 +83,7 @@ static void copy_printable(char *out, size_t size, const char *text, size_t n)
 
 struct gguf_printable gguf_printable(struct gguf_string string)
 {
-    struct gguf_printable printable;
+    struct gguf_printable printable = {""};
 
     copy_printable(
         printable.text, sizeof printable.text, string.data, string.n);
