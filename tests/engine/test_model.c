@@ -178,10 +178,9 @@ START_TEST(a_number_out_of_its_range_is_refused_by_key_and_range)
         {"llama.block_count", 4097, "block_count is 4097; 1 to 4096"},
         {"llama.block_count", 4096, "are more than its 20 tensors"},
         {"llama.block_count", 3, "tensor blk.2.attn_q.weight is missing"},
-        {"llama.block_count", 1, "tensor blk.1.attn_norm.weight is not one"},
         {"llama.embedding_length", 0, "embedding_length is 0; 1 to"},
         {"llama.embedding_length", 1u << 21, "embedding_length is 2097152"},
-        {"llama.embedding_length", 1u << 20, "layers of width 1048576"},
+        {"llama.embedding_length", 1u << 20, "4 heads of 262144 elements"},
         {"llama.embedding_length", 64,
             "tensor token_embd.weight is 32 x 259 x 1 x 1; 64 x 259"},
         {"llama.embedding_length", 33, "not a multiple of 4 heads"},
@@ -270,6 +269,9 @@ START_TEST(what_is_not_computed_is_refused_by_name)
         tiny_model_tensor(&tiny, tensors[i]);
         expect_refusal(KV_UNSUPPORTED, tensors[i]);
     }
+    tiny_model_init(&tiny, "llama");
+    tiny_model_set_uint(&tiny, "llama.block_count", 1);
+    expect_refusal(KV_UNSUPPORTED, "tensor blk.1.attn_norm.weight is not one");
     tiny_model_init(&tiny, "gemma");
     expect_refusal(
         KV_UNSUPPORTED, "architecture gemma; supported are bitnet, llama");

@@ -112,17 +112,17 @@ START_TEST(a_file_cut_short_anywhere_is_refused)
 }
 END_TEST
 
-START_TEST(every_bit_of_the_header_may_flip)
+START_TEST(every_byte_of_the_header_may_change)
 {
     size_t n_refused = 0;
 
     restore();
-    for (size_t bit = 0; bit < 8 * n_header; bit++) {
-        damaged[bit / 8] ^= (unsigned char)(1 << bit % 8);
+    for (size_t at = 0; at < n_header; at++) {
+        damaged[at] ^= (unsigned char)(at % 9 == 8 ? 0xFF : 1 << at % 9);
         n_refused += open_damaged(n_sound) != KV_OK;
-        damaged[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        damaged[at] = sound[at];
     }
-    ck_assert_uint_gt(n_refused, 1000);
+    ck_assert_uint_gt(n_refused, 500);
 }
 END_TEST
 
@@ -150,7 +150,7 @@ START_TEST(words_of_the_header_may_be_anything)
 {
     uint64_t random = 0x2545F4914F6CDD1Du;
 
-    for (int round = 0; round < 8000; round++) {
+    for (int round = 0; round < 2000; round++) {
         restore();
         for (uint64_t i = 0, n = 1 + next_random(&random) % 3; i < n; i++)
             damage_word(&random);
@@ -163,7 +163,7 @@ int main(void)
 {
     const TTest *tests[] = {
         a_file_cut_short_anywhere_is_refused,
-        every_bit_of_the_header_may_flip,
+        every_byte_of_the_header_may_change,
         words_of_the_header_may_be_anything,
     };
 
