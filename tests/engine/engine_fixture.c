@@ -8,11 +8,20 @@
 #include "base/heap.h"
 #include "engine/kernels.h"
 
-/* Enough for blocks of one token. */
-#define N_BLOCKS (ENGINE_MAX_SEQUENCES * ENGINE_MAX_TOKENS)
+/* Sequences take turns in the arena, and their blocks are in no order. */
+static void deal_blocks(struct engine *engine, uint32_t blocks_per_sequence)
+{
+    for (uint32_t s = 0; s < ENGINE_MAX_SEQUENCES; s++)
+        for (uint32_t i = 0; i < blocks_per_sequence; i++)
+            engine->blocks[s][i] =
+                i * 37 % blocks_per_sequence * ENGINE_MAX_SEQUENCES + s;
+}
 
 void engine_open(struct engine *engine, const struct engine_config *config)
 {
+    const uint32_t blocks_per_sequence =
+        (ENGINE_MAX_TOKENS + config->block_tokens - 1) / config->block_tokens;
+    const size_t n_blocks = (size_t)blocks_per_sequence * ENGINE_MAX_SEQUENCES;
     struct kv_error error = {.text = ""};
     struct compute_config compute = {
         .block_tokens = config->block_tokens,
@@ -29,11 +38,12 @@ void engine_open(struct engine *engine, const struct engine_config *config)
     compute.model = engine->model;
     compute.block_bytes = kv_block_bytes(
         &engine->model->shape, config->kv_type, config->block_tokens);
-    engine->arena = kv_calloc(N_BLOCKS, compute.block_bytes);
+    engine->arena = kv_calloc(n_blocks, compute.block_bytes);
     ck_assert_ptr_nonnull(engine->arena);
     /* What a sequence finds in its blocks is not zeros. */
-    memset(engine->arena, 0xff, N_BLOCKS * compute.block_bytes);
+    memset(engine->arena, 0xff, n_blocks * compute.block_bytes);
     compute.arena = engine->arena;
+    deal_blocks(engine, blocks_per_sequence);
     ck_assert_msg(compute_open(&engine->compute, &compute, &error) == KV_OK,
         "%s", error.text);
 }
@@ -52,17 +62,6 @@ bool engine_has_kernels(const char *name)
     return kernels_choose(&kernels, name, NULL) == KV_OK;
 }
 
-const uint32_t *engine_blocks(uint32_t which)
-{
-    static uint32_t blocks[ENGINE_MAX_SEQUENCES][ENGINE_MAX_TOKENS];
-
-    ck_assert_uint_lt(which, ENGINE_MAX_SEQUENCES);
-    for (uint32_t i = 0; i < ENGINE_MAX_TOKENS; i++)
-        blocks[which][i] =
-            (i * 37 % ENGINE_MAX_TOKENS) * ENGINE_MAX_SEQUENCES + which;
-    return blocks[which];
-}
-
 void engine_feed(struct engine *engine, uint32_t which, const uint32_t *tokens,
     uint32_t n_tokens, uint32_t position, uint32_t slice_tokens, float *logits)
 {
@@ -72,7 +71,7 @@ void engine_feed(struct engine *engine, uint32_t which, const uint32_t *tokens,
             .tokens = tokens + i,
             .n_tokens = left < slice_tokens ? left : slice_tokens,
             .position = position + i,
-            .blocks = engine_blocks(which),
+            .blocks = engine->blocks[which],
             .logits = left <= slice_tokens ? logits : NULL,
         };
 

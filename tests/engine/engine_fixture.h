@@ -6,11 +6,16 @@
 
 #define ENGINE_DEMO DEMO_DIR "/demo.gguf"
 
+#define ENGINE_MAX_TOKENS 256 /* of a sequence */
+#define ENGINE_MAX_BATCH 64
+#define ENGINE_MAX_SEQUENCES 4
+
 struct engine {
     struct model *model;
     struct compute *compute;
     unsigned char *arena;
     uint32_t n_vocab;
+    uint32_t blocks[ENGINE_MAX_SEQUENCES][ENGINE_MAX_TOKENS]; /* tables */
 };
 
 struct engine_config {
@@ -20,10 +25,6 @@ struct engine_config {
     uint32_t n_threads;
     uint32_t block_tokens;
 };
-
-#define ENGINE_MAX_TOKENS 256 /* of a sequence */
-#define ENGINE_MAX_BATCH 64
-#define ENGINE_MAX_SEQUENCES 4
 
 /* Fails the test if anything fails. */
 void engine_open(struct engine *engine, const struct engine_config *config);
@@ -37,9 +38,6 @@ bool engine_has_kernels(const char *name);
  * their own, in no order. */
 void engine_feed(struct engine *engine, uint32_t which, const uint32_t *tokens,
     uint32_t n_tokens, uint32_t position, uint32_t slice_tokens, float *logits);
-
-/* The blocks of a sequence. */
-const uint32_t *engine_blocks(uint32_t which);
 
 /* $KVPOOL_MODELS/name, or NULL where the variable is not set, having said
  * that the test is skipped. */
