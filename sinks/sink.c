@@ -13,6 +13,7 @@ struct sink_set {
     struct ledger *ledger;
     struct ledger_watcher watcher;
     struct kv_list sinks;
+    size_t n_open; /* sinks, and one for sink_set_close while it runs */
     void (*closed)(void *ctx);
     void *ctx;
 };
@@ -58,7 +59,6 @@ static bool offer_run(struct sink *sink)
     }
     if (status != KV_OK)
         return false;
-    sink->waits = false;
     status = sink->ops->offer(sink, &run, &n_taken);
     feed_run_release(run.chunk);
     assert(n_taken <= run.n_receipts);
@@ -70,16 +70,10 @@ static bool offer_run(struct sink *sink)
     return status == KV_OK;
 }
 
-/* A sink that becomes ready within its own offer is offered more by the loop
- * that is running already. */
 static void offer_rest(struct sink *sink)
 {
-    if (sink->is_being_offered)
-        return;
-    sink->is_being_offered = true;
     while (offer_run(sink))
         ;
-    sink->is_being_offered = false;
 }
 
 static void on_durable(struct ledger_watcher *watcher)
@@ -118,6 +112,7 @@ void sink_set_add(struct sink_set *set, struct sink *sink)
                                 ? position.oldest_sequence - 1
                                 : position.durable_sequence;
     kv_list_append(&set->sinks, &sink->link);
+    set->n_open++;
     offer_rest(sink);
 }
 
@@ -129,11 +124,13 @@ void sink_ready(struct sink *sink)
 
 /* ---- closing */
 
-static void finish(struct sink_set *set)
+static void leave(struct sink_set *set)
 {
     void (*closed)(void *ctx) = set->closed;
     void *ctx = set->ctx;
 
+    if (--set->n_open > 0)
+        return;
     kv_free(set);
     if (closed != NULL)
         closed(ctx);
@@ -141,12 +138,9 @@ static void finish(struct sink_set *set)
 
 static void on_closed(struct sink *sink, void *ctx)
 {
-    struct sink_set *set = ctx;
-
     kv_list_remove(&sink->link);
     kv_free(sink);
-    if (kv_list_empty(&set->sinks))
-        finish(set);
+    leave(ctx);
 }
 
 /* Its last chance to take what is there. */
@@ -164,23 +158,16 @@ static void drain(struct sink *sink)
 
 void sink_set_close(struct sink_set *set, void (*closed)(void *ctx), void *ctx)
 {
-    struct kv_list guard;
-
     ledger_unwatch(set->ledger, &set->watcher);
     set->closed = closed;
     set->ctx = ctx;
-    /* The guard keeps the set alive until every sink was told. */
-    kv_list_append(&set->sinks, &guard);
+    set->n_open++;
     KV_LIST_EACH(node, &set->sinks)
     {
         struct sink *sink = KV_LIST_ENTRY(node, struct sink, link);
 
-        if (node == &guard)
-            break;
         drain(sink);
         sink->ops->close(sink, on_closed, set);
     }
-    kv_list_remove(&guard);
-    if (kv_list_empty(&set->sinks))
-        finish(set);
+    leave(set);
 }
