@@ -82,6 +82,16 @@ static void say_detail(struct cli *cli, const char *key, const char *value)
     fputc('\n', cli->err);
 }
 
+/* A server's message may be the words of its first violation. */
+static bool is_said(const struct rpc_error *error, size_t nth)
+{
+    char words[sizeof error->violations[0] + 2];
+
+    snprintf(words, sizeof words, "%s: %s", error->violations[nth].field,
+        error->violations[nth].description);
+    return strstr(error->message, words) != NULL;
+}
+
 enum cli_exit cli_fail_rpc(struct cli *cli, const struct rpc_error *error)
 {
     const char *server = cli->values.server;
@@ -97,8 +107,9 @@ enum cli_exit cli_fail_rpc(struct cli *cli, const struct rpc_error *error)
     text_write(cli->err, error->message, strlen(error->message), TEXT_NAME);
     fputc('\n', cli->err);
     for (size_t i = 0; i < error->n_violations; i++)
-        say_detail(
-            cli, error->violations[i].field, error->violations[i].description);
+        if (!is_said(error, i))
+            say_detail(cli, error->violations[i].field,
+                error->violations[i].description);
     for (size_t i = 0; i < error->n_metadata; i++)
         say_detail(cli, error->metadata[i].key, error->metadata[i].value);
     fflush(cli->err);

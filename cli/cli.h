@@ -21,7 +21,6 @@
 #include "cli/text.h"
 #include "rpc/client.h"
 
-#define CLI_VERSION "0.1.0"
 #define CLI_TIMEOUT_NS (10 * INT64_C(1000000000)) /* of calls, by default */
 
 enum cli_exit {

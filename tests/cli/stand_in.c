@@ -129,6 +129,7 @@ static void refuse_evict(struct rpc_call *call)
 
     rpc_error_add_violation(
         &error, "targets[0].session", "\"%s\" given, \x1b[31m1 to 128", "bad");
+    rpc_error_add_violation(&error, "wait", "%d given, 0 to 2 allowed", 9);
     rpc_error_add_metadata(&error, "limit", "%d", 128);
     rpc_call_fail(call, &error);
 }
