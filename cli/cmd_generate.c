@@ -163,10 +163,12 @@ static enum cli_exit follow(struct cli *cli, struct continuation *continuation)
 
         if (status == KV_CLOSED)
             return on_end(cli, continuation, &error);
-        if (status == KV_BUSY && !interrupt_seen(cli->interrupt))
+        if (status == KV_BUSY && interrupt_seen(cli->interrupt))
+            return CLI_INTERRUPTED;
+        if (status == KV_BUSY)
             continue;
         if (status != KV_OK)
-            return CLI_INTERRUPTED;
+            return cli_fail(cli, CLI_FAILED, "%s", kv_status_text(status));
         message = cli_decode(
             &kvpool__v1__generate_response__descriptor, bytes, n_bytes);
         kv_free(bytes);

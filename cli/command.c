@@ -26,7 +26,7 @@ const struct option_table command_globals = TABLE(globals);
 #define TENANT                                                                 \
     {                                                                          \
         "tenant", 'T', OPTION_NAME, "TENANT", 0, 128, PLACE(tenant),           \
-            .help = "of this tenant; the empty one is the default tenant"      \
+            .help = "of this tenant; '' is the default one"                    \
     }
 
 static const struct option_spec ping_options[] = {
@@ -135,7 +135,7 @@ const struct command commands[] = {
     {"evict", "", 0, "give up blocks of sessions now",
         "One of --session, --tenant or --all is needed. Evicted sessions keep "
         "their\ntokens and are recomputed when they come back. Ends with 4 if "
-        "nothing was evicted.\n",
+        "nothing was\nevicted.\n",
         TABLE(evict_options), cmd_evict},
     {"receipts tail", "", 0, "follow the receipts",
         "One line for each receipt, in order. When the connection is lost it "

@@ -120,6 +120,8 @@ void interrupt_watch(struct interrupt *interrupt, struct rpc_client *client)
     pthread_mutex_lock(&interrupt->lock);
     interrupt->client = client;
     interrupt->in_order = true;
+    if (interrupt->seen) /* it came while nobody watched */
+        rpc_client_interrupt(client);
     pthread_mutex_unlock(&interrupt->lock);
 }
 

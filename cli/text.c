@@ -142,14 +142,15 @@ struct text text_duration(int64_t duration_ns)
 struct text text_time(int64_t unix_ns)
 {
     int64_t rest_ns = unix_ns % KV_NS_PER_S;
-    time_t s;
+    time_t s = (time_t)(unix_ns / KV_NS_PER_S);
     struct tm parts;
     struct text out;
     size_t at;
 
-    if (rest_ns < 0)
+    if (rest_ns < 0) {
         rest_ns += KV_NS_PER_S;
-    s = (time_t)((unix_ns - rest_ns) / KV_NS_PER_S);
+        s--;
+    }
     gmtime_r(&s, &parts); /* 64-bit nanoseconds stay within the year 2262 */
     at = strftime(out.s, sizeof out.s, "%Y-%m-%dT%H:%M:%S", &parts);
     snprintf(

@@ -19,7 +19,8 @@ packages_for() {
         ccache check grpc-proto libgrpc-dev libjansson-dev libprotobuf-c-dev \
         libprotobuf-dev libuv1-dev protobuf-c-compiler protobuf-compiler ;;
     node) echo nodejs/node npm/npm ;;
-    python) echo python3 python3-grpcio python3-grpc-tools python3-protobuf ;;
+    python) echo python3 python3-grpcio python3-grpc-tools \
+        python3-pkg-resources python3-protobuf ;;
     lint) echo clang-14 clang-format-14 clang-tidy-14 cppcheck git python3 \
         shellcheck ;;
     container) echo aardvark-dns buildah ca-certificates iptables mmdebstrap \

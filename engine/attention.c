@@ -67,8 +67,7 @@ static void compute_some(const struct attention *attention,
     for (uint32_t begin = 0; begin < attention->n_keys; begin += RUN) {
         find_run(attention, begin, &run);
         for (uint32_t q = 0; q < n_queries; q++)
-            fold_run(
-                attention, &run, queries + q * n, &states[q], out + q * n);
+            fold_run(attention, &run, queries + q * n, &states[q], out + q * n);
     }
     for (uint32_t q = 0; q < n_queries; q++)
         for (size_t i = 0; i < n; i++)

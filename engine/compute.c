@@ -55,8 +55,8 @@ enum kv_status compute_open(struct compute **out,
     status = team_open(&compute->team, config->n_threads, config->nice, error);
     if (status != KV_OK)
         goto free_compute;
-    status = forward_open(
-        &compute->forward, config, kernels, compute->team, error);
+    status =
+        forward_open(&compute->forward, config, kernels, compute->team, error);
     if (status != KV_OK)
         goto close_team;
     *out = compute;

@@ -49,13 +49,13 @@ struct forward {
     double *frequencies; /* [rope_dims / 2] */
     float *cosines;      /* [n_tokens][rope_dims / 2] */
     float *sines;
-    float *x;                 /* [n_tokens][n_embd], the residual stream */
-    float *delta;             /* [n_tokens][n_embd], what is added to it */
-    float *q;                 /* [n_tokens][n_heads * head_dim] */
-    float *k, *v;             /* [n_tokens][n_kv_heads * head_dim] */
-    float *gate, *up;         /* [n_tokens][n_ff] */
-    struct activations input; /* of the next product */
-    float *logits;            /* [n_wanted][n_vocab] */
+    float *x;                      /* [n_tokens][n_embd], the residual stream */
+    float *delta;                  /* [n_tokens][n_embd], what is added to it */
+    float *q;                      /* [n_tokens][n_heads * head_dim] */
+    float *k, *v;                  /* [n_tokens][n_kv_heads * head_dim] */
+    float *gate, *up;              /* [n_tokens][n_ff] */
+    struct activations input;      /* of the next product */
+    float *logits;                 /* [n_wanted][n_vocab] */
     struct sampler_entry *entries; /* [n_threads][n_vocab] */
 
     /* The step. */
@@ -81,8 +81,8 @@ static void *carve(struct carver *carver, size_t n, size_t m, size_t bytes)
     if (__builtin_mul_overflow(n, m, &size) ||
         __builtin_mul_overflow(size, bytes, &size) ||
         __builtin_add_overflow(size, SCRATCH_ALIGNMENT - 1, &size) ||
-        __builtin_add_overflow(at, size / SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT,
-            &carver->used))
+        __builtin_add_overflow(
+            at, size / SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT, &carver->used))
         carver->overflows = true;
     return carver->base == NULL ? NULL : carver->base + at;
 }
@@ -119,8 +119,8 @@ static void carve_scratch(struct forward *f, struct carver *carver)
     input->large.scales = carve(carver, n, widest / QUANTS_LARGE, f32);
     input->large.sums = carve(carver, n, widest / 16, sizeof(int16_t));
     f->logits = carve(carver, f->max_slices, shape->n_vocab, f32);
-    f->entries = carve(carver, team_n_threads(f->team), shape->n_vocab,
-        sizeof *f->entries);
+    f->entries = carve(
+        carver, team_n_threads(f->team), shape->n_vocab, sizeof *f->entries);
 }
 
 static void fill_frequencies(struct forward *f)
@@ -138,21 +138,23 @@ enum kv_status forward_open(struct forward **out,
 {
     const struct model_shape *shape = &config->model->shape;
     struct carver carver = {0};
-    struct forward *f, plan = {
-        .model = config->model,
-        .kernels = kernels,
-        .team = team,
-        .layout = {
-            .arena = config->arena,
-            .block_bytes = config->block_bytes,
-            .row_bytes = (size_t)shape->n_kv_heads * shape->head_dim *
-                         kv_type_bytes(config->kv_type),
-            .block_tokens = config->block_tokens,
-            .type = config->kv_type,
-        },
-        .max_tokens = config->max_batch_tokens,
-        .max_slices = config->max_slices,
-    };
+    struct forward *f,
+        plan = {
+            .model = config->model,
+            .kernels = kernels,
+            .team = team,
+            .layout =
+                {
+                    .arena = config->arena,
+                    .block_bytes = config->block_bytes,
+                    .row_bytes = (size_t)shape->n_kv_heads * shape->head_dim *
+                                 kv_type_bytes(config->kv_type),
+                    .block_tokens = config->block_tokens,
+                    .type = config->kv_type,
+                },
+            .max_tokens = config->max_batch_tokens,
+            .max_slices = config->max_slices,
+        };
 
     carve(&carver, 1, 1, sizeof *f);
     carve_scratch(&plan, &carver);
@@ -322,8 +324,8 @@ static void norm_attention_input(
 
     (void)thread;
     for (size_t t = begin; t < end; t++)
-        norm_input(f, t, f->x + t * f->model->shape.n_embd, layer->attn_norm,
-            formats);
+        norm_input(
+            f, t, f->x + t * f->model->shape.n_embd, layer->attn_norm, formats);
 }
 
 /* Rotates the first rope_dims of each head by the token's angles. */
@@ -396,8 +398,8 @@ static void attend_items(void *ctx, size_t begin, size_t end, uint32_t thread)
             .head_dim = shape->head_dim,
             .n_keys = f->tokens[t].position + 1,
         };
-        const size_t at = t * n_q + (size_t)attention.kv_head * n_queries *
-                                        shape->head_dim;
+        const size_t at =
+            t * n_q + (size_t)attention.kv_head * n_queries * shape->head_dim;
 
         attention_compute(
             &attention, f->q + at, n_queries, f->input.values + at);

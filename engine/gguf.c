@@ -553,8 +553,8 @@ enum kv_status gguf_open(
     /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     enum kv_status status;
-    void *data;
-    size_t n;
+    void *data = NULL;
+    size_t n = 0;
 
     if (fd < 0)
         return io_error(error, path, "cannot be opened");

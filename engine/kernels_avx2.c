@@ -30,12 +30,12 @@ AVX2_INLINE __m256 exp_lanes(__m256 x)
     rest = _mm256_cvtps_epi32(n);
     half = _mm256_srai_epi32(rest, 1);
     rest = _mm256_sub_epi32(rest, half);
-    half = _mm256_slli_epi32(
-        _mm256_add_epi32(half, _mm256_set1_epi32(127)), 23);
-    rest = _mm256_slli_epi32(
-        _mm256_add_epi32(rest, _mm256_set1_epi32(127)), 23);
-    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(half)),
-        _mm256_castsi256_ps(rest));
+    half =
+        _mm256_slli_epi32(_mm256_add_epi32(half, _mm256_set1_epi32(127)), 23);
+    rest =
+        _mm256_slli_epi32(_mm256_add_epi32(rest, _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(
+        _mm256_mul_ps(p, _mm256_castsi256_ps(half)), _mm256_castsi256_ps(rest));
 }
 
 static void silu_mul(float *out, const float *gate, const float *up, size_t n)
@@ -208,8 +208,7 @@ static void quantize(const float *x, size_t n, size_t block, int8_t *quants,
 {
     for (size_t at = 0; at < n; at += block) {
         const float largest = largest_magnitude(x + at, block);
-        const __m256 inverse =
-            _mm256_set1_ps(largest == 0 ? 0 : 127 / largest);
+        const __m256 inverse = _mm256_set1_ps(largest == 0 ? 0 : 127 / largest);
 
         for (size_t i = at; i < at + block; i += 32)
             quantize_32(x + i, inverse, quants + i);

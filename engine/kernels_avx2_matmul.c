@@ -226,8 +226,8 @@ AVX2_INLINE void unpack_tq1_0(
         digits = ((digits & 0x00ff00ffu) * 3 & 0x00ff00ffu) |
                  (((digits >> 8 & 0x00ff00ffu) * 3 & 0x00ff00ffu) << 8);
     }
-    parts[7] = first_trit(_mm256_inserti128_si256(
-        q, _mm_loadu_si128((const void *)high), 1));
+    parts[7] = first_trit(
+        _mm256_inserti128_si256(q, _mm_loadu_si128((const void *)high), 1));
 }
 
 /* Trits are one too large, so the activations' sums are taken off again: not
@@ -235,8 +235,8 @@ AVX2_INLINE void unpack_tq1_0(
 AVX2_INLINE __m256i dot_trits(
     const __m256i parts[N_PARTS], const int8_t *quants, const int16_t *sums)
 {
-    __m256i pairs =
-        _mm256_maddubs_epi16(parts[0], _mm256_loadu_si256((const void *)quants));
+    __m256i pairs = _mm256_maddubs_epi16(
+        parts[0], _mm256_loadu_si256((const void *)quants));
 
     for (int i = 1; i < N_PARTS; i++)
         pairs = _mm256_add_epi16(
@@ -248,8 +248,8 @@ AVX2_INLINE __m256i dot_trits(
 
 AVX2_INLINE void tile_large(size_t n_rows, size_t n_tokens,
     const unsigned char *rows, size_t row_bytes, const struct activations *x,
-    size_t token, __m256 sums[TILE], unpack_trits_cb unpack,
-    size_t block_bytes, size_t scale_at)
+    size_t token, __m256 sums[TILE], unpack_trits_cb unpack, size_t block_bytes,
+    size_t scale_at)
 {
     const size_t n = x->n_cols, n_blocks = n / QUANTS_LARGE;
     const int8_t *quants = x->large.quants + token * n;
@@ -264,9 +264,9 @@ AVX2_INLINE void tile_large(size_t n_rows, size_t n_tokens,
 
             unpack(block, parts);
             for (size_t t = 0; t < n_tokens; t++) {
-                const __m256i dot = dot_trits(parts,
-                    quants + t * n + b * QUANTS_LARGE,
-                    q_sums + t * (n / 16) + b * (QUANTS_LARGE / 16));
+                const __m256i dot =
+                    dot_trits(parts, quants + t * n + b * QUANTS_LARGE,
+                        q_sums + t * (n / 16) + b * (QUANTS_LARGE / 16));
 
                 add_scaled(&sums[r * n_tokens + t], dot, w_scale,
                     &scales[t * n_blocks + b]);

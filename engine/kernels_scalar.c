@@ -11,8 +11,8 @@ static float load_f32(const void *data, size_t i)
 {
     float value;
 
-    memcpy(&value, (const unsigned char *)data + i * sizeof value,
-        sizeof value);
+    memcpy(
+        &value, (const unsigned char *)data + i * sizeof value, sizeof value);
     return value;
 }
 

@@ -14,37 +14,40 @@
 
 #define NAME_BYTES 65 /* of a tensor, the NUL included */
 
-/* The tensor of that name and shape. KV_NOT_FOUND, with *error, if there is
- * none. */
-static enum kv_status find_tensor(struct model_loader *loader, const char *name,
-    uint64_t n_cols, uint64_t n_rows, const struct gguf_tensor **out)
+/* The tensor of that name and shape, or NULL with *error: the file is then
+ * KV_INVALID. */
+static const struct gguf_tensor *find_tensor(struct model_loader *loader,
+    const char *name, uint64_t n_cols, uint64_t n_rows)
 {
     const struct gguf_tensor *tensor = gguf_tensor_find(loader->gguf, name);
 
-    if (tensor == NULL)
-        return kv_error_set(loader->error, KV_NOT_FOUND,
+    if (tensor == NULL) {
+        kv_error_set(loader->error, KV_INVALID,
             "%s: tensor %s is missing; architecture %s needs it",
             gguf_name(loader->gguf), name, loader->model->architecture);
+        return NULL;
+    }
     if (tensor->dims[0] != n_cols || tensor->dims[1] != n_rows ||
-        tensor->dims[2] != 1 || tensor->dims[3] != 1)
-        return kv_error_set(loader->error, KV_INVALID,
+        tensor->dims[2] != 1 || tensor->dims[3] != 1) {
+        kv_error_set(loader->error, KV_INVALID,
             "%s: tensor %s is %" PRIu64 " x %" PRIu64 " x %" PRIu64
             " x %" PRIu64 "; %" PRIu64 " x %" PRIu64 " is needed",
             gguf_name(loader->gguf), name, tensor->dims[0], tensor->dims[1],
             tensor->dims[2], tensor->dims[3], n_cols, n_rows);
+        return NULL;
+    }
     loader->is_used[tensor->index] = true;
-    *out = tensor;
-    return KV_OK;
+    return tensor;
 }
 
 static enum kv_status load_matrix(struct model_loader *loader, const char *name,
     uint32_t n_rows, uint32_t n_cols, struct weight *out)
 {
-    const struct gguf_tensor *tensor;
-    enum kv_status status = find_tensor(loader, name, n_cols, n_rows, &tensor);
+    const struct gguf_tensor *tensor =
+        find_tensor(loader, name, n_cols, n_rows);
 
-    if (status != KV_OK)
-        return status;
+    if (tensor == NULL)
+        return KV_INVALID;
     *out = (struct weight){
         .type = tensor->type,
         .n_rows = n_rows,
@@ -60,13 +63,12 @@ static enum kv_status load_scale(
     struct model_loader *loader, const char *name, float *out)
 {
     const struct gguf_tensor *tensor;
-    enum kv_status status;
 
     if (gguf_tensor_find(loader->gguf, name) == NULL)
         return KV_OK;
-    status = find_tensor(loader, name, 1, 1, &tensor);
-    if (status != KV_OK)
-        return status;
+    tensor = find_tensor(loader, name, 1, 1);
+    if (tensor == NULL)
+        return KV_INVALID;
     if (tensor->type != GGUF_F32)
         return kv_error_set(loader->error, KV_UNSUPPORTED,
             "%s: tensor %s has type %s; F32 is supported",
@@ -111,11 +113,10 @@ static void copy_floats(float *out, const struct gguf_tensor *tensor, size_t n)
 static enum kv_status load_norm(struct model_loader *loader, const char *name,
     uint32_t n, const float **out)
 {
-    const struct gguf_tensor *tensor;
-    enum kv_status status = find_tensor(loader, name, n, 1, &tensor);
+    const struct gguf_tensor *tensor = find_tensor(loader, name, n, 1);
 
-    if (status != KV_OK)
-        return status;
+    if (tensor == NULL)
+        return KV_INVALID;
     if (tensor->type != GGUF_F32 && tensor->type != GGUF_F16)
         return kv_error_set(loader->error, KV_UNSUPPORTED,
             "%s: tensor %s has type %s; F32, F16 are supported for a norm",
@@ -282,8 +283,6 @@ static enum kv_status load_tensors(struct model_loader *loader)
         if (status == KV_OK)
             status = load_layer_norms(loader, i, &model->layers[i]);
     }
-    if (status == KV_NOT_FOUND) /* of a tensor that the model needs */
-        status = KV_INVALID;
     return status == KV_OK ? refuse_unused(loader) : status;
 }
 

@@ -42,10 +42,11 @@ uint16_t quants_f32_to_f16(float value)
     if (rest >= 0x477ff000u) /* 65520 and more round to infinity */
         return (uint16_t)(sign | 0x7c00u);
     if (rest < 0x38800000u) /* subnormal: adding 0.5 rounds at 2^-24 */
-        return (uint16_t)(sign |
-                          (bits_of(float_of(rest) + 0.5f) - bits_of(0.5f)));
+        return (
+            uint16_t)(sign | (bits_of(float_of(rest) + 0.5f) - bits_of(0.5f)));
     return (uint16_t)(sign | (rest - ((127u - 15u) << 23) + 0xfffu +
-                                 (rest >> 13 & 1u)) >> 13);
+                                 (rest >> 13 & 1u)) >>
+                                 13);
 }
 
 /* Trit `digit` of a byte of base 3 digits, most significant first. */
@@ -99,7 +100,8 @@ static void dequantize_q4_0(const struct block_q4_0 *block, float *out)
 
     for (unsigned i = 0; i < QUANTS_SMALL / 2; i++) {
         out[i] = scale * (float)((block->quants[i] & 15) - 8);
-        out[i + QUANTS_SMALL / 2] = scale * (float)((block->quants[i] >> 4) - 8);
+        out[i + QUANTS_SMALL / 2] =
+            scale * (float)((block->quants[i] >> 4) - 8);
     }
 }
 

@@ -116,9 +116,9 @@ static size_t take_top_p(struct sampler_entry *entries, size_t n,
 
     *sum = 0;
     for (; *sum < wanted && taken < n; taken++) {
-        const struct sampler_entry entry =
-            taken < n_sorted ? entries[n - 1 - taken]
-                             : heap_take(entries, n - taken);
+        const struct sampler_entry entry = taken < n_sorted
+                                               ? entries[n - 1 - taken]
+                                               : heap_take(entries, n - taken);
 
         *sum += mass(entry.logit, best, temperature);
     }
@@ -135,8 +135,7 @@ static size_t limit(struct sampler_entry *entries, size_t n,
     const size_t n_top = by_rank ? params->top_k : n;
 
     if (by_rank)
-        *total =
-            sort_top_k(entries, n, n_top, best, params->temperature);
+        *total = sort_top_k(entries, n, n_top, best, params->temperature);
     if (!by_mass)
         return n_top;
     if (!by_rank)

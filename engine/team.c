@@ -299,8 +299,8 @@ enum kv_status team_open(
     struct team *team;
 
     assert(n_threads > 0);
-    team = kv_calloc(
-        1, sizeof *team + (size_t)n_threads * sizeof *team->threads);
+    team =
+        kv_calloc(1, sizeof *team + (size_t)n_threads * sizeof *team->threads);
     if (team == NULL)
         return kv_error_set(error, KV_NO_MEMORY,
             "no memory for a team of %u threads", n_threads);

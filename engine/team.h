@@ -29,8 +29,8 @@ typedef void (*team_job_cb)(
 /* n_threads is at least 1. nice above 0 is set for the threads, where the
  * system lets us; 0 leaves them as their starter is. KV_NO_MEMORY: also where
  * the system has no more threads for us. */
-enum kv_status team_open(struct team **out, uint32_t n_threads, int nice,
-    struct kv_error *error);
+enum kv_status team_open(
+    struct team **out, uint32_t n_threads, int nice, struct kv_error *error);
 
 /* Not while a lead runs, though it may be about to return; NULL is fine. */
 void team_close(struct team *team);
@@ -43,7 +43,7 @@ void team_start(struct team *team, void (*lead)(void *ctx), void *ctx);
 
 /* Splits the items into chunks of `chunk` (at least 1) and returns when all are
  * computed. One chunk is computed here and now, without waking anybody. */
-void team_each(
-    struct team *team, size_t n_items, size_t chunk, team_job_cb job, void *ctx);
+void team_each(struct team *team, size_t n_items, size_t chunk, team_job_cb job,
+    void *ctx);
 
 #endif

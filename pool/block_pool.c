@@ -27,6 +27,11 @@ static enum kv_status check_sizes(
     return KV_OK;
 }
 
+static size_t used_words(const struct block_pool *pool)
+{
+    return (pool->n_blocks + (size_t)63) / 64;
+}
+
 static enum kv_status map_arena(struct block_pool *pool, struct kv_error *error)
 {
     void *arena = mmap(NULL, pool->arena_bytes, PROT_READ | PROT_WRITE,
@@ -72,8 +77,11 @@ enum kv_status block_pool_init(struct block_pool *pool, size_t block_bytes,
     pool->blocks = kv_calloc(n_blocks, sizeof *pool->blocks);
     if (pool->blocks == NULL)
         goto unmap_arena;
-    if (bit_tree_init(&pool->free, n_blocks) != KV_OK)
+    pool->used = kv_calloc(used_words(pool), sizeof *pool->used);
+    if (pool->used == NULL)
         goto free_blocks;
+    if (bit_tree_init(&pool->free, n_blocks) != KV_OK)
+        goto free_used;
     if (bit_tree_init(&pool->leaving, n_blocks) != KV_OK)
         goto fini_free;
     bit_tree_add_run(&pool->free, 0, n_blocks);
@@ -81,6 +89,8 @@ enum kv_status block_pool_init(struct block_pool *pool, size_t block_bytes,
 
 fini_free:
     bit_tree_fini(&pool->free);
+free_used:
+    kv_free(pool->used);
 free_blocks:
     kv_free(pool->blocks);
 unmap_arena:
@@ -93,13 +103,19 @@ void block_pool_fini(struct block_pool *pool)
 {
     bit_tree_fini(&pool->leaving);
     bit_tree_fini(&pool->free);
+    kv_free(pool->used);
     kv_free(pool->blocks);
     munmap(pool->arena, pool->arena_bytes);
 }
 
 static bool is_used(const struct block_pool *pool, uint32_t id)
 {
-    return id < pool->n_blocks && pool->blocks[id].n_refs > 0;
+    return (pool->used[id >> 6] >> (id & 63) & 1) != 0;
+}
+
+static void flip_used(struct block_pool *pool, uint32_t id)
+{
+    pool->used[id >> 6] ^= UINT64_C(1) << (id & 63);
 }
 
 /* How many neighbours of a run are unused, which it joins or parts. */
@@ -123,6 +139,7 @@ pool_block_id block_pool_acquire(struct block_pool *pool, pool_block_id near)
     bit_tree_remove(&pool->free, id);
     pool->n_free_runs += unused_sides(pool, id, 1) - 1;
     pool->blocks[id].n_refs = 1;
+    flip_used(pool, id);
     pool->n_free--;
     pool->n_used++;
     pool->n_acquired_total++;
@@ -165,6 +182,7 @@ static uint32_t sweep_run(
         struct block *block = &pool->blocks[first + n];
 
         bit_tree_remove(&pool->leaving, first + n);
+        flip_used(pool, first + n);
         *n_tokens += block->n_tokens;
         *block = (struct block){0};
         n++;
@@ -219,5 +237,6 @@ void block_pool_set_tokens(
 uint64_t block_pool_metadata_bytes(const struct block_pool *pool)
 {
     return pool->n_blocks * sizeof *pool->blocks +
-           (pool->free.n_words + pool->leaving.n_words) * sizeof(uint64_t);
+           (used_words(pool) + pool->free.n_words + pool->leaving.n_words) *
+               sizeof(uint64_t);
 }

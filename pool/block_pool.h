@@ -43,6 +43,8 @@ struct block_pool {
     uint32_t n_blocks;
 
     struct block *blocks;
+    uint64_t *used; /* a bit for each block with references: neighbours are
+                       looked up here, where a cache holds them all */
     struct bit_tree free;
     struct bit_tree leaving; /* released, and not yet swept */
 

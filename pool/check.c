@@ -72,14 +72,10 @@ static bool count_session(
     return count_table(census, session) &&
            equal(census, "cached tokens beyond the conversation",
                session->n_cached > session->n_tokens, 0) &&
-           equal(census, "a timer of an active session",
-               session_is_active(session) && timer_is_set(&session->timer),
-               0) &&
-           equal(census, "the timer of a session with a TTL",
-               timer_is_set(&session->timer),
-               session->state == POOL_SESSION_CACHED
-                   ? registry_ttl_due_ns(session) != INT64_MAX
-                   : is_kept && census->pool->config.kept_ttl_ns > 0);
+           equal(census, "a timer no later than the deadline",
+               timer_is_set_by(
+                   &session->timer, registry_due_ns(census->pool, session)),
+               true);
 }
 
 static bool belongs(const struct pool *pool, const struct kv_list *list,
@@ -183,6 +179,8 @@ static bool check_block(const struct census *census, uint32_t id)
                         bit_tree_has(&blocks->free, id);
 
     return equal(census, "references of a block", n_refs, census->n_refs[id]) &&
+           equal(census, "the used bit of a block",
+               blocks->used[id >> 6] >> (id & 63) & 1, n_refs > 0) &&
            equal(census, "states of a block", n_states, 1) &&
            equal(census, "tokens of an unused block",
                n_refs == 0 && blocks->blocks[id].n_tokens > 0, 0) &&

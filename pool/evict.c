@@ -248,6 +248,21 @@ int64_t pool_next_deadline(const struct pool *pool)
     return timer_wheel_next_ns(&pool->wheel);
 }
 
+/* A timer fired: perhaps too early, since uses do not move it. */
+static bool expire_session(struct pool *pool, struct pool_session *session,
+    const struct pool_cause *cause, int64_t now_ns)
+{
+    if (registry_due_ns(pool, session) > now_ns) {
+        registry_set_timer(pool, session);
+        return false;
+    }
+    if (session->state == POOL_SESSION_CACHED)
+        evict_idle(pool, session, cause, now_ns);
+    else
+        registry_remove(pool, session);
+    return true;
+}
+
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
 {
     const struct pool_cause cause = {.reason = POOL_REASON_TTL};
@@ -255,18 +270,13 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
     uint32_t n_done = 0;
 
     timer_wheel_advance(&pool->wheel, now_ns);
-    while (n_done < budget) {
+    for (uint32_t n_looks = 0; n_looks < budget; n_looks++) {
         struct timer *timer = timer_wheel_take_due(&pool->wheel);
-        struct pool_session *session;
 
         if (timer == NULL)
             break;
-        session = KV_LIST_ENTRY(timer, struct pool_session, timer);
-        if (session->state == POOL_SESSION_CACHED)
-            evict_idle(pool, session, &cause, now_ns);
-        else
-            registry_remove(pool, session);
-        n_done++;
+        n_done += expire_session(pool,
+            KV_LIST_ENTRY(timer, struct pool_session, timer), &cause, now_ns);
     }
     if (pool->evictions > scope.n_evictions)
         pool_batch_end(pool, &scope, &cause, now_ns);

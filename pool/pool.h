@@ -199,7 +199,8 @@ void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
 int64_t pool_next_deadline(const struct pool *pool);
 
 /* Evicts sessions whose TTL is over, and forgets evicted ones that were kept
- * long enough; at most `budget` of them, in one batch. Returns how many. */
+ * long enough, in one batch; looks at `budget` sessions at most. Returns how
+ * many went. */
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
 
 /* ---- zeroing */

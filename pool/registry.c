@@ -54,24 +54,25 @@ int64_t registry_ttl_due_ns(const struct pool_session *session)
     return due_ns;
 }
 
-void registry_set_timer(struct pool *pool, struct pool_session *session)
+int64_t registry_due_ns(
+    const struct pool *pool, const struct pool_session *session)
 {
-    int64_t due_ns = registry_ttl_due_ns(session);
+    int64_t due_ns = INT64_MAX;
 
-    if (due_ns == INT64_MAX)
-        timer_wheel_cancel(&pool->wheel, &session->timer);
-    else
-        timer_wheel_set(&pool->wheel, &session->timer, due_ns);
+    if (session->state == POOL_SESSION_CACHED)
+        return registry_ttl_due_ns(session);
+    if (is_kept(session) && pool->config.kept_ttl_ns > 0 &&
+        __builtin_add_overflow(
+            session->kept_ns, pool->config.kept_ttl_ns, &due_ns))
+        return INT64_MAX;
+    return due_ns;
 }
 
-static void set_kept_timer(
-    struct pool *pool, struct pool_session *session, int64_t now_ns)
+void registry_set_timer(struct pool *pool, struct pool_session *session)
 {
-    int64_t due_ns;
+    int64_t due_ns = registry_due_ns(pool, session);
 
-    timer_wheel_cancel(&pool->wheel, &session->timer);
-    if (pool->config.kept_ttl_ns > 0 &&
-        !__builtin_add_overflow(now_ns, pool->config.kept_ttl_ns, &due_ns))
+    if (!timer_is_set_by(&session->timer, due_ns))
         timer_wheel_set(&pool->wheel, &session->timer, due_ns);
 }
 
@@ -88,7 +89,8 @@ static void keep(
 {
     kv_list_append(&pool->kept, &session->link);
     pool->kept_tokens += session->n_tokens;
-    set_kept_timer(pool, session, now_ns);
+    session->kept_ns = now_ns;
+    registry_set_timer(pool, session);
     while (pool->kept_tokens > pool->config.max_kept_tokens)
         registry_remove(pool, longest_kept(pool));
 }
@@ -115,7 +117,6 @@ void registry_activate(struct pool *pool, struct pool_session *session)
 {
     if (is_kept(session))
         pool->kept_tokens -= session->n_tokens;
-    timer_wheel_cancel(&pool->wheel, &session->timer);
     kv_list_remove(&session->link);
     kv_list_append(&pool->active, &session->link);
 }
@@ -139,9 +140,14 @@ void registry_remove(struct pool *pool, struct pool_session *session)
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks)
 {
-    size_t bytes = session_metadata_bytes(session);
-    enum kv_status status = session_grow_tokens(session, n_tokens);
+    size_t bytes;
+    enum kv_status status;
 
+    if (n_tokens <= session->token_capacity &&
+        n_blocks <= session->block_capacity)
+        return KV_OK;
+    bytes = session_metadata_bytes(session);
+    status = session_grow_tokens(session, n_tokens);
     if (status == KV_OK)
         status = session_grow_blocks(session, n_blocks);
     pool->session_bytes += session_metadata_bytes(session) - bytes;
@@ -247,6 +253,6 @@ void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
 {
     (void)now_ns; /* a TTL that is over already fires with the next expire */
     session->idle_ttl_ns = idle_ttl_ns > 0 ? idle_ttl_ns : 0;
-    if (session->state == POOL_SESSION_CACHED)
-        registry_set_timer(pool, session);
+    timer_wheel_cancel(&pool->wheel, &session->timer);
+    registry_set_timer(pool, session);
 }

@@ -64,41 +64,50 @@ enum kv_status pool_session_truncate(struct pool *pool,
     return KV_OK;
 }
 
-/* Takes free blocks onto the end of the table, and reports them. At most
- * POOL_PART_EXTENTS, of which there must be so many. */
-static void take_blocks(struct pool *pool, struct pool_session *session,
-    uint32_t n_blocks, int64_t now_ns)
+/* Puts n free blocks, at most POOL_PART_EXTENTS, on the end of the table.
+ * Returns how many runs they are, which lie in pool->extents. */
+static size_t take_blocks(
+    struct pool *pool, struct pool_session *session, uint32_t n)
 {
-    const struct pool_observer *observer = pool->observer;
     uint64_t block_bytes = pool->config.block_bytes;
-    struct pool_allocation report = {.n_extents = 0};
-    struct pool_extent *last = NULL;
     pool_block_id id = session->n_blocks > 0
                            ? session->blocks[session->n_blocks - 1]
                            : BLOCK_NONE;
+    uint64_t end = UINT64_MAX;
+    size_t n_extents = 0;
 
-    if (observer->allocated != NULL)
-        report.before = pool_stats(pool);
-    for (uint32_t i = 0; i < n_blocks; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
         session->blocks[session->n_blocks++] = id;
-        if (last == NULL || last->offset + last->size != id * block_bytes) {
-            last = &pool->extents[report.n_extents++];
-            *last = (struct pool_extent){.offset = id * block_bytes};
-        }
-        last->size += block_bytes;
+        if (id * block_bytes == end)
+            pool->extents[n_extents - 1].size += block_bytes;
+        else
+            pool->extents[n_extents++] =
+                (struct pool_extent){id * block_bytes, block_bytes};
+        end = (id + UINT64_C(1)) * block_bytes;
     }
-    pool->n_pinned += n_blocks;
-    pool->n_holding += session->n_blocks == n_blocks;
+    pool->n_pinned += n;
+    pool->n_holding += session->n_blocks == n;
     pool->sessions_created += !session->has_held_blocks;
     session->has_held_blocks = true;
-    if (observer->allocated == NULL)
-        return;
-    report.key = session_key(session);
-    report.extents = pool->extents;
-    report.after = pool_stats(pool);
-    report.mono_ns = now_ns;
-    observer->allocated(observer->ctx, &report);
+    return n_extents;
+}
+
+static void report_allocation(struct pool *pool,
+    const struct pool_session *session, const struct pool_stats *before,
+    size_t n_extents, int64_t now_ns)
+{
+    const struct pool_allocation allocation = {
+        .key = session_key(session),
+        .extents = pool->extents,
+        .n_extents = n_extents,
+        .before = *before,
+        .after = pool_stats(pool),
+        .mono_ns = now_ns,
+    };
+
+    if (pool->observer->allocated != NULL)
+        pool->observer->allocated(pool->observer->ctx, &allocation);
 }
 
 /* Makes n more blocks free, or says why they are not. */
@@ -140,9 +149,11 @@ enum kv_status pool_session_reserve(struct pool *pool,
     session->state = POOL_SESSION_RUNNING;
     while (session->n_blocks < n_needed) {
         uint32_t n = (uint32_t)n_needed - session->n_blocks;
+        const struct pool_stats before = pool_stats(pool);
+        size_t n_extents = take_blocks(
+            pool, session, n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS);
 
-        take_blocks(pool, session,
-            n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS, now_ns);
+        report_allocation(pool, session, &before, n_extents, now_ns);
     }
     return KV_OK;
 }

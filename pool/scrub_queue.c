@@ -69,25 +69,25 @@ bool scrub_queue_next(struct scrub_queue *queue, struct pool_scrub *out)
 {
     struct pool_scrub *job = find_out(queue, 0);
     struct pool_extent *extents;
+    size_t n_extents = 0;
     uint32_t length;
 
     if (job == NULL || queue->n_runs == 0)
         return false;
     extents = queue->extents + (job - queue->out) * POOL_PART_EXTENTS;
-    job->n_extents = 0;
     do {
         const struct scrub_run *run = &queue->runs[queue->head];
 
         length = run->length;
-        extents[job->n_extents++] = (struct pool_extent){
+        extents[n_extents++] = (struct pool_extent){
             .offset = (uint64_t)run->first * queue->block_bytes,
             .size = (uint64_t)(length & ~LAST_OF_JOB) * queue->block_bytes,
         };
         queue->head = wrap(queue, queue->head + 1);
         queue->n_runs--;
     } while ((length & LAST_OF_JOB) == 0);
-    job->scrub_id = ++queue->taken_id;
-    *out = *job;
+    *out = (struct pool_scrub){++queue->taken_id, extents, n_extents};
+    *job = *out;
     return true;
 }
 

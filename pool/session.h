@@ -24,25 +24,28 @@
 #include "pool/timer_wheel.h"
 
 struct pool_session {
-    struct kv_map_node node;
-    struct session_index_node order;
+    /* What every run touches comes first, together. */
     struct kv_list link; /* on one list of the pool, by state */
-    struct timer timer;  /* CACHED: its TTL; EVICTED: how long it is kept */
-
-    uint32_t *tokens;
-    pool_block_id *blocks;
-    size_t n_tokens, token_capacity;
-    size_t n_cached; /* tokens whose keys and values lie in blocks */
-    size_t n_computed; /* or once lay there: at least n_cached */
-    uint32_t n_blocks, block_capacity;
-
-    int64_t created_ns, last_access_ns, released_ns;
-    int64_t idle_ttl_ns;
-    uint64_t hits, evictions;
     enum pool_session_state state;
+    uint32_t n_blocks;
+    int64_t last_access_ns, released_ns;
+    int64_t idle_ttl_ns;
+    struct timer timer; /* set by registry_due_ns, perhaps for earlier */
+
     bool anonymous;
     bool has_held_blocks; /* at some time */
     uint8_t tenant_bytes, id_bytes;
+    uint32_t block_capacity;
+    pool_block_id *blocks;
+    uint32_t *tokens;
+    size_t n_tokens, token_capacity;
+    size_t n_cached; /* tokens whose keys and values lie in blocks */
+    size_t n_computed; /* or once lay there: at least n_cached */
+    int64_t kept_ns; /* EVICTED: since when */
+    int64_t created_ns;
+    uint64_t hits, evictions;
+    struct kv_map_node node;
+    struct session_index_node order;
     char name[]; /* tenant, then id */
 };
 

@@ -66,7 +66,15 @@ void registry_remove(struct pool *pool, struct pool_session *session);
 /* Takes an idle session off its list, to the active ones. */
 void registry_activate(struct pool *pool, struct pool_session *session);
 
-/* Sets the timer of an idle session with blocks. */
+/* When the pool has to do something about an idle session: its TTL, if it has
+ * blocks, or the end of keeping its tokens. INT64_MAX if never, or if active.
+ */
+int64_t registry_due_ns(
+    const struct pool *pool, const struct pool_session *session);
+
+/* Sees to it that the session's timer fires by then. A timer that fires before
+ * is left alone: it looks again when it does, which spares every use of a
+ * session two visits to its neighbours on the wheel. */
 void registry_set_timer(struct pool *pool, struct pool_session *session);
 
 /* When the session's TTL falls due; INT64_MAX if never. */

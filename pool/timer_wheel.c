@@ -30,18 +30,23 @@ static void place(struct timer_wheel *wheel, struct timer *timer)
     level = (63 - (unsigned)__builtin_clzll(timer->tick ^ wheel->now_tick)) /
             DIGIT_BITS;
     slot = timer->tick >> (level * DIGIT_BITS) & (TIMER_SLOTS - 1);
-    timer->place = (uint16_t)(PLACE_SLOTS + level * TIMER_SLOTS + slot);
+    timer->place = (PLACE_SLOTS + level * TIMER_SLOTS + slot);
     wheel->occupied[level] |= UINT64_C(1) << slot;
     kv_list_append(&wheel->slots[level][slot], &timer->link);
+}
+
+static uint64_t tick_after(int64_t due_ns)
+{
+    const uint64_t part_of_tick = (UINT64_C(1) << TIMER_TICK_BITS) - 1;
+
+    return ((uint64_t)due_ns + part_of_tick) >> TIMER_TICK_BITS;
 }
 
 void timer_wheel_set(
     struct timer_wheel *wheel, struct timer *timer, int64_t due_ns)
 {
-    const uint64_t part_of_tick = (UINT64_C(1) << TIMER_TICK_BITS) - 1;
-
     timer_wheel_cancel(wheel, timer);
-    timer->tick = ((uint64_t)due_ns + part_of_tick) >> TIMER_TICK_BITS;
+    timer->tick = tick_after(due_ns);
     place(wheel, timer);
 }
 
@@ -62,9 +67,10 @@ void timer_wheel_cancel(struct timer_wheel *wheel, struct timer *timer)
     }
 }
 
-bool timer_is_set(const struct timer *timer)
+bool timer_is_set_by(const struct timer *timer, int64_t due_ns)
 {
-    return timer->place != PLACE_NONE;
+    return due_ns == INT64_MAX ||
+           (timer->place != PLACE_NONE && timer->tick <= tick_after(due_ns));
 }
 
 /* The slots of a level that time passes on its way from one digit string to a

@@ -20,9 +20,9 @@
 
 /* Embed it; zeroed, it is not set. */
 struct timer {
-    struct kv_list link;
     uint64_t tick;
-    uint16_t place; /* 0: not set */
+    uint32_t place; /* 0: not set */
+    struct kv_list link;
 };
 
 struct timer_wheel {
@@ -42,7 +42,9 @@ void timer_wheel_set(
 /* Also of a timer that is not set, or due. */
 void timer_wheel_cancel(struct timer_wheel *wheel, struct timer *timer);
 
-bool timer_is_set(const struct timer *timer);
+/* Whether it is set and fires by that time, to the tick; also if that time is
+ * INT64_MAX, which is never. */
+bool timer_is_set_by(const struct timer *timer, int64_t due_ns);
 
 /* Moves time forward; earlier than before is ignored. */
 void timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ns);

@@ -67,6 +67,10 @@ static enum kv_status check_place(const struct check *check)
     if (!is_first && is_boot(receipt) != (receipt->epoch > audit->epoch))
         return wrong(check,
             "an epoch must begin with a boot receipt, and have one only");
+    if (!is_first && receipt->epoch == audit->epoch &&
+        receipt->mono_ns < audit->mono_ns)
+        return wrong(check, "mono_ns went back from %" PRId64 " to %" PRId64,
+            audit->mono_ns, receipt->mono_ns);
     return KV_OK;
 }
 
@@ -584,6 +588,7 @@ enum kv_status audit_add(struct audit *audit,
         audit->begin_sequence = receipt->sequence;
     audit->last_sequence = receipt->sequence;
     audit->epoch = receipt->epoch;
+    audit->mono_ns = receipt->mono_ns;
     memcpy(audit->pool_id, receipt->pool_id.data, sizeof audit->pool_id);
     audit->n_receipts++;
     return KV_OK;

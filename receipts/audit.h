@@ -1,9 +1,10 @@
 /* Checks a ledger from its receipts alone, sharing no code with the pool's
  * statistics. The rules:
  *
- *   envelope    sequences are dense; pool_id is 16 bytes and stays; an epoch is
- *               at least 1, greater than the last, and begins with a boot
- *               receipt, whose counters are all 0. An audit may begin in the
+ *   envelope    sequences are dense; pool_id is 16 bytes and stays; mono_ns
+ *               never falls within an epoch; an epoch is at least 1, greater
+ *               than the last, and begins with a boot receipt, where all
+ *               counters are 0. An audit may begin in the
  *               middle of an epoch: the counters are then what the first
  *               receipt says, and a batch that began before is believed.
  *   statistics  used = allocated - freed <= total; total stays within an epoch
@@ -55,6 +56,7 @@ struct audit {
     uint64_t begin_sequence; /* of the first receipt */
     uint64_t last_sequence;  /* 0 before it */
     uint32_t epoch;
+    int64_t mono_ns;
     uint8_t pool_id[16];
     bool has_counters;
     struct audit_counters counters;

@@ -15,6 +15,12 @@
 
 static json_t *message_to_json(const ProtobufCMessage *message);
 
+/* Where protobuf-c keeps something of a message. */
+static const void *member(const ProtobufCMessage *message, size_t offset)
+{
+    return (const char *)message + offset;
+}
+
 const char *eviction_reason_name(Kvpool__V1__EvictionReason reason)
 {
     const char *name =
@@ -127,10 +133,8 @@ static size_t element_bytes(const ProtobufCFieldDescriptor *field)
 static json_t *array_to_json(
     const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
 {
-    const char *base = (const char *)message;
-    size_t n = *(const size_t *)(const void *)(base + field->quantifier_offset);
-    const char *elements =
-        *(const char *const *)(const void *)(base + field->offset);
+    size_t n = *(const size_t *)member(message, field->quantifier_offset);
+    const char *elements = *(const char *const *)member(message, field->offset);
     json_t *array = json_array();
 
     for (size_t i = 0; array != NULL && i < n; i++) {
@@ -148,15 +152,13 @@ static json_t *array_to_json(
 static bool is_present(
     const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
 {
-    const char *base = (const char *)message;
-
     if ((field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0 &&
-        *(const uint32_t *)(const void *)(base + field->quantifier_offset) !=
+        *(const uint32_t *)member(message, field->quantifier_offset) !=
             field->id)
         return false;
     return field->label == PROTOBUF_C_LABEL_REPEATED ||
            field->type != PROTOBUF_C_TYPE_MESSAGE ||
-           *(const void *const *)(const void *)(base + field->offset) != NULL;
+           *(const void *const *)member(message, field->offset) != NULL;
 }
 
 /* Takes value; false if it is NULL or there is no memory. */
@@ -173,7 +175,7 @@ static bool put_field(json_t *object, const ProtobufCMessage *message,
     if (field->label == PROTOBUF_C_LABEL_REPEATED)
         return put(object, field->name, array_to_json(message, field));
     return put(object, field->name,
-        value_to_json(field, (const char *)message + field->offset));
+        value_to_json(field, member(message, field->offset)));
 }
 
 static bool put_derived(json_t *object, const Kvpool__V1__PoolStatistics *stats)
@@ -236,17 +238,30 @@ static bool put_event(json_t *object, const ProtobufCFieldDescriptor *kind)
     return put(object, "event", json_string(event));
 }
 
+static bool put_time(json_t *object, int64_t unix_ns)
+{
+    char time[JSON_TIME_BYTES];
+
+    json_format_time(time, unix_ns);
+    return put(object, "time", json_string(time));
+}
+
 static bool put_envelope(json_t *object, const Kvpool__V1__Receipt *receipt)
 {
     const ProtobufCMessageDescriptor *type = receipt->base.descriptor;
-    char time[JSON_TIME_BYTES];
 
-    json_format_time(time, receipt->time_unix_ns);
-    for (unsigned i = 0; i < type->n_fields; i++)
-        if (!json_is_kind(&type->fields[i]) &&
-            !put_field(object, &receipt->base, &type->fields[i]))
+    for (unsigned i = 0; i < type->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &type->fields[i];
+        bool is_time =
+            field->offset == offsetof(Kvpool__V1__Receipt, time_unix_ns);
+
+        if (json_is_kind(field))
+            continue;
+        if (!put_field(object, &receipt->base, field) ||
+            (is_time && !put_time(object, receipt->time_unix_ns)))
             return false;
-    return put(object, "time", json_string(time));
+    }
+    return true;
 }
 
 json_t *receipt_to_json(const Kvpool__V1__Receipt *receipt)

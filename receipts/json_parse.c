@@ -438,6 +438,7 @@ static enum kv_status parse_message(struct parser *parser, const json_t *json,
     return status;
 }
 
+/* *kind is NULL, and stays so for a kind of a newer contract. */
 static enum kv_status find_kind(struct parser *parser, const json_t *json,
     const ProtobufCFieldDescriptor **kind)
 {
@@ -448,7 +449,6 @@ static enum kv_status find_kind(struct parser *parser, const json_t *json,
     snprintf(parser->path, sizeof parser->path, "event");
     if (event == NULL)
         return refuse(parser, "a string such as \"kv_eviction\" must be there");
-    *kind = NULL;
     if (strncmp(event, JSON_EVENT_PREFIX, n) == 0)
         *kind =
             protobuf_c_message_descriptor_get_field_by_name(type, event + n);
@@ -462,7 +462,7 @@ static enum kv_status find_kind(struct parser *parser, const json_t *json,
 static enum kv_status parse_receipt(struct parser *parser, const json_t *json)
 {
     const ProtobufCMessageDescriptor *type = &kvpool__v1__receipt__descriptor;
-    const ProtobufCFieldDescriptor *kind;
+    const ProtobufCFieldDescriptor *kind = NULL;
     enum kv_status status;
     size_t start;
 

@@ -156,14 +156,16 @@ static gpr_timespec deadline_in(int64_t ns)
 static void exchange_init(struct exchange *exchange, struct rpc_client *client,
     const char *path, int64_t timeout_ns)
 {
+    grpc_slice method = grpc_slice_from_copied_string(path);
+
     memset(exchange, 0, sizeof *exchange);
     grpc_metadata_array_init(&exchange->initial);
     grpc_metadata_array_init(&exchange->trailing);
     exchange->message = grpc_empty_slice();
-    exchange->core =
-        grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS,
-            client->queue, grpc_slice_from_copied_string(path), NULL,
-            deadline_in(timeout_ns > 0 ? timeout_ns : INT64_MAX), NULL);
+    exchange->core = grpc_channel_create_call(client->channel, NULL,
+        GRPC_PROPAGATE_DEFAULTS, client->queue, method, NULL,
+        deadline_in(timeout_ns > 0 ? timeout_ns : INT64_MAX), NULL);
+    grpc_slice_unref(method); /* core took a reference of its own */
 }
 
 static void exchange_fini(struct exchange *exchange)

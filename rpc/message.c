@@ -1,21 +1,59 @@
 #include "rpc/message.h"
 
+#include <assert.h>
+#include <stdint.h>
+
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/slice.h>
-#include <stdint.h>
+
+#include "base/heap.h"
+#include "rpc/tsan.h"
+
+#ifdef RPC_TSAN
+/* Core releases on any of its threads; what orders that after the send is not
+ * instrumented. */
+struct ordered_release {
+    void (*release)(void *ctx);
+    void *ctx;
+};
+
+static void release_in_order(void *ptr)
+{
+    struct ordered_release ordered;
+
+    RPC_TSAN_ACQUIRE(ptr);
+    ordered = *(struct ordered_release *)ptr;
+    kv_free(ptr);
+    ordered.release(ordered.ctx);
+}
+
+static grpc_slice borrow(const struct rpc_bytes *message)
+{
+    struct ordered_release *ordered = kv_calloc(1, sizeof *ordered);
+
+    assert(ordered != NULL);
+    *ordered = (struct ordered_release){message->release, message->ctx};
+    RPC_TSAN_RELEASE(ordered);
+    return grpc_slice_new_with_user_data((void *)(uintptr_t)message->data,
+        message->n, release_in_order, ordered);
+}
+#else
+static grpc_slice borrow(const struct rpc_bytes *message)
+{
+    return grpc_slice_new_with_user_data((void *)(uintptr_t)message->data,
+        message->n, message->release, message->ctx);
+}
+#endif
 
 grpc_byte_buffer *message_wrap(const struct rpc_bytes *message)
 {
     grpc_byte_buffer *buffer;
     grpc_slice slice;
 
-    /* Core takes memory that it may free, not that it may write to. */
-    slice =
-        message->release == NULL
-            ? grpc_slice_from_copied_buffer(message->data, message->n)
-            : grpc_slice_new_with_user_data((void *)(uintptr_t)message->data,
-                  message->n, message->release, message->ctx);
+    slice = message->release == NULL
+                ? grpc_slice_from_copied_buffer(message->data, message->n)
+                : borrow(message);
     buffer = grpc_raw_byte_buffer_create(&slice, 1);
     grpc_slice_unref(slice);
     return buffer;

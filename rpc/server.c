@@ -59,10 +59,25 @@ static void close_class(struct call_class *class)
     kv_free(class);
 }
 
+static bool is_registered(const struct rpc_server *server, const char *path)
+{
+    const struct call_class *class;
+
+    KV_LIST_EACH(node, &server->classes)
+    {
+        class = KV_LIST_ENTRY(node, struct call_class, link);
+        if (class->registered != NULL && strcmp(class->path, path) == 0)
+            return true;
+    }
+    return false;
+}
+
 static enum kv_status register_class(struct call_class *class)
 {
     if (class->shape == CALL_UNKNOWN)
         return KV_OK;
+    if (is_registered(class->server, class->path))
+        return KV_INVALID;
     class->registered = grpc_server_register_method(class->server->core,
         class->path, NULL,
         class->shape == CALL_BIDI ? GRPC_SRM_PAYLOAD_NONE

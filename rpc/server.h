@@ -59,7 +59,8 @@ struct rpc_method {
 enum kv_status rpc_server_open(struct rpc_server **out,
     const struct rpc_server_config *config, struct kv_error *error);
 
-/* Before start. Methods that nobody added are UNIMPLEMENTED. */
+/* Before start. Methods that nobody added are UNIMPLEMENTED. KV_INVALID: that
+ * path was added before. KV_NO_MEMORY. */
 enum kv_status rpc_server_add_method(
     struct rpc_server *server, const struct rpc_method *method);
 

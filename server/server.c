@@ -21,11 +21,9 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
-#include "sinks/sink_log.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define DRAIN_TICK_MS 10
-#define PERFORMANCE_WINDOW_NS (60 * KV_NS_PER_S)
 
 extern const unsigned char demo_model[], demo_model_end[];
 extern const unsigned char descriptors[], descriptors_end[];
@@ -70,6 +68,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         .default_idle_ttl_ns =
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
         .secret = {server->secret[0], server->secret[1]},
+        .observer = recorder_observer(server->recorder),
     };
 
     if (n_blocks == 0)
@@ -79,10 +78,6 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
             "least %zu MiB",
             options->kv_cache_size_mb, block_tokens, block_bytes,
             (size_t)((block_bytes + MIB - 1) / MIB));
-#if KVPOOL_RECEIPTS
-    if (server->ledger != NULL)
-        config.observer = ledger_observer(server->ledger);
-#endif
     return pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
 }
 
@@ -127,117 +122,6 @@ static enum kv_status open_compute(
         status = step_open(&server->step, &step, error);
     return status;
 }
-
-/* ---- open: receipts */
-
-#if KVPOOL_RECEIPTS
-static enum kv_status open_ledger(struct server *server, struct kv_error *error)
-{
-    struct ledger_config config = {
-        .ring_bytes = (size_t)(server->options->receipts_ring_mb * MIB),
-        .epoch = 1,
-        .wall_ns = kv_clock_wall_ns,
-        .performance = &server->performance,
-    };
-    struct sink *sink = NULL;
-    enum kv_status status;
-
-    if (!server->options->enable_receipts)
-        return KV_OK;
-    memcpy(config.pool_id, server->pool_id, sizeof config.pool_id);
-    options_digest(server->options, config.config_digest);
-    status = ledger_open(&server->ledger, &config, error);
-    if (status == KV_OK)
-        status = sink_set_open(&server->sinks, server->ledger);
-    if (status == KV_OK && server->options->receipts_log) {
-        status = sink_log_open(&sink);
-        if (status == KV_OK)
-            sink_set_add(server->sinks, sink);
-    }
-    if (status == KV_NO_MEMORY)
-        kv_error_set(error, status, "no memory for the ledger of receipts");
-    return status;
-}
-
-static void issue_snapshot(struct server *server)
-{
-    struct pool_totals totals = pool_totals(server->pool);
-    struct ledger_pool_snapshot snapshot = {
-        .stats = pool_stats(server->pool),
-        .sessions_created = totals.sessions_created,
-    };
-
-    if (server->ledger == NULL)
-        return;
-    memcpy(snapshot.evictions_by_reason, totals.evictions_by_reason,
-        sizeof snapshot.evictions_by_reason);
-    ledger_issue_snapshot(server->ledger, &snapshot, kv_clock_mono_ns());
-}
-
-static void issue_boot(struct server *server)
-{
-    const struct pool_config *pool = pool_config(server->pool);
-    const struct ledger_boot boot = {
-        .version = SERVER_VERSION,
-        .policy = pool_policy_name(server->pool),
-        .model = server->model->name,
-        .total_blocks = pool->n_blocks,
-        .block_bytes = pool->block_bytes,
-        .block_tokens = pool->block_tokens,
-    };
-
-    if (server->ledger != NULL)
-        ledger_issue_boot(server->ledger, &boot, kv_clock_mono_ns());
-    issue_snapshot(server);
-}
-
-static void issue_drain(struct server *server, const char *cause)
-{
-    if (server->ledger != NULL)
-        ledger_issue_drain(server->ledger, cause,
-            (int64_t)server->options->drain_limit_ms * KV_NS_PER_MS,
-            kv_clock_mono_ns());
-}
-
-static void close_ledger(struct server *server)
-{
-    struct ledger_watcher *watchers[] = {
-        &server->evict_watcher, &server->subscriber_watcher};
-
-    for (size_t i = 0; i < sizeof watchers / sizeof *watchers; i++)
-        if (server->ledger != NULL && watchers[i]->on_durable != NULL)
-            ledger_unwatch(server->ledger, watchers[i]);
-    ledger_close(server->ledger);
-}
-#else
-static enum kv_status open_ledger(struct server *server, struct kv_error *error)
-{
-    (void)server;
-    (void)error;
-    return KV_OK;
-}
-
-static void issue_snapshot(struct server *server)
-{
-    (void)server;
-}
-
-static void issue_boot(struct server *server)
-{
-    (void)server;
-}
-
-static void issue_drain(struct server *server, const char *cause)
-{
-    (void)server;
-    (void)cause;
-}
-
-static void close_ledger(struct server *server)
-{
-    (void)server;
-}
-#endif
 
 /* ---- open: the service */
 
@@ -315,26 +199,16 @@ static uint32_t count_threads(const struct options *options)
     return n_processors > 0 ? (uint32_t)n_processors : 1;
 }
 
-/* A random UUID, version 4 of RFC 4122. */
-static enum kv_status make_names(struct server *server, struct kv_error *error)
+static enum kv_status make_secret(struct server *server, struct kv_error *error)
 {
-    if (RAND_bytes(server->pool_id, sizeof server->pool_id) != 1 ||
-        RAND_bytes((unsigned char *)server->secret, sizeof server->secret) != 1)
-        return kv_error_set(error, KV_IO, "the system gives no random bytes");
-    server->pool_id[6] = (uint8_t)((server->pool_id[6] & 0x0F) | 0x40);
-    server->pool_id[8] = (uint8_t)((server->pool_id[8] & 0x3F) | 0x80);
-    return KV_OK;
+    if (RAND_bytes((unsigned char *)server->secret, sizeof server->secret) == 1)
+        return KV_OK;
+    return kv_error_set(error, KV_IO, "the system gives no random bytes");
 }
 
 enum kv_status server_open(struct server *server, const struct options *options,
     struct kv_error *error)
 {
-    const struct performance_settings performance = {
-        .window_ns = PERFORMANCE_WINDOW_NS,
-        .kv_cache_size_mb = options->kv_cache_size_mb,
-        .max_batch_size = (uint32_t)options->max_batch_size,
-        .batch_timeout_ms = (uint32_t)options->batch_timeout_ms,
-    };
     enum kv_status status = check_options(options, error);
 
     memset(server, 0, sizeof *server);
@@ -342,9 +216,8 @@ enum kv_status server_open(struct server *server, const struct options *options,
     server->started_unix_ns = kv_clock_wall_ns();
     server->n_threads = count_threads(options);
     kv_type_parse(options->kv_type, &server->kv_type);
-    performance_init(&server->performance, &performance);
     if (status == KV_OK)
-        status = make_names(server, error);
+        status = make_secret(server, error);
     if (status == KV_OK)
         status = rpc_loop_open(&server->loop, error);
     if (status == KV_OK) {
@@ -352,7 +225,7 @@ enum kv_status server_open(struct server *server, const struct options *options,
         status = open_model(server, error);
     }
     if (status == KV_OK)
-        status = open_ledger(server, error);
+        status = recorder_open(&server->recorder, options, error);
     if (status == KV_OK)
         status = open_pool(server, error);
     if (status == KV_OK)
@@ -366,11 +239,10 @@ enum kv_status server_open(struct server *server, const struct options *options,
 
 /* ---- stopping */
 
-static void on_sinks_closed(void *ctx)
+static void on_flushed(void *ctx)
 {
     struct server *server = ctx;
 
-    server->sinks = NULL;
     close_timers(server);
     rpc_loop_stop(server->loop);
 }
@@ -380,10 +252,7 @@ static void on_drained(void *ctx)
     struct server *server = ctx;
 
     step_stop(server->step);
-    if (server->sinks != NULL)
-        sink_set_close(server->sinks, on_sinks_closed, server);
-    else
-        on_sinks_closed(server);
+    recorder_flush(server->recorder, on_flushed, server);
 }
 
 static bool is_idle(const struct server *server)
@@ -405,7 +274,7 @@ static void on_drain_tick(uv_timer_t *timer)
     }
     if (!server->closing_streams && is_idle(server)) {
         server->closing_streams = true;
-        issue_snapshot(server);
+        recorder_issue_snapshot(server->recorder, server->pool);
         service_receipts_drain(server);
     }
 }
@@ -421,7 +290,7 @@ static void drain(struct server *server, const char *cause)
     server->hand_back_ns = kv_clock_mono_ns() + limit_ns / 4 * 3;
     for (size_t i = 0; i < N_SERVICES; i++)
         rpc_server_set_serving(server->rpc, services[i], false);
-    issue_drain(server, cause);
+    recorder_issue_drain(server->recorder, cause, limit_ns);
     uv_timer_start(&server->drain_tick, on_drain_tick, 0, DRAIN_TICK_MS);
     rpc_loop_touched(server->loop);
     rpc_server_drain(server->rpc, limit_ns, on_drained, server);
@@ -460,7 +329,9 @@ static enum kv_status listen_all(struct server *server, struct kv_error *error)
 
 static void on_snapshot_tick(uv_timer_t *timer)
 {
-    issue_snapshot(timer->data);
+    struct server *server = timer->data;
+
+    recorder_issue_snapshot(server->recorder, server->pool);
 }
 
 static void log_start(const struct server *server)
@@ -480,7 +351,7 @@ static void log_start(const struct server *server)
         KV_LOG_UINT("block_tokens", pool->block_tokens),
         KV_LOG_TEXT("kv_type", kv_type_name(server->kv_type)),
         KV_LOG_TEXT("policy", pool_policy_name(server->pool)),
-        KV_LOG_BOOL("receipts", server->ledger != NULL));
+        KV_LOG_BOOL("receipts", server->recorder != NULL));
     for (size_t i = 0; (address = rpc_server_address(server->rpc, i)) != NULL;
          i++)
         kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "listening",
@@ -498,9 +369,11 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
         return status;
     uv_signal_start(&server->signals[0], on_signal, SIGTERM);
     uv_signal_start(&server->signals[1], on_signal, SIGINT);
-    issue_boot(server);
+    recorder_issue_boot(
+        server->recorder, server->pool, SERVER_VERSION, server->model->name);
+    recorder_issue_snapshot(server->recorder, server->pool);
     service_receipts_start(server);
-    if (server->ledger != NULL && server->options->snapshot_interval_ms > 0)
+    if (server->recorder != NULL && server->options->snapshot_interval_ms > 0)
         uv_timer_start(&server->snapshot_tick, on_snapshot_tick,
             server->options->snapshot_interval_ms,
             server->options->snapshot_interval_ms);
@@ -511,23 +384,16 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
     return KV_OK;
 }
 
-static void ignore_closed(void *ctx)
-{
-    (void)ctx;
-}
-
 void server_close(struct server *server)
 {
     if (server->step != NULL && server->timers_open)
         step_stop(server->step);
     close_timers(server);
-    if (server->sinks != NULL)
-        sink_set_close(server->sinks, ignore_closed, NULL);
     rpc_server_close(server->rpc);
     compute_close(server->compute);
     scheduler_close(server->scheduler);
     pool_close(server->pool);
-    close_ledger(server);
+    recorder_close(server->recorder);
     tokenizer_close(server->tokenizer);
     model_close(server->model);
     rpc_loop_close(server->loop);

@@ -17,13 +17,11 @@
 #include "engine/scheduler.h"
 #include "engine/tokenizer.h"
 #include "pool/pool.h"
-#include "receipts/ledger.h"
-#include "receipts/performance.h"
 #include "rpc/loop.h"
 #include "rpc/server.h"
 #include "server/options.h"
+#include "server/recorder.h"
 #include "server/step.h"
-#include "sinks/sink.h"
 
 #define SERVER_LOG_TARGET "kvpool::server"
 #define SERVER_VERSION "0.1.0"
@@ -38,13 +36,10 @@ struct server {
     struct compute *compute;
     struct scheduler *scheduler;
     struct step *step;
-    struct ledger *ledger;  /* NULL: receipts are off, or not built */
-    struct sink_set *sinks; /* NULL with them */
-    struct performance performance;
+    struct recorder *recorder; /* NULL: receipts are off */
     enum kv_type kv_type;
     uint32_t n_threads;
     uint64_t secret[2]; /* of this process */
-    uint8_t pool_id[16];
     int64_t started_unix_ns;
 
     struct kv_list evict_calls; /* waiting for their receipts */

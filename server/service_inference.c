@@ -223,8 +223,8 @@ static void on_request_ended(struct request *request, enum request_end end,
     generate->ended = true;
     generate->end = generate->out_of_room ? REQUEST_NO_MEMORY : end;
     if (end < REQUEST_DRAINED)
-        performance_add(
-            &generate->server->performance, now, request->usage.total_ns);
+        recorder_add_request(
+            generate->server->recorder, now, request->usage.total_ns);
     advance(generate);
 }
 

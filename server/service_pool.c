@@ -50,6 +50,7 @@ struct evict {
     Kvpool__V1__EvictResponse response;
     Kvpool__V1__EvictReceipts receipts;
     Kvpool__V1__ReceiptsOff receipts_off;
+    struct ledger_position position; /* what receipts points into */
     /* One for each session that could be evicted, and each target. */
     struct evict_entry {
         Kvpool__V1__EvictOutcome outcome;
@@ -173,13 +174,11 @@ static struct pool_cause cause_of(const struct evict *evict)
 /* Sequence of the last receipt so far; 0 where receipts are off. */
 static uint64_t applied(const struct server *server)
 {
-#if KVPOOL_RECEIPTS
-    if (server->ledger != NULL)
-        return ledger_position(server->ledger).applied_sequence;
-#else
-    (void)server;
-#endif
-    return 0;
+    struct ledger_position position;
+
+    return recorder_position(server->recorder, &position)
+               ? position.applied_sequence
+               : 0;
 }
 
 /* Tells the batch so far, with the outcomes in it. */
@@ -187,7 +186,6 @@ static void tell_batch(struct evict *evict, bool final)
 {
     const struct pool_cause cause = cause_of(evict);
     struct server *server = evict->server;
-#if KVPOOL_RECEIPTS
     Kvpool__V1__EvictCall call = KVPOOL__V1__EVICT_CALL__INIT;
 
     call.request_digest.data = evict->digest;
@@ -197,11 +195,7 @@ static void tell_batch(struct evict *evict, bool final)
     call.final = final;
     call.outcomes = evict->list + evict->n_told;
     call.n_outcomes = evict->n_entries - evict->n_told;
-    if (server->ledger != NULL)
-        ledger_set_call(server->ledger, &call);
-#else
-    (void) final;
-#endif
+    recorder_set_call(server->recorder, &call);
     pool_batch_end(server->pool, &evict->scope, &cause, kv_clock_mono_ns());
     evict->n_told = evict->n_entries;
     evict->scope = pool_batch_begin(server->pool, kv_clock_mono_ns());
@@ -237,7 +231,7 @@ static void evict_one(struct evict *evict, size_t target,
         return;
     evict->response.sessions_evicted++;
     evict->response.bytes_freed += outcome.bytes_freed;
-    if (server->ledger != NULL)
+    if (server->recorder != NULL)
         entry->sequence = before + 1;
 }
 
@@ -276,12 +270,8 @@ static bool decided(
 /* A batch receipt has room for so many outcomes; another batch begins then. */
 static void make_batch_room(struct evict *evict)
 {
-#if KVPOOL_RECEIPTS
     if (evict->n_entries - evict->n_told >= LEDGER_MAX_CALL_OUTCOMES)
         tell_batch(evict, false);
-#else
-    (void)evict;
-#endif
 }
 
 static void evict_session(struct evict *evict, size_t target)
@@ -349,43 +339,41 @@ static void answer(struct evict *evict)
     free_evict(evict);
 }
 
-/* Says which receipts there are, and answers now or when they are durable. */
-static void finish_evict(struct evict *evict, uint64_t first_sequence)
+static void answer_off(struct evict *evict)
 {
-#if KVPOOL_RECEIPTS
-    struct server *server = evict->server;
-
-    if (server->ledger != NULL) {
-        struct ledger_position position = ledger_position(server->ledger);
-        bool durable = position.durable_sequence >= position.applied_sequence;
-
-        kvpool__v1__evict_receipts__init(&evict->receipts);
-        evict->receipts.first_sequence = first_sequence;
-        evict->receipts.last_sequence = position.applied_sequence;
-        evict->receipts.epoch = position.epoch;
-        evict->receipts.pool_id.data = server->pool_id;
-        evict->receipts.pool_id.len = sizeof server->pool_id;
-        evict->receipts.durable =
-            durable ||
-            evict->request->wait != KVPOOL__V1__EVICT_WAIT__EVICT_WAIT_APPLIED;
-        evict->response.receipts = &evict->receipts;
-        evict->response.issued_case =
-            KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS;
-        kv_list_append(&server->evict_calls, &evict->link);
-        if (durable || !evict->receipts.durable)
-            answer(evict);
-        return;
-    }
-#endif
-    (void)first_sequence;
     kvpool__v1__receipts_off__init(&evict->receipts_off);
-    evict->receipts_off.option =
-        (char *)(KVPOOL_RECEIPTS ? "enable_receipts" : "KVPOOL_RECEIPTS");
+    evict->receipts_off.option = (char *)recorder_off_switch();
     evict->response.receipts_off = &evict->receipts_off;
     evict->response.issued_case =
         KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS_OFF;
-    kv_list_init(&evict->link);
     answer(evict);
+}
+
+/* Says which receipts there are, and answers now or when they are durable. */
+static void finish_evict(struct evict *evict, uint64_t first_sequence)
+{
+    struct ledger_position *position = &evict->position;
+    bool durable;
+
+    kv_list_append(&evict->server->evict_calls, &evict->link);
+    if (!recorder_position(evict->server->recorder, position)) {
+        answer_off(evict);
+        return;
+    }
+    durable = position->durable_sequence >= position->applied_sequence;
+    kvpool__v1__evict_receipts__init(&evict->receipts);
+    evict->receipts.first_sequence = first_sequence;
+    evict->receipts.last_sequence = position->applied_sequence;
+    evict->receipts.epoch = position->epoch;
+    evict->receipts.pool_id.data = position->pool_id;
+    evict->receipts.pool_id.len = sizeof position->pool_id;
+    evict->receipts.durable =
+        durable ||
+        evict->request->wait != KVPOOL__V1__EVICT_WAIT__EVICT_WAIT_APPLIED;
+    evict->response.receipts = &evict->receipts;
+    evict->response.issued_case = KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS;
+    if (durable || !evict->receipts.durable)
+        answer(evict);
 }
 
 static void decide(struct step_errand *errand)
@@ -474,22 +462,21 @@ static void on_evict(void *ctx, struct rpc_call *call,
     step_settle(server->step);
 }
 
-#if KVPOOL_RECEIPTS
 static void on_durable(struct ledger_watcher *watcher)
 {
     struct server *server =
         KV_LIST_ENTRY(watcher, struct server, evict_watcher);
-    uint64_t durable = ledger_position(server->ledger).durable_sequence;
+    struct ledger_position position;
 
+    recorder_position(server->recorder, &position);
     KV_LIST_EACH(link, &server->evict_calls)
     {
         struct evict *evict = KV_LIST_ENTRY(link, struct evict, link);
 
-        if (evict->receipts.last_sequence <= durable)
+        if (evict->receipts.last_sequence <= position.durable_sequence)
             answer(evict);
     }
 }
-#endif
 
 /* ---- Snapshot */
 
@@ -581,7 +568,7 @@ static void reply_list(struct server *server, struct rpc_call *call,
         KVPOOL__V1__LIST_SESSIONS_RESPONSE__INIT;
     uint32_t page_size =
         request->page_size > 0 ? request->page_size : STANDARD_LIST_PAGE;
-    Kvpool__V1__SnapshotStamp stamp;
+    struct state_stamp stamp;
     struct state_page page;
 
     if (state_page_fill(&page, server, request->filter, page_size, after) !=
@@ -592,7 +579,7 @@ static void reply_list(struct server *server, struct rpc_call *call,
         response.n_sessions = page.n;
         response.next_page_token = page.next_token;
         if (state_stamp(server, &stamp))
-            response.stamp = &stamp;
+            response.stamp = &stamp.stamp;
         message_reply(call, &response.base);
     }
     state_page_fini(&page);
@@ -662,12 +649,8 @@ enum kv_status service_pool_add(struct server *server)
     enum kv_status status = KV_OK;
 
     kv_list_init(&server->evict_calls);
-#if KVPOOL_RECEIPTS
-    if (server->ledger != NULL) {
-        server->evict_watcher.on_durable = on_durable;
-        ledger_watch(server->ledger, &server->evict_watcher);
-    }
-#endif
+    server->evict_watcher.on_durable = on_durable;
+    recorder_watch(server->recorder, &server->evict_watcher);
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
         if (status == KV_OK)
             status = rpc_server_add_method(server->rpc, &methods[i]);

@@ -26,11 +26,10 @@
 #define STANDARD_BATCH 256
 #define RETRY_AFTER_NS KV_NS_PER_S
 
-#if KVPOOL_RECEIPTS
-
 struct subscriber {
     struct kv_list link;
     struct server *server;
+    struct ledger *ledger;
     struct rpc_call *call;
     struct feed_cursor cursor;
     uint32_t max_batch;
@@ -46,13 +45,13 @@ static struct subscriber *subscriber_of(struct rpc_call *call)
 }
 
 static void fill_position(Kvpool__V1__LedgerPosition *out,
-    const struct subscriber *subscriber, uint32_t epoch)
+    const struct subscriber *subscriber, struct ledger_position *position)
 {
     kvpool__v1__ledger_position__init(out);
     out->sequence = subscriber->cursor.sequence;
-    out->epoch = subscriber->cursor.sequence > 0 ? epoch : 0;
-    out->pool_id.data = subscriber->server->pool_id;
-    out->pool_id.len = sizeof subscriber->server->pool_id;
+    out->epoch = subscriber->cursor.sequence > 0 ? position->epoch : 0;
+    out->pool_id.data = position->pool_id;
+    out->pool_id.len = sizeof position->pool_id;
 }
 
 static void end_stream(
@@ -76,14 +75,13 @@ static void send_control(struct subscriber *subscriber,
 
 static void send_bookmark(struct subscriber *subscriber)
 {
-    struct ledger_position position =
-        ledger_position(subscriber->server->ledger);
+    struct ledger_position position = ledger_position(subscriber->ledger);
     Kvpool__V1__StreamReceiptsResponse response =
         KVPOOL__V1__STREAM_RECEIPTS_RESPONSE__INIT;
     Kvpool__V1__Bookmark bookmark = KVPOOL__V1__BOOKMARK__INIT;
     Kvpool__V1__LedgerPosition place;
 
-    fill_position(&place, subscriber, position.epoch);
+    fill_position(&place, subscriber, &position);
     bookmark.position = &place;
     bookmark.oldest_sequence = position.oldest_sequence;
     bookmark.time_unix_ns = kv_clock_wall_ns();
@@ -100,10 +98,10 @@ static void send_closing(struct subscriber *subscriber)
     Kvpool__V1__StreamReceiptsResponse response =
         KVPOOL__V1__STREAM_RECEIPTS_RESPONSE__INIT;
     Kvpool__V1__Closing closing = KVPOOL__V1__CLOSING__INIT;
+    struct ledger_position position = ledger_position(subscriber->ledger);
     Kvpool__V1__LedgerPosition place;
 
-    fill_position(
-        &place, subscriber, ledger_position(subscriber->server->ledger).epoch);
+    fill_position(&place, subscriber, &position);
     closing.reason = KVPOOL__V1__CLOSING_REASON__CLOSING_REASON_SHUTDOWN;
     closing.position = &place;
     closing.retry_after_ns = RETRY_AFTER_NS;
@@ -116,8 +114,7 @@ static void send_closing(struct subscriber *subscriber)
 
 static void fail_behind(struct subscriber *subscriber)
 {
-    struct ledger_position position =
-        ledger_position(subscriber->server->ledger);
+    struct ledger_position position = ledger_position(subscriber->ledger);
     struct rpc_error error;
 
     rpc_error_init(&error, RPC_DATA_LOSS, "FELL_BEHIND",
@@ -143,7 +140,7 @@ static void advance(struct subscriber *subscriber)
         send_bookmark(subscriber);
         return;
     }
-    switch (feed_next(server->ledger, &subscriber->cursor,
+    switch (feed_next(subscriber->ledger, &subscriber->cursor,
         subscriber->max_batch, RUN_BYTES, &run)) {
     case KV_OK:
         rpc_stream_send(subscriber->call, &(struct rpc_bytes){.data = run.bytes,
@@ -281,7 +278,7 @@ static void refuse_ledger(
 static void seek_after(struct subscriber *subscriber,
     const Kvpool__V1__LedgerPosition *after, struct rpc_error *error)
 {
-    struct ledger *ledger = subscriber->server->ledger;
+    struct ledger *ledger = subscriber->ledger;
     struct ledger_position position = ledger_position(ledger);
 
     if (after->pool_id.len > 0 &&
@@ -304,7 +301,7 @@ static void seek_after(struct subscriber *subscriber,
 static void seek_start(struct subscriber *subscriber,
     const Kvpool__V1__StreamReceiptsRequest *request, struct rpc_error *error)
 {
-    struct ledger *ledger = subscriber->server->ledger;
+    struct ledger *ledger = subscriber->ledger;
     struct ledger_position position = ledger_position(ledger);
 
     switch (request->start_case) {
@@ -399,6 +396,7 @@ static void subscribe(struct server *server, struct rpc_call *call,
         return;
     }
     subscriber->server = server;
+    subscriber->ledger = recorder_ledger(server->recorder);
     subscriber->call = call;
     subscriber->max_batch =
         request->max_batch > 0 ? request->max_batch : STANDARD_BATCH;
@@ -439,7 +437,7 @@ static void on_stream(void *ctx, struct rpc_call *call,
         check_request(&error, request);
     if (error.n_violations > 0)
         rpc_call_fail(call, &error);
-    else if (server->ledger == NULL)
+    else if (server->recorder == NULL)
         refuse_off(call);
     else
         subscribe(server, call, request);
@@ -450,10 +448,10 @@ static void on_stream(void *ctx, struct rpc_call *call,
 
 void service_receipts_start(struct server *server)
 {
-    if (server->ledger == NULL)
+    if (server->recorder == NULL)
         return;
     server->subscriber_watcher.on_durable = on_durable;
-    ledger_watch(server->ledger, &server->subscriber_watcher);
+    recorder_watch(server->recorder, &server->subscriber_watcher);
     uv_timer_start(&server->subscriber_tick, on_tick, TICK_MS, TICK_MS);
 }
 
@@ -461,34 +459,6 @@ void service_receipts_drain(struct server *server)
 {
     advance_all(server);
 }
-
-#else
-
-static void on_stream(void *ctx, struct rpc_call *call,
-    const unsigned char *bytes, size_t n_bytes)
-{
-    struct rpc_error error;
-
-    (void)ctx;
-    (void)bytes;
-    (void)n_bytes;
-    rpc_error_init(&error, RPC_UNIMPLEMENTED, "RECEIPTS_NOT_BUILT",
-        "this server was built without receipts");
-    rpc_error_add_metadata(&error, "option", "KVPOOL_RECEIPTS");
-    rpc_call_fail(call, &error);
-}
-
-void service_receipts_start(struct server *server)
-{
-    (void)server;
-}
-
-void service_receipts_drain(struct server *server)
-{
-    (void)server;
-}
-
-#endif
 
 enum kv_status service_receipts_add(struct server *server)
 {

@@ -9,45 +9,34 @@
 /* Sessions that one page looks at, at most: what bounds its time. */
 #define PAGE_VISITS 20000
 
-bool state_stamp(struct server *server, Kvpool__V1__SnapshotStamp *stamp)
+bool state_stamp(struct server *server, struct state_stamp *out)
 {
-#if KVPOOL_RECEIPTS
-    struct ledger_position position;
+    Kvpool__V1__SnapshotStamp *stamp = &out->stamp;
 
-    if (server->ledger == NULL)
+    if (!recorder_position(server->recorder, &out->position))
         return false;
-    position = ledger_position(server->ledger);
     kvpool__v1__snapshot_stamp__init(stamp);
-    stamp->applied_sequence = position.applied_sequence;
-    stamp->durable_sequence = position.durable_sequence;
-    stamp->epoch = position.epoch;
-    stamp->pool_id.data = server->pool_id;
-    stamp->pool_id.len = sizeof server->pool_id;
+    stamp->applied_sequence = out->position.applied_sequence;
+    stamp->durable_sequence = out->position.durable_sequence;
+    stamp->epoch = out->position.epoch;
+    stamp->pool_id.data = out->position.pool_id;
+    stamp->pool_id.len = sizeof out->position.pool_id;
     return true;
-#else
-    (void)server;
-    (void)stamp;
-    return false;
-#endif
 }
 
 static void fill_ledger(
     Kvpool__V1__LedgerStatus *status, const struct server *server)
 {
+    struct ledger_position position;
+
     kvpool__v1__ledger_status__init(status);
     status->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_OFF;
-#if KVPOOL_RECEIPTS
-    if (server->ledger != NULL) {
-        struct ledger_position position = ledger_position(server->ledger);
-
-        status->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_MEMORY;
-        status->oldest_sequence = position.oldest_sequence;
-        status->stored_bytes = position.stored_bytes;
-        status->limit_bytes = position.limit_bytes;
-    }
-#else
-    (void)server;
-#endif
+    if (!recorder_position(server->recorder, &position))
+        return;
+    status->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_MEMORY;
+    status->oldest_sequence = position.oldest_sequence;
+    status->stored_bytes = position.stored_bytes;
+    status->limit_bytes = position.limit_bytes;
 }
 
 static void fill_statistics(
@@ -138,7 +127,7 @@ void state_fill(struct state *state, struct server *server)
 
     kvpool__v1__pool_snapshot__init(snapshot);
     if (state_stamp(server, &state->stamp))
-        snapshot->stamp = &state->stamp;
+        snapshot->stamp = &state->stamp.stamp;
     snapshot->time_unix_ns = kv_clock_wall_ns();
     fill_statistics(&state->statistics, &stats);
     fill_ratios(&state->ratios, &stats, server->pool);

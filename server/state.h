@@ -8,10 +8,19 @@
 #include "kvpool/v1/pool_service.pb-c.h"
 #include "server/server.h"
 
+/* The instant, in the ledger's terms. */
+struct state_stamp {
+    Kvpool__V1__SnapshotStamp stamp;
+    struct ledger_position position; /* what the stamp points into */
+};
+
+/* false where receipts are off: there is no stamp then. */
+bool state_stamp(struct server *server, struct state_stamp *out);
+
 /* Totals: what every snapshot has. */
 struct state {
     Kvpool__V1__PoolSnapshot snapshot;
-    Kvpool__V1__SnapshotStamp stamp;
+    struct state_stamp stamp;
     Kvpool__V1__PoolStatistics statistics;
     Kvpool__V1__PoolRatios ratios;
     Kvpool__V1__BlockCounts blocks;
@@ -22,9 +31,6 @@ struct state {
     Kvpool__V1__TierUsage tier, *tier_list[1];
 };
 void state_fill(struct state *state, struct server *server);
-
-/* false where receipts are off: there is no stamp then. */
-bool state_stamp(struct server *server, Kvpool__V1__SnapshotStamp *stamp);
 
 /* A page of sessions in the order of their keys: those that a filter lets
  * through, after *after (NULL: from the first). */

@@ -58,7 +58,6 @@ static bool offer_run(struct sink *sink)
     }
     if (status != KV_OK)
         return false;
-    sink->waits = false;
     status = sink->ops->offer(sink, &run, &n_taken);
     feed_run_release(run.chunk);
     assert(n_taken <= run.n_receipts);
@@ -70,16 +69,10 @@ static bool offer_run(struct sink *sink)
     return status == KV_OK;
 }
 
-/* A sink that becomes ready within its own offer is offered more by the loop
- * that is running already. */
 static void offer_rest(struct sink *sink)
 {
-    if (sink->is_being_offered)
-        return;
-    sink->is_being_offered = true;
     while (offer_run(sink))
         ;
-    sink->is_being_offered = false;
 }
 
 static void on_durable(struct ledger_watcher *watcher)

@@ -48,8 +48,7 @@ struct sink {
     struct sink_set *set;
     struct kv_list link;
     struct feed_cursor cursor;
-    bool waits; /* until sink_ready */
-    bool is_being_offered;
+    bool waits;               /* until sink_ready */
     uint64_t delivered_total; /* receipts taken */
     uint64_t lost_total; /* receipts that it will never get: they had left the
                             ledger, or the set closed while it did not take.
@@ -64,7 +63,7 @@ enum kv_status sink_set_open(struct sink_set **out, struct ledger *ledger);
  */
 void sink_set_add(struct sink_set *set, struct sink *sink);
 
-/* The sink can take again. */
+/* The sink can take again, and is offered the rest. Not within an offer. */
 void sink_ready(struct sink *sink);
 
 /* Offers all the rest (what a sink does not take then is lost to it), flushes,

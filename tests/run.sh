@@ -81,7 +81,10 @@ gate_proto() {
 }
 
 # The tests are left to the compilers and clang-tidy: cppcheck does not know
-# Check's macros.
+# Check's macros. What is suppressed is wrong in Debian 12's release: it takes
+# memory that a called function fills for uninitialised, a struct that lives as
+# long as the call for one that escapes, mmap's -1 for a bad descriptor, and the
+# end of an embedded file for another object than its beginning.
 gate_cppcheck() {
     mkdir -p build/cppcheck
     c_files | tr '\0' '\n' | grep -v '^tests/' >build/cppcheck/files
@@ -90,6 +93,9 @@ gate_cppcheck() {
         -D_GNU_SOURCE -DKVPOOL_RECEIPTS=1 -DKVPOOL_TUNING=1 \
         --enable=warning,performance,portability --inline-suppr \
         --suppress=missingInclude --suppress=unmatchedSuppression \
+        --suppress=uninitvar --suppress=legacyUninitvar \
+        --suppress=autoVariables --suppress=invalidFunctionArg \
+        --suppress=comparePointers \
         --error-exitcode=1
 }
 
@@ -178,7 +184,7 @@ run_gate() { # NAME
     local log=build/gates/$1.log start=$EPOCHREALTIME status result=passed ms
     "gate_$1" >"$log" 2>&1 </dev/null
     status=$?
-    ms=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
+    ms=$(((${EPOCHREALTIME/[.,]/} - ${start/[.,]/}) / 1000))
     count_tests "$log" $status
     if [ $status != 0 ]; then
         result=FAILED

@@ -290,6 +290,24 @@ START_TEST(fragmentation_follows_the_runs_of_unused_blocks)
 }
 END_TEST
 
+START_TEST(uses_move_a_deadline_though_they_leave_its_timer_alone)
+{
+    fixture_cache("a", 4);
+    set_ttl("a", 10 * KV_NS_PER_S);
+    for (int i = 0; i < 9; i++) {
+        fixture.now_ns += 3 * KV_NS_PER_S;
+        fixture_cache("a", 1);
+        ck_assert_uint_eq(pool_expire(fixture.pool, fixture.now_ns, 9), 0);
+    }
+    fixture.now_ns += 10 * KV_NS_PER_S + KV_NS_PER_MS;
+    while (pool_next_deadline(fixture.pool) <= fixture.now_ns &&
+           fixture.auditor.n_batches == 0)
+        pool_expire(fixture.pool, fixture.now_ns, 1);
+    ck_assert_int_eq(
+        fixture.auditor.last.idle_ns, 10 * KV_NS_PER_S + KV_NS_PER_MS);
+}
+END_TEST
+
 /* Two sessions that grow in turn hold every second block each. */
 static void open_combed(uint32_t n_blocks)
 {
@@ -417,6 +435,7 @@ int main(void)
         a_session_touched_after_its_ttl_but_before_the_sweep_stays,
         blocks_are_free_when_their_own_job_is_done_whatever_the_order,
         fragmentation_follows_the_runs_of_unused_blocks,
+        uses_move_a_deadline_though_they_leave_its_timer_alone,
         an_eviction_of_many_runs_comes_in_parts_that_each_reconcile,
         an_eviction_of_exactly_one_part_is_whole,
         a_release_of_many_runs_comes_as_several,

@@ -28,6 +28,7 @@ struct rig {
     int64_t drain_limit_ns;
 
     _Atomic int n_cancelled; /* Wait, Flood and Stay heard of it */
+    _Atomic int n_started;   /* streams */
     _Atomic int n_done;      /* streams whose on_done came */
     _Atomic int n_sent;      /* by Flood */
     _Atomic int n_released;
@@ -60,6 +61,11 @@ struct rpc_client *rig_client(const struct rig *rig);
 enum rpc_code rig_call(struct rpc_client *client, const char *method,
     const void *request, size_t n, unsigned char **out, size_t *n_out,
     struct rpc_error *error);
+
+/* Drives the client until the server has begun n streams; none must bring a
+ * message. */
+void rig_await_started(
+    struct rig *rig, struct rpc_client_stream *stream, int n);
 
 struct rpc_client_stream *rig_stream(struct rpc_client *client,
     const char *method, const void *request, size_t n);

@@ -1,0 +1,425 @@
+/* What the pool's operations cost, through its public interface, with an
+ * observer that hears every report.
+ *
+ *     bench_pool [repetitions]
+ *
+ * Prints a table of nanoseconds of processor time per operation, each the
+ * median of the repetitions (5 unless given). What is called random or
+ * scattered pays for cache misses, as a server would; the row in brackets says
+ * what one costs. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/heap.h"
+#include "pool/pool.h"
+
+#define BLOCK_TOKENS 16
+#define N_OPERATIONS 20000
+#define MAX_REPETITIONS 99
+
+enum measure {
+    PAIR,
+    TOUCH_ONE,
+    ACQUIRE,
+    RELEASE,
+    SCRUB,
+    MISS,
+    TOUCH_RANDOM,
+    EVICT,
+    STATS,
+    N_MEASURES,
+};
+
+static const char *const measure_names[N_MEASURES] = {
+    [PAIR] = "acquire + release + zeroing job, one block",
+    [ACQUIRE] = "acquire, blocks scattered over the arena",
+    [RELEASE] = "release, the same",
+    [SCRUB] = "zeroing job taken and handed back",
+    [MISS] = "(one field of a random session read: a miss)",
+    [TOUCH_RANDOM] = "touch (begin + end), random sessions",
+    [TOUCH_ONE] = "touch (begin + end), the same session",
+    [EVICT] = "evict: victim chosen, all its blocks given up",
+    [STATS] = "statistics read",
+};
+
+struct size {
+    uint32_t n_blocks, n_sessions, blocks_per_session;
+};
+
+struct bench {
+    struct size size;
+    struct pool *pool;
+    struct pool_session **sessions; /* in random order */
+    struct pool_session *runner;
+    int64_t now_ns;
+    uint64_t random;
+    uint64_t n_heard; /* reports */
+    double ns[N_MEASURES][MAX_REPETITIONS];
+};
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "bench_pool: %s\n", what);
+    exit(1);
+}
+
+static void must(enum kv_status status, enum kv_status expected)
+{
+    if (status != expected)
+        fail(kv_status_text(status));
+}
+
+static uint32_t draw(struct bench *bench, uint32_t n)
+{
+    bench->random = bench->random * UINT64_C(6364136223846793005) + 1;
+    return (uint32_t)(((bench->random >> 32) * n) >> 32);
+}
+
+/* ---- an observer that reads what it is told */
+
+static void on_evicted(void *ctx, const struct pool_eviction *eviction)
+{
+    ((struct bench *)ctx)->n_heard += eviction->after.evictions > 0;
+}
+
+static void on_batch(void *ctx, const struct pool_batch *batch)
+{
+    ((struct bench *)ctx)->n_heard += batch->n_sessions > 0;
+}
+
+static void on_allocated(void *ctx, const struct pool_allocation *allocation)
+{
+    ((struct bench *)ctx)->n_heard += allocation->after.used_bytes > 0;
+}
+
+static void on_released(void *ctx, const struct pool_release *release)
+{
+    ((struct bench *)ctx)->n_heard += release->before.used_bytes > 0;
+}
+
+static void on_scrubbed(void *ctx, uint64_t scrub_id)
+{
+    ((struct bench *)ctx)->n_heard += scrub_id > 0;
+}
+
+/* ---- the pool */
+
+static struct pool_session *begin_session(struct bench *bench, uint32_t number)
+{
+    char id[32];
+    struct pool_key key = {.tenant = "", .id = id};
+    struct pool_session *session;
+    bool created;
+
+    key.id_bytes = (size_t)snprintf(id, sizeof id, "session-%" PRIu32, number);
+    must(pool_session_get(bench->pool, &key, bench->now_ns, &session, &created),
+        KV_OK);
+    must(pool_session_begin(bench->pool, session, bench->now_ns), KV_OK);
+    return session;
+}
+
+static void grow(struct bench *bench, struct pool_session *session,
+    uint32_t n_blocks, enum kv_status expected)
+{
+    static const uint32_t tokens[BLOCK_TOKENS];
+
+    for (uint32_t i = 0; i < n_blocks; i++)
+        must(pool_session_append(bench->pool, session, tokens, BLOCK_TOKENS),
+            KV_OK);
+    must(pool_session_reserve(bench->pool, session,
+             (size_t)n_blocks * BLOCK_TOKENS, NULL, bench->now_ns),
+        expected);
+}
+
+static void fill_session(struct bench *bench, uint32_t number)
+{
+    struct pool_session *session = begin_session(bench, number);
+    uint32_t n_blocks = bench->size.blocks_per_session;
+
+    grow(bench, session, n_blocks, KV_OK);
+    pool_session_commit(bench->pool, session, (size_t)n_blocks * BLOCK_TOKENS);
+    pool_session_end(bench->pool, session, bench->now_ns);
+    bench->sessions[number] = session;
+}
+
+static void shuffle_sessions(struct bench *bench)
+{
+    for (uint32_t i = bench->size.n_sessions - 1; i > 0; i--) {
+        uint32_t j = draw(bench, i + 1);
+        struct pool_session *session = bench->sessions[i];
+
+        bench->sessions[i] = bench->sessions[j];
+        bench->sessions[j] = session;
+    }
+}
+
+static void scrub_all(struct bench *bench)
+{
+    struct pool_scrub job;
+
+    while (pool_scrub_next(bench->pool, &job))
+        pool_scrub_done(bench->pool, job.scrub_id, bench->now_ns);
+}
+
+static void open_bench(struct bench *bench, struct pool_observer *observer)
+{
+    const struct pool_config config = {
+        .block_bytes = 64,
+        .n_blocks = bench->size.n_blocks,
+        .block_tokens = BLOCK_TOKENS,
+        .max_sessions = bench->size.n_sessions + 1,
+        .max_kept_tokens = UINT64_MAX,
+        .default_idle_ttl_ns = 3600 * KV_NS_PER_S,
+        .secret = {1, 2},
+        .observer = observer,
+    };
+    struct kv_error error;
+
+    *observer = (struct pool_observer){
+        bench, on_evicted, on_batch, on_allocated, on_released, on_scrubbed};
+    bench->now_ns = kv_clock_mono_ns();
+    if (pool_open(&bench->pool, &config, bench->now_ns, &error) != KV_OK)
+        fail(error.text);
+    bench->sessions =
+        kv_calloc(bench->size.n_sessions, sizeof(struct pool_session *));
+    if (bench->sessions == NULL)
+        fail("out of memory");
+    for (uint32_t i = 0; i < bench->size.n_sessions; i++)
+        fill_session(bench, i);
+    shuffle_sessions(bench);
+}
+
+/* ---- measures, each over N_OPERATIONS */
+
+/* Of this thread: a busy neighbour takes the processor's time, not ours. */
+static int64_t cpu_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return now.tv_sec * KV_NS_PER_S + now.tv_nsec;
+}
+
+static double per_operation(int64_t since_ns)
+{
+    return (double)(cpu_ns() - since_ns) / N_OPERATIONS;
+}
+
+static double measure_touch(struct bench *bench, bool always_the_same)
+{
+    int64_t since_ns = cpu_ns();
+
+    for (uint32_t i = 0; i < N_OPERATIONS; i++) {
+        struct pool_session *session = bench->sessions[always_the_same ? 0 : i];
+
+        bench->now_ns++;
+        pool_session_begin(bench->pool, session, bench->now_ns);
+        pool_session_end(bench->pool, session, bench->now_ns);
+    }
+    return per_operation(since_ns);
+}
+
+/* The pool is full: with each step the runner asks for one session's worth of
+ * blocks more, and one session goes. It gets nothing, since nothing is zeroed.
+ */
+static double measure_evict(struct bench *bench)
+{
+    size_t n_per_step = (size_t)bench->size.blocks_per_session * BLOCK_TOKENS;
+    const struct pool_blocks blocks = pool_blocks(bench->pool);
+    uint64_t n_evicted = pool_stats(bench->pool).evictions;
+    size_t n_tokens = blocks.free * BLOCK_TOKENS;
+    int64_t since_ns = cpu_ns();
+    double ns;
+
+    for (int i = 0; i < N_OPERATIONS; i++) {
+        n_tokens += n_per_step;
+        must(pool_session_reserve(
+                 bench->pool, bench->runner, n_tokens, NULL, ++bench->now_ns),
+            KV_BUSY);
+    }
+    ns = per_operation(since_ns);
+    n_evicted = pool_stats(bench->pool).evictions - n_evicted;
+    if (n_evicted != N_OPERATIONS)
+        fail("an eviction did not take one session");
+    return ns;
+}
+
+/* Each read waits for the one before. */
+static double measure_miss(struct bench *bench)
+{
+    uint32_t at = 0;
+    int64_t since_ns = cpu_ns();
+
+    for (int i = 0; i < N_OPERATIONS; i++) {
+        size_t n_cached = pool_session_n_cached(bench->sessions[at]);
+
+        at = (uint32_t)(at + 1 + (n_cached > UINT32_MAX));
+    }
+    return per_operation(since_ns);
+}
+
+/* What a block goes through, all of it: each step takes one, gives it back, and
+ * sees it zeroed. */
+static double measure_pair(struct bench *bench)
+{
+    static const uint32_t tokens[BLOCK_TOKENS];
+    int64_t since_ns = cpu_ns();
+
+    for (size_t i = 0; i < N_OPERATIONS; i++) {
+        pool_session_append(bench->pool, bench->runner, tokens, BLOCK_TOKENS);
+        must(pool_session_reserve(
+                 bench->pool, bench->runner, BLOCK_TOKENS, NULL, bench->now_ns),
+            KV_OK);
+        pool_session_truncate(bench->pool, bench->runner, 0, bench->now_ns);
+        scrub_all(bench);
+    }
+    return per_operation(since_ns);
+}
+
+static double measure_acquire(struct bench *bench)
+{
+    int64_t since_ns = cpu_ns();
+
+    for (size_t n = 1; n <= N_OPERATIONS; n++)
+        must(pool_session_reserve(bench->pool, bench->runner, n * BLOCK_TOKENS,
+                 NULL, bench->now_ns),
+            KV_OK);
+    return per_operation(since_ns);
+}
+
+static double measure_release(struct bench *bench)
+{
+    int64_t since_ns = cpu_ns();
+
+    for (size_t n = N_OPERATIONS; n-- > 0;)
+        must(pool_session_truncate(
+                 bench->pool, bench->runner, n * BLOCK_TOKENS, bench->now_ns),
+            KV_OK);
+    return per_operation(since_ns);
+}
+
+static double measure_scrub(struct bench *bench)
+{
+    int64_t since_ns = cpu_ns();
+
+    scrub_all(bench);
+    return per_operation(since_ns);
+}
+
+static double measure_stats(struct bench *bench)
+{
+    int64_t since_ns = cpu_ns();
+
+    for (int i = 0; i < N_OPERATIONS; i++) {
+        struct pool_stats stats = pool_stats(bench->pool);
+
+        /* The compiler must believe that somebody looks. */
+        __asm__ volatile("" : : "g"(&stats) : "memory");
+    }
+    return per_operation(since_ns);
+}
+
+/* Evicted sessions come back, so that each repetition finds a full pool. */
+static void refill(struct bench *bench)
+{
+    for (uint32_t i = 0; i < bench->size.n_sessions; i++) {
+        struct pool_session *session = bench->sessions[i];
+        size_t n_tokens = (size_t)bench->size.blocks_per_session * BLOCK_TOKENS;
+
+        must(pool_session_begin(bench->pool, session, bench->now_ns), KV_OK);
+        must(pool_session_reserve(
+                 bench->pool, session, n_tokens, NULL, bench->now_ns),
+            KV_OK);
+        pool_session_commit(bench->pool, session, n_tokens);
+        pool_session_end(bench->pool, session, bench->now_ns);
+    }
+}
+
+/* Enough tokens for measure_evict and measure_acquire. */
+static void append_runner(struct bench *bench)
+{
+    static const uint32_t tokens[BLOCK_TOKENS];
+    size_t n_blocks = pool_blocks(bench->pool).free +
+                      (size_t)N_OPERATIONS * bench->size.blocks_per_session;
+
+    for (size_t i = 0; i < n_blocks; i++)
+        must(pool_session_append(
+                 bench->pool, bench->runner, tokens, BLOCK_TOKENS),
+            KV_OK);
+}
+
+static void repeat(struct bench *bench, int repetition)
+{
+    double(*ns)[MAX_REPETITIONS] = bench->ns;
+
+    ns[MISS][repetition] = measure_miss(bench);
+    shuffle_sessions(bench);
+    ns[TOUCH_RANDOM][repetition] = measure_touch(bench, false);
+    ns[TOUCH_ONE][repetition] = measure_touch(bench, true);
+    ns[STATS][repetition] = measure_stats(bench);
+    append_runner(bench);
+    ns[EVICT][repetition] = measure_evict(bench);
+    scrub_all(bench);
+    ns[ACQUIRE][repetition] = measure_acquire(bench);
+    ns[RELEASE][repetition] = measure_release(bench);
+    ns[SCRUB][repetition] = measure_scrub(bench);
+    ns[PAIR][repetition] = measure_pair(bench);
+    refill(bench);
+    shuffle_sessions(bench);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static void run(const struct size *size, int n_repetitions)
+{
+    static struct bench bench;
+    struct pool_observer observer;
+    uint64_t metadata_bytes;
+
+    bench = (struct bench){.size = *size, .random = 1};
+    open_bench(&bench, &observer);
+    metadata_bytes = pool_totals(bench.pool).metadata_bytes;
+    bench.runner = begin_session(&bench, size->n_sessions);
+    for (int i = 0; i < n_repetitions; i++)
+        repeat(&bench, i);
+
+    printf("\n%" PRIu32 " blocks, %" PRIu32 " sessions of %" PRIu32
+           " blocks, full\n",
+        size->n_blocks, size->n_sessions, size->blocks_per_session);
+    for (int i = 0; i < N_MEASURES; i++) {
+        qsort(bench.ns[i], (size_t)n_repetitions, sizeof(double),
+            compare_doubles);
+        printf("  %-48s %8.1f ns\n", measure_names[i],
+            bench.ns[i][n_repetitions / 2]);
+    }
+    printf("  %-48s %8.1f B\n",
+        "metadata a block, tokens and sessions included",
+        (double)metadata_bytes / size->n_blocks);
+    pool_close(bench.pool);
+    kv_free(bench.sessions);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct size sizes[] = {
+        {1000000, 1000000, 1},
+        {1000000, 100000, 10},
+        {10000000, 1000000, 10},
+    };
+    int n_repetitions = argc > 1 ? atoi(argv[1]) : 5;
+
+    if (argc > 2 || n_repetitions < 1 || n_repetitions > MAX_REPETITIONS)
+        fail("usage: bench_pool [repetitions, 1 to 99]");
+    printf("ns of processor time per operation, median of %d\n", n_repetitions);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        run(&sizes[i], n_repetitions);
+    return 0;
+}

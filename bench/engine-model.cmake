@@ -1,0 +1,2 @@
+add_executable(synth_model ${CMAKE_CURRENT_LIST_DIR}/synth_model.c)
+target_link_libraries(synth_model PRIVATE engine)

@@ -1,0 +1,2 @@
+add_executable(bench_pool ${CMAKE_CURRENT_LIST_DIR}/bench_pool.c)
+target_link_libraries(bench_pool PRIVATE pool)

@@ -1,0 +1,223 @@
+#include "server/recorder.h"
+
+#include <string.h>
+
+#include <openssl/rand.h>
+
+#include "base/clock.h"
+#include "base/heap.h"
+#include "sinks/sink_log.h"
+
+#define MIB ((uint64_t)1 << 20)
+#define PERFORMANCE_WINDOW_NS (60 * KV_NS_PER_S)
+#define MAX_WATCHERS 4
+
+struct recorder {
+    struct ledger *ledger;
+    struct sink_set *sinks;
+    struct performance performance;
+    struct ledger_watcher *watchers[MAX_WATCHERS];
+    size_t n_watchers;
+    void (*flushed)(void *ctx);
+    void *ctx;
+};
+
+/* A random UUID, version 4 of RFC 4122. */
+static bool make_pool_id(uint8_t pool_id[16])
+{
+    if (RAND_bytes(pool_id, 16) != 1)
+        return false;
+    pool_id[6] = (uint8_t)((pool_id[6] & 0x0F) | 0x40);
+    pool_id[8] = (uint8_t)((pool_id[8] & 0x3F) | 0x80);
+    return true;
+}
+
+static enum kv_status open_ledger(struct recorder *recorder,
+    const struct options *options, struct kv_error *error)
+{
+    struct ledger_config config = {
+        .ring_bytes = (size_t)(options->receipts_ring_mb * MIB),
+        .epoch = 1,
+        .wall_ns = kv_clock_wall_ns,
+        .performance = &recorder->performance,
+    };
+    const struct performance_settings performance = {
+        .window_ns = PERFORMANCE_WINDOW_NS,
+        .kv_cache_size_mb = options->kv_cache_size_mb,
+        .max_batch_size = (uint32_t)options->max_batch_size,
+        .batch_timeout_ms = (uint32_t)options->batch_timeout_ms,
+    };
+
+    if (!make_pool_id(config.pool_id))
+        return kv_error_set(error, KV_IO, "the system gives no random bytes");
+    options_digest(options, config.config_digest);
+    performance_init(&recorder->performance, &performance);
+    return ledger_open(&recorder->ledger, &config, error);
+}
+
+static enum kv_status open_sinks(
+    struct recorder *recorder, const struct options *options)
+{
+    struct sink *sink;
+    enum kv_status status = sink_set_open(&recorder->sinks, recorder->ledger);
+
+    if (status != KV_OK || !options->receipts_log)
+        return status;
+    status = sink_log_open(&sink);
+    if (status == KV_OK)
+        sink_set_add(recorder->sinks, sink);
+    return status;
+}
+
+static void ignore_flushed(void *ctx)
+{
+    (void)ctx;
+}
+
+enum kv_status recorder_open(struct recorder **out,
+    const struct options *options, struct kv_error *error)
+{
+    struct recorder *recorder;
+    enum kv_status status;
+
+    *out = NULL;
+    if (!options->enable_receipts)
+        return KV_OK;
+    recorder = kv_calloc(1, sizeof *recorder);
+    if (recorder == NULL)
+        return kv_error_set(error, KV_NO_MEMORY, "no memory for receipts");
+    status = open_ledger(recorder, options, error);
+    if (status != KV_OK)
+        goto free_recorder;
+    status = open_sinks(recorder, options);
+    if (status != KV_OK)
+        goto close_sinks;
+    *out = recorder;
+    return KV_OK;
+
+close_sinks:
+    kv_error_set(error, status, "no memory for the sinks of receipts");
+    if (recorder->sinks != NULL)
+        sink_set_close(recorder->sinks, ignore_flushed, NULL);
+    ledger_close(recorder->ledger);
+free_recorder:
+    kv_free(recorder);
+    return status;
+}
+
+const char *recorder_off_switch(void)
+{
+    return "enable_receipts";
+}
+
+struct ledger *recorder_ledger(struct recorder *recorder)
+{
+    return recorder != NULL ? recorder->ledger : NULL;
+}
+
+const struct pool_observer *recorder_observer(struct recorder *recorder)
+{
+    return recorder != NULL ? ledger_observer(recorder->ledger) : NULL;
+}
+
+bool recorder_position(
+    const struct recorder *recorder, struct ledger_position *out)
+{
+    if (recorder != NULL)
+        *out = ledger_position(recorder->ledger);
+    return recorder != NULL;
+}
+
+void recorder_watch(struct recorder *recorder, struct ledger_watcher *watcher)
+{
+    if (recorder == NULL)
+        return;
+    recorder->watchers[recorder->n_watchers++] = watcher;
+    ledger_watch(recorder->ledger, watcher);
+}
+
+void recorder_issue_boot(struct recorder *recorder, const struct pool *pool,
+    const char *version, const char *model)
+{
+    const struct pool_config *config = pool_config(pool);
+    const struct ledger_boot boot = {
+        .version = version,
+        .policy = pool_policy_name(pool),
+        .model = model,
+        .total_blocks = config->n_blocks,
+        .block_bytes = config->block_bytes,
+        .block_tokens = config->block_tokens,
+    };
+
+    if (recorder != NULL)
+        ledger_issue_boot(recorder->ledger, &boot, kv_clock_mono_ns());
+}
+
+void recorder_issue_snapshot(struct recorder *recorder, const struct pool *pool)
+{
+    struct pool_totals totals = pool_totals(pool);
+    struct ledger_pool_snapshot snapshot = {
+        .stats = pool_stats(pool),
+        .sessions_created = totals.sessions_created,
+    };
+
+    if (recorder == NULL)
+        return;
+    memcpy(snapshot.evictions_by_reason, totals.evictions_by_reason,
+        sizeof snapshot.evictions_by_reason);
+    ledger_issue_snapshot(recorder->ledger, &snapshot, kv_clock_mono_ns());
+}
+
+void recorder_issue_drain(
+    struct recorder *recorder, const char *cause, int64_t limit_ns)
+{
+    if (recorder != NULL)
+        ledger_issue_drain(
+            recorder->ledger, cause, limit_ns, kv_clock_mono_ns());
+}
+
+void recorder_set_call(
+    struct recorder *recorder, const Kvpool__V1__EvictCall *call)
+{
+    if (recorder != NULL)
+        ledger_set_call(recorder->ledger, call);
+}
+
+void recorder_add_request(
+    struct recorder *recorder, int64_t end_ns, int64_t latency_ns)
+{
+    if (recorder != NULL)
+        performance_add(&recorder->performance, end_ns, latency_ns);
+}
+
+static void on_sinks_closed(void *ctx)
+{
+    struct recorder *recorder = ctx;
+
+    recorder->sinks = NULL;
+    recorder->flushed(recorder->ctx);
+}
+
+void recorder_flush(
+    struct recorder *recorder, void (*flushed)(void *ctx), void *ctx)
+{
+    if (recorder == NULL) {
+        flushed(ctx);
+        return;
+    }
+    recorder->flushed = flushed;
+    recorder->ctx = ctx;
+    sink_set_close(recorder->sinks, on_sinks_closed, recorder);
+}
+
+void recorder_close(struct recorder *recorder)
+{
+    if (recorder == NULL)
+        return;
+    if (recorder->sinks != NULL)
+        sink_set_close(recorder->sinks, ignore_flushed, NULL);
+    for (size_t i = 0; i < recorder->n_watchers; i++)
+        ledger_unwatch(recorder->ledger, recorder->watchers[i]);
+    ledger_close(recorder->ledger);
+    kv_free(recorder);
+}

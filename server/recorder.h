@@ -1,0 +1,58 @@
+/* Receipts as the server sees them: the ledger, its sinks, and how the service
+ * did. With enable_receipts off there is none of it, and the functions say so
+ * or do nothing; a build without KVPOOL_RECEIPTS has recorder_off.c in the
+ * place of recorder.c, which is always off.
+ *
+ * Thread: the owner's. */
+#ifndef SERVER_RECORDER_H
+#define SERVER_RECORDER_H
+
+#include "base/error.h"
+#include "pool/pool.h"
+#include "receipts/ledger.h"
+#include "server/options.h"
+
+struct recorder;
+
+/* *out is NULL where receipts are off; the other functions take that. */
+enum kv_status recorder_open(struct recorder **out,
+    const struct options *options, struct kv_error *error);
+
+/* The switch that is off: an option, or what was left out of the build. */
+const char *recorder_off_switch(void);
+
+/* NULL where receipts are off. */
+struct ledger *recorder_ledger(struct recorder *recorder);
+const struct pool_observer *recorder_observer(struct recorder *recorder);
+
+/* false where receipts are off. */
+bool recorder_position(
+    const struct recorder *recorder, struct ledger_position *out);
+
+/* Called after receipts became durable; never where they are off. Until
+ * recorder_close. */
+void recorder_watch(struct recorder *recorder, struct ledger_watcher *watcher);
+
+void recorder_issue_boot(struct recorder *recorder, const struct pool *pool,
+    const char *version, const char *model);
+void recorder_issue_snapshot(
+    struct recorder *recorder, const struct pool *pool);
+void recorder_issue_drain(
+    struct recorder *recorder, const char *cause, int64_t limit_ns);
+
+/* The next batch of the pool is this call's; borrowed until it was told. */
+void recorder_set_call(
+    struct recorder *recorder, const Kvpool__V1__EvictCall *call);
+
+/* A request was completed. */
+void recorder_add_request(
+    struct recorder *recorder, int64_t end_ns, int64_t latency_ns);
+
+/* Flushes and closes the sinks, then calls back, now or later. */
+void recorder_flush(
+    struct recorder *recorder, void (*flushed)(void *ctx), void *ctx);
+
+/* After the pool was closed. NULL is fine. */
+void recorder_close(struct recorder *recorder);
+
+#endif

@@ -1,0 +1,531 @@
+/* The fast kernels against the reference, and each against itself cut up. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/kernels.h"
+#include "engine/quants.h"
+#include "tests/support/check_main.h"
+
+static uint64_t random_state;
+
+static uint32_t random_u32(void)
+{
+    random_state = random_state * UINT64_C(6364136223846793005) +
+                   UINT64_C(1442695040888963407);
+    return (uint32_t)(random_state >> 32);
+}
+
+static float random_float(void)
+{
+    return (float)random_u32() * 0x1p-31f - 1;
+}
+
+/* As large as any test needs. */
+#define MAX_ROWS 21
+#define MAX_COLS 512
+#define MAX_TOKENS 9
+
+struct product {
+    struct weight weight;
+    struct activations x;
+    unsigned char data[MAX_ROWS * MAX_COLS * 4];
+    float values[MAX_TOKENS * MAX_COLS];
+    int8_t quants[MAX_TOKENS * MAX_COLS];
+    float scales[MAX_TOKENS * MAX_COLS / QUANTS_SMALL];
+    int16_t sums[MAX_TOKENS * MAX_COLS / 16];
+};
+
+static struct product product;
+static const struct kernels *sets[2];
+static int n_sets;
+
+static void set_up(void)
+{
+    random_state = 42;
+    n_sets = 0;
+    sets[n_sets++] = &kernels_scalar;
+    if (kernels_choose(&sets[n_sets], "avx2", NULL) == KV_OK)
+        n_sets++;
+}
+
+static const enum gguf_tensor_type types[] = {
+    GGUF_F32, GGUF_F16, GGUF_Q8_0, GGUF_Q4_0, GGUF_TQ1_0, GGUF_TQ2_0};
+#define N_TYPES ((int)(sizeof types / sizeof *types))
+
+/* Any bytes are integers; scales and floats are of ordinary size. */
+static void fill_weights(enum gguf_tensor_type type)
+{
+    const size_t block_bytes = gguf_type_block_bytes(type);
+    const size_t n = product.weight.n_rows * product.weight.n_cols /
+                     gguf_type_block_elements(type);
+
+    for (size_t i = 0; i < n * block_bytes; i++)
+        product.data[i] = (unsigned char)random_u32();
+    for (size_t i = 0; i < n; i++) {
+        unsigned char *block = product.data + i * block_bytes;
+        const float value = random_float();
+        const uint16_t half = quants_f32_to_f16(value);
+
+        if (type == GGUF_F32)
+            memcpy(block, &value, sizeof value);
+        else if (type == GGUF_TQ1_0 || type == GGUF_TQ2_0)
+            memcpy(block + block_bytes - 2, &half, sizeof half);
+        else
+            memcpy(block, &half, sizeof half);
+    }
+}
+
+static void fill_product(enum gguf_tensor_type type, uint32_t n_rows,
+    uint32_t n_cols, uint32_t n_tokens)
+{
+    const struct activation_quants quants = {
+        product.quants, product.scales, product.sums};
+
+    product.weight = (struct weight){
+        .type = type,
+        .n_rows = n_rows,
+        .n_cols = n_cols,
+        .data = product.data,
+        .scale = 0.75f,
+    };
+    product.x = (struct activations){
+        .n_rows = n_tokens,
+        .n_cols = n_cols,
+        .values = product.values,
+        .small = quants,
+        .large = quants,
+    };
+    fill_weights(type);
+    for (size_t i = 0; i < (size_t)n_tokens * n_cols; i++)
+        product.values[i] = random_float() * 3;
+}
+
+static void round_values(const struct kernels *kernels)
+{
+    const size_t n = product.x.n_cols;
+    const size_t block = gguf_type_block_elements(product.weight.type);
+
+    if (block == 1)
+        return;
+    for (uint32_t t = 0; t < product.x.n_rows; t++)
+        kernels->quantize(product.values + t * n, n, block,
+            product.quants + t * n, product.scales + t * (n / block),
+            block == QUANTS_LARGE ? product.sums + t * (n / 16) : NULL);
+}
+
+/* The sum of magnitudes, to judge an error by. */
+static float magnitude(uint32_t row, uint32_t token)
+{
+    const size_t n = product.x.n_cols;
+    const size_t row_bytes = n / gguf_type_block_elements(product.weight.type) *
+                             gguf_type_block_bytes(product.weight.type);
+    float weights[MAX_COLS], sum = 0;
+
+    quants_dequantize(
+        product.weight.type, product.data + row * row_bytes, n, weights);
+    for (size_t i = 0; i < n; i++)
+        sum += fabsf(weights[i] * product.values[token * n + i]);
+    return sum;
+}
+
+static void multiply(const struct kernels *kernels, float *out)
+{
+    kernels_matmul(kernels, product.weight.type)(
+        &product.weight, 0, product.weight.n_rows, &product.x, out);
+}
+
+/* The error of a product against dequantised weights and exact inputs. */
+static void check_against_definition(uint32_t row, uint32_t token, float result)
+{
+    const size_t n = product.x.n_cols;
+    const size_t block = gguf_type_block_elements(product.weight.type);
+    const size_t row_bytes =
+        n / block * gguf_type_block_bytes(product.weight.type);
+    float weights[MAX_COLS];
+    double sum = 0;
+
+    quants_dequantize(
+        product.weight.type, product.data + row * row_bytes, n, weights);
+    for (size_t i = 0; i < n; i++)
+        sum += (double)weights[i] * product.values[token * n + i];
+    ck_assert_float_le(fabsf(result - (float)sum * product.weight.scale),
+        (block == 1 ? 1e-6f : 0.01f) * magnitude(row, token));
+}
+
+static void check_product(enum gguf_tensor_type type, uint32_t n_rows,
+    uint32_t n_cols, uint32_t n_tokens)
+{
+    static float out[2][MAX_ROWS * MAX_TOKENS];
+
+    fill_product(type, n_rows, n_cols, n_tokens);
+    round_values(&kernels_scalar);
+    for (int i = 0; i < n_sets; i++)
+        multiply(sets[i], out[i]);
+    for (uint32_t row = 0; row < n_rows; row++)
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            const size_t at = t * n_rows + row;
+
+            check_against_definition(row, t, out[0][at]);
+            if (n_sets > 1)
+                ck_assert_float_le(
+                    fabsf(out[0][at] - out[1][at]), 1e-6f * magnitude(row, t));
+        }
+}
+
+START_TEST(products_are_those_of_the_reference)
+{
+    const enum gguf_tensor_type type = types[_i];
+    const uint32_t block = (uint32_t)gguf_type_block_elements(type);
+    static const uint32_t odd[] = {1, 4, 8, 11, 64, 172, 512};
+
+    for (uint32_t n_tokens = 1; n_tokens <= MAX_TOKENS; n_tokens++) {
+        for (uint32_t n_rows = 1; n_rows <= 7; n_rows++)
+            check_product(type, n_rows, block == 1 ? 172 : 512, n_tokens);
+        for (size_t i = 0; block == 1 && i < sizeof odd / sizeof *odd; i++)
+            check_product(type, 5, odd[i], n_tokens);
+        for (uint32_t n = block; block > 1 && n <= MAX_COLS; n += block)
+            check_product(type, 5, n, n_tokens);
+    }
+}
+END_TEST
+
+/* One row and one token at a time against all at once. */
+START_TEST(a_product_is_the_same_however_it_is_cut)
+{
+    const enum gguf_tensor_type type = types[_i];
+
+    for (int i = 0; i < n_sets; i++) {
+        static float whole[MAX_ROWS * MAX_TOKENS], part[MAX_ROWS];
+        const uint32_t n_cols =
+            gguf_type_block_elements(type) == 1 ? 172 : MAX_COLS;
+        struct activations all;
+
+        fill_product(type, MAX_ROWS, n_cols, MAX_TOKENS);
+        round_values(sets[i]);
+        multiply(sets[i], whole);
+        all = product.x;
+        for (uint32_t t = 0; t < MAX_TOKENS; t++) {
+            const size_t n_blocks = n_cols / QUANTS_SMALL;
+            struct activations *x = &product.x;
+
+            x->n_rows = 1;
+            x->values = all.values + t * n_cols;
+            x->small.quants = all.small.quants + t * n_cols;
+            x->small.scales = all.small.scales + t * n_blocks;
+            x->large.quants = all.large.quants + t * n_cols;
+            x->large.scales = all.large.scales + t * (n_cols / QUANTS_LARGE);
+            x->large.sums = all.large.sums + t * (n_cols / 16);
+            for (uint32_t row = 0; row < MAX_ROWS; row++)
+                kernels_matmul(sets[i], type)(
+                    &product.weight, row, row + 1, x, part);
+            ck_assert_mem_eq(part, whole + t * MAX_ROWS, sizeof part);
+        }
+    }
+}
+END_TEST
+
+/* The largest integers there are, with one sign throughout: 16-bit sums that
+ * saturated would show. */
+START_TEST(extreme_integers_do_not_saturate)
+{
+    static const unsigned char extremes[] = {0x00, 0x7f, 0x80, 0xff};
+
+    for (int type = 2; type < N_TYPES; type++)
+        for (size_t e = 0; e < sizeof extremes; e++)
+            for (int sign = -1; sign <= 1; sign += 2) {
+                float out[2] = {0, 0};
+                const uint16_t one = quants_f32_to_f16(1);
+                const size_t block = gguf_type_block_elements(types[type]);
+                const size_t block_bytes = gguf_type_block_bytes(types[type]);
+
+                fill_product(types[type], 1, MAX_COLS, 1);
+                for (size_t i = 0; i < MAX_COLS; i++)
+                    product.values[i] = (float)sign * 127;
+                memset(product.data, extremes[e], sizeof product.data);
+                for (size_t i = 0; i < MAX_COLS / block; i++)
+                    memcpy(product.data + i * block_bytes +
+                               (block == QUANTS_LARGE ? block_bytes - 2 : 0),
+                        &one, sizeof one);
+                for (int i = 0; i < n_sets; i++) {
+                    round_values(sets[i]);
+                    multiply(sets[i], &out[i]);
+                    ck_assert_float_eq(out[i], out[0]);
+                    check_against_definition(0, 0, out[i]);
+                }
+            }
+}
+END_TEST
+
+START_TEST(half_weights_and_full_ones_of_equal_value_agree_to_the_last_bit)
+{
+    for (int i = 0; i < n_sets; i++) {
+        float half[MAX_ROWS * MAX_TOKENS], full[MAX_ROWS * MAX_TOKENS];
+        static float widened[MAX_ROWS * 172];
+
+        fill_product(GGUF_F16, MAX_ROWS, 172, MAX_TOKENS);
+        for (size_t j = 0; j < MAX_ROWS * 172; j++) {
+            const uint16_t value = quants_f32_to_f16(random_float());
+
+            memcpy(product.data + 2 * j, &value, sizeof value);
+        }
+        multiply(sets[i], half);
+        quants_dequantize(GGUF_F16, product.data, MAX_ROWS * 172, widened);
+        product.weight.type = GGUF_F32;
+        product.weight.data = widened;
+        multiply(sets[i], full);
+        ck_assert_mem_eq(half, full, sizeof half);
+    }
+}
+END_TEST
+
+START_TEST(rounding_is_that_of_the_reference)
+{
+    static int8_t quants[2][MAX_COLS];
+    static float x[MAX_COLS], scales[2][MAX_COLS / QUANTS_SMALL];
+    static int16_t sums[2][MAX_COLS / 16];
+
+    for (int round = 0; round < 50; round++) {
+        const size_t block = round % 2 == 0 ? QUANTS_SMALL : QUANTS_LARGE;
+
+        for (size_t i = 0; i < MAX_COLS; i++)
+            x[i] = ldexpf(random_float(), (int)(random_u32() % 12));
+        memset(x, 0, QUANTS_SMALL * sizeof *x);
+        x[300] = -127; /* exact steps and ties */
+        x[301] = 63.5f;
+        for (int i = 0; i < n_sets; i++)
+            sets[i]->quantize(
+                x, MAX_COLS, block, quants[i], scales[i], sums[i]);
+        for (size_t i = 0; i < MAX_COLS; i++)
+            ck_assert_float_le(
+                fabsf(x[i] - scales[0][i / block] * quants[0][i]),
+                scales[0][i / block] * 0.5001f);
+        if (n_sets == 1)
+            continue;
+        ck_assert_mem_eq(quants[0], quants[1], sizeof quants[0]);
+        ck_assert_mem_eq(
+            scales[0], scales[1], MAX_COLS / block * sizeof(float));
+        ck_assert_mem_eq(sums[0], sums[1], sizeof sums[0]);
+    }
+}
+END_TEST
+
+/* Infinities and NaNs come out of damaged weights. */
+START_TEST(rounding_what_is_not_a_number_stays_in_range)
+{
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 1e-40f, 3e38f};
+    float x[QUANTS_LARGE], scales[1];
+    int8_t quants[QUANTS_LARGE];
+    int16_t sums[QUANTS_LARGE / 16];
+
+    for (int i = 0; i < n_sets; i++)
+        for (size_t o = 0; o < sizeof odd / sizeof *odd; o++) {
+            for (size_t j = 0; j < QUANTS_LARGE; j++)
+                x[j] = j % 3 == 0 ? odd[o] : 1e-39f;
+            sets[i]->quantize(
+                x, QUANTS_LARGE, QUANTS_LARGE, quants, scales, sums);
+            for (size_t j = 0; j < QUANTS_LARGE; j++)
+                ck_assert_int_ge(quants[j], -127);
+        }
+}
+END_TEST
+
+static void check_close(
+    const float *a, const float *b, size_t n, float tolerance)
+{
+    for (size_t i = 0; i < n; i++)
+        ck_assert_float_le(
+            fabsf(a[i] - b[i]), tolerance * fmaxf(1, fabsf(a[i])));
+}
+
+START_TEST(what_is_done_to_a_row_is_done_as_by_the_reference)
+{
+    float x[MAX_COLS], y[MAX_COLS], out[2][MAX_COLS], sum[2];
+
+    if (n_sets == 1)
+        return;
+    for (size_t n = 1; n <= 70; n++) {
+        for (size_t i = 0; i < n; i++) {
+            x[i] = random_float() * 10;
+            y[i] = random_float();
+        }
+        for (int i = 0; i < 2; i++)
+            sets[i]->rms_norm(out[i], x, y, n, 1e-5f);
+        check_close(out[0], out[1], n, 1e-6f);
+        for (int i = 0; i < 2; i++)
+            sets[i]->silu_mul(out[i], x, y, n);
+        check_close(out[0], out[1], n, 1e-6f);
+        for (int i = 0; i < 2; i++) {
+            memcpy(out[i], x, n * sizeof *x);
+            sets[i]->add(out[i], y, n);
+        }
+        ck_assert_mem_eq(out[0], out[1], n * sizeof *x);
+        for (int i = 0; i < 2; i++) {
+            memcpy(out[i], x, n * sizeof *x);
+            sum[i] = sets[i]->exp_sum(out[i], n, 10);
+        }
+        check_close(out[0], out[1], n, 1e-6f);
+        check_close(&sum[0], &sum[1], 1, 1e-5f);
+    }
+}
+END_TEST
+
+START_TEST(exp_is_right_from_end_to_end)
+{
+    for (int i = 0; i < n_sets; i++) {
+        for (float x = -110; x < 88.7f; x += 0.0371f) {
+            float result = x;
+            const double expected = exp((double)x);
+
+            sets[i]->exp_sum(&result, 1, 0);
+            ck_assert_double_le(
+                fabs((double)result - expected), expected * 2e-7 + 1.5e-45);
+        }
+        for (int sign = -1; sign <= 1; sign += 2) {
+            float result = (float)sign * INFINITY;
+
+            sets[i]->exp_sum(&result, 1, 0);
+            ck_assert_float_eq(result, sign < 0 ? 0 : INFINITY);
+        }
+    }
+}
+END_TEST
+
+START_TEST(every_half_survives_the_way_there_and_back)
+{
+    for (uint32_t half = 0; half < 0x10000; half++) {
+        const float value = quants_f16_to_f32((uint16_t)half);
+
+        for (int i = 0; i < n_sets; i++) {
+            uint16_t back;
+
+            sets[i]->to_f16(&back, &value, 1);
+            if (isnan(value)) /* a quiet one of the same sign */
+                ck_assert_uint_eq(back, half | 0x200);
+            else
+                ck_assert_uint_eq(back, half);
+        }
+    }
+}
+END_TEST
+
+START_TEST(halves_round_to_nearest_ties_to_even)
+{
+    uint16_t out[2][8];
+    float x[8];
+
+    ck_assert_uint_eq(quants_f32_to_f16(65519), 0x7bff);
+    ck_assert_uint_eq(quants_f32_to_f16(65520), 0x7c00);
+    ck_assert_uint_eq(quants_f32_to_f16(2049), 0x6800);
+    ck_assert_uint_eq(quants_f32_to_f16(2051), 0x6802);
+    ck_assert_uint_eq(quants_f32_to_f16(0x1p-25f), 0);
+    ck_assert_uint_eq(quants_f32_to_f16(0x1.8p-24f), 2);
+    for (int round = 0; round < 20000; round++) {
+        for (int i = 0; i < 8; i++) {
+            const uint32_t bits = (random_u32() & 0x8fffffffu) | 0x30000000u;
+
+            memcpy(&x[i], &bits, sizeof bits);
+        }
+        for (int i = 0; i < n_sets; i++)
+            sets[i]->to_f16(out[i], x, 8);
+        if (n_sets > 1)
+            ck_assert_mem_eq(out[0], out[1], sizeof out[0]);
+    }
+}
+END_TEST
+
+/* Scores and mixtures of n_keys rows of n, as F32 and as F16. */
+static void check_attention(size_t n_keys, size_t n, bool is_f16)
+{
+    static float rows[16 * 136], query[136], scores[2][16], out[2][136];
+    static uint16_t halves[16 * 136];
+    const void *pointers[16];
+
+    for (size_t i = 0; i < n_keys * n; i++) {
+        rows[i] = random_float();
+        halves[i] = quants_f32_to_f16(rows[i]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        query[i] = random_float();
+        out[0][i] = out[1][i] = random_float();
+    }
+    for (size_t k = 0; k < n_keys; k++)
+        pointers[k] = is_f16 ? (const void *)(halves + k * n)
+                             : (const void *)(rows + k * n);
+    for (int i = 0; i < n_sets; i++) {
+        const struct kernels *set = sets[i];
+        float alone;
+
+        (is_f16 ? set->score_f16 : set->score_f32)(
+            scores[i], query, pointers, n_keys, n, 0.5f);
+        (is_f16 ? set->mix_f16 : set->mix_f32)(
+            out[i], 0.25f, scores[0], pointers, n_keys, n);
+        for (size_t k = 0; k < n_keys; k++) {
+            (is_f16 ? set->score_f16 : set->score_f32)(
+                &alone, query, pointers + k, 1, n, 0.5f);
+            ck_assert_mem_eq(&alone, &scores[i][k], sizeof alone);
+        }
+    }
+    if (n_sets > 1) {
+        check_close(scores[0], scores[1], n_keys, 1e-5f);
+        check_close(out[0], out[1], n, 1e-5f);
+    }
+}
+
+START_TEST(attention_is_that_of_the_reference)
+{
+    static const size_t sizes[] = {2, 8, 12, 32, 48, 64, 80, 128, 136};
+
+    for (size_t n_keys = 1; n_keys <= 16; n_keys++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            check_attention(n_keys, sizes[i], false);
+            check_attention(n_keys, sizes[i], true);
+        }
+}
+END_TEST
+
+START_TEST(unknown_kernels_are_refused_by_name)
+{
+    const struct kernels *kernels = NULL;
+    struct kv_error error = {.text = ""};
+
+    ck_assert_int_eq(kernels_choose(&kernels, "avx3", &error), KV_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(error.text, "avx3"));
+    ck_assert_ptr_null(kernels);
+    ck_assert_int_eq(kernels_choose(&kernels, "auto", &error), KV_OK);
+    ck_assert_ptr_eq(kernels, sets[n_sets - 1]);
+    ck_assert_int_eq(kernels_choose(&kernels, "scalar", &error), KV_OK);
+    ck_assert_str_eq(kernels->name, "scalar");
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tcase = tcase_create("laws");
+    Suite *suite = suite_create("kernels");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_set_timeout(tcase, 240);
+    tcase_add_checked_fixture(tcase, set_up, NULL);
+    tcase_add_loop_test(tcase, products_are_those_of_the_reference, 0, N_TYPES);
+    tcase_add_loop_test(
+        tcase, a_product_is_the_same_however_it_is_cut, 0, N_TYPES);
+    tcase_add_test(tcase, extreme_integers_do_not_saturate);
+    tcase_add_test(
+        tcase, half_weights_and_full_ones_of_equal_value_agree_to_the_last_bit);
+    tcase_add_test(tcase, rounding_is_that_of_the_reference);
+    tcase_add_test(tcase, rounding_what_is_not_a_number_stays_in_range);
+    tcase_add_test(tcase, what_is_done_to_a_row_is_done_as_by_the_reference);
+    tcase_add_test(tcase, exp_is_right_from_end_to_end);
+    tcase_add_test(tcase, every_half_survives_the_way_there_and_back);
+    tcase_add_test(tcase, halves_round_to_nearest_ties_to_even);
+    tcase_add_test(tcase, attention_is_that_of_the_reference);
+    tcase_add_test(tcase, unknown_kernels_are_refused_by_name);
+    suite_add_tcase(suite, tcase);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,351 @@
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/heap.h"
+#include "engine/tokenizer.h"
+#include "tests/engine/tiny_model.h"
+#include "tests/support/check_main.h"
+#include "tests/support/faulty_heap.h"
+
+#define SPACE "\xE2\x96\x81"
+
+static struct tiny_model tiny;
+static unsigned char *bytes;
+static struct gguf *gguf;
+static struct tokenizer *tokenizer;
+
+static void set_up(void)
+{
+    faulty_heap_install();
+    tiny_model_init(&tiny, "llama");
+    bytes = NULL;
+    gguf = NULL;
+    tokenizer = NULL;
+}
+
+static void close_all(void)
+{
+    tokenizer_close(tokenizer);
+    gguf_close(gguf);
+    free(bytes);
+    tokenizer = NULL;
+    gguf = NULL;
+    bytes = NULL;
+}
+
+static void tear_down(void)
+{
+    close_all();
+    ck_assert_int_eq(faulty_heap_live(), 0);
+}
+
+static void open_gguf(void)
+{
+    struct kv_error error = {KV_OK, ""};
+    size_t n;
+
+    bytes = tiny_model_write(&tiny, &n);
+    ck_assert_msg(gguf_open_memory(&gguf, bytes, n, "m", &error) == KV_OK, "%s",
+        error.text);
+}
+
+static uint32_t n_vocab(void)
+{
+    return TINY_N_FIXED + (uint32_t)tiny.n_words;
+}
+
+static void open_tokenizer(void)
+{
+    struct kv_error error = {KV_OK, ""};
+
+    open_gguf();
+    ck_assert_msg(tokenizer_open(&tokenizer, gguf, n_vocab(), &error) == KV_OK,
+        "%s", error.text);
+}
+
+static void expect_refusal(enum kv_status status, const char *words)
+{
+    struct kv_error error = {KV_OK, ""};
+
+    open_gguf();
+    ck_assert_int_eq(
+        tokenizer_open(&tokenizer, gguf, n_vocab(), &error), status);
+    ck_assert_ptr_null(tokenizer);
+    ck_assert_int_eq(error.status, status);
+    ck_assert_msg(strstr(error.text, words) != NULL,
+        "\"%s\" does not say \"%s\"", error.text, words);
+    close_all();
+}
+
+/* Compares with ids in words: "1 <0x41> hello". */
+static void expect_ids(const char *text, bool add_bos, const char *wanted)
+{
+    char got[400] = "";
+    uint32_t *ids;
+    size_t n;
+
+    ck_assert_int_eq(
+        tokenizer_encode(tokenizer, text, strlen(text), add_bos, &ids, &n),
+        KV_OK);
+    for (size_t i = 0; i < n; i++) {
+        char one[40];
+
+        if (ids[i] >= TINY_N_FIXED)
+            snprintf(
+                one, sizeof one, "%s ", tiny.words[ids[i] - TINY_N_FIXED].text);
+        else if (ids[i] >= 3)
+            snprintf(one, sizeof one, "<%02X> ", ids[i] - 3);
+        else
+            snprintf(one, sizeof one, "%u ", ids[i]);
+        strcat(got, one);
+    }
+    kv_free(ids);
+    ck_assert_str_eq(got, wanted);
+}
+
+static void add_hello(void)
+{
+    static const char *const words[] = {SPACE, "h", "e", "l", "o", "ll", "he",
+        "hell", "hello", SPACE "hello", "lo"};
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        tiny_model_add_word(&tiny, words[i], -(float)i, 1);
+}
+
+START_TEST(pairs_merge_by_score_and_spaces_become_u2581)
+{
+    add_hello();
+    open_tokenizer();
+    expect_ids("hello", true, "1 " SPACE "hello ");
+    expect_ids("hello hello", false, SPACE "hello " SPACE "hello ");
+    expect_ids("hel", false, SPACE " he l ");
+    expect_ids("lo", false, SPACE " lo ");
+    expect_ids("llo", false, SPACE " ll o ");
+}
+END_TEST
+
+START_TEST(of_equal_scores_the_leftmost_pair_merges)
+{
+    tiny_model_set_uint(&tiny, "tokenizer.ggml.add_space_prefix", 0);
+    tiny_model_key(&tiny, "tokenizer.ggml.add_space_prefix")->type = TINY_BOOL;
+    tiny_model_add_word(&tiny, "a", 0, 1);
+    tiny_model_add_word(&tiny, "aa", -1, 1);
+    open_tokenizer();
+    expect_ids("aaa", false, "aa a ");
+    expect_ids("aaaaa", false, "aa aa a ");
+}
+END_TEST
+
+START_TEST(what_is_in_no_token_falls_back_to_its_bytes)
+{
+    add_hello();
+    open_tokenizer();
+    expect_ids("\xC3\xBC", false, SPACE " <C3> <BC> ");
+    expect_ids("\n", false, SPACE " <0A> ");
+    ck_assert_uint_eq(tokenizer_piece(tokenizer, 3 + 0xC3).n, 1);
+    ck_assert_int_eq(*tokenizer_piece(tokenizer, 3 + 0xC3).data, (char)0xC3);
+}
+END_TEST
+
+START_TEST(an_empty_text_has_no_tokens_but_bos)
+{
+    open_tokenizer();
+    expect_ids("", false, "");
+    expect_ids("", true, "1 ");
+}
+END_TEST
+
+START_TEST(a_text_cannot_name_a_control_token)
+{
+    add_hello();
+    tiny_model_add_word(&tiny, "s", 0, 1);
+    tiny_model_add_word(&tiny, ">", 0, 1);
+    tiny_model_add_word(&tiny, "s>", 0, 1);
+    tiny_model_add_word(&tiny, "<", 0, 1);
+    open_tokenizer();
+    expect_ids("<s>", false, SPACE " < s> ");
+    expect_ids("<0x00>", false, SPACE " < <30> <78> <30> <30> > ");
+}
+END_TEST
+
+START_TEST(user_defined_tokens_are_cut_out_the_longest_first)
+{
+    add_hello();
+    tiny_model_add_word(&tiny, "<x>", 0, 4);
+    tiny_model_add_word(&tiny, "<x><x>", 0, 4);
+    tiny_model_add_word(&tiny, "x>h", 0, 4);
+    open_tokenizer();
+    expect_ids("<x>", false, "<x> ");
+    expect_ids("hello<x>hello", false, SPACE "hello <x> " SPACE "hello ");
+    expect_ids("<x><x><x>", false, "<x><x> <x> ");
+    expect_ids("x>h<x>", false, "x>h <x> ");
+    ck_assert_uint_eq(tokenizer_piece(tokenizer, TINY_N_FIXED + 11).n, 3);
+}
+END_TEST
+
+START_TEST(a_piece_has_its_spaces_back_and_a_control_token_none)
+{
+    struct gguf_string piece;
+
+    add_hello();
+    open_tokenizer();
+    piece = tokenizer_piece(tokenizer, TINY_N_FIXED + 9);
+    ck_assert_uint_eq(piece.n, 6);
+    ck_assert_mem_eq(piece.data, " hello", 6);
+    for (uint32_t id = 0; id < 3; id++)
+        ck_assert_uint_eq(tokenizer_piece(tokenizer, id).n, 0);
+    ck_assert(tokenizer_strips_space(tokenizer));
+}
+END_TEST
+
+START_TEST(tokens_that_end_a_text_are_named_by_key_or_by_text)
+{
+    struct tokenizer_info info;
+
+    tiny_model_add_word(&tiny, "<|im_end|>", 0, 4);
+    tiny_model_add_word(&tiny, "x", 0, 1);
+    tiny_model_set_uint(&tiny, "tokenizer.ggml.eos_token_id", 2);
+    tiny_model_set_uint(&tiny, "tokenizer.ggml.eot_token_id", 260);
+    open_tokenizer();
+    info = tokenizer_info(tokenizer);
+    ck_assert_str_eq(info.kind, "spm");
+    ck_assert_uint_eq(info.bos_id, 1);
+    ck_assert(info.adds_bos);
+    ck_assert_uint_eq(info.n_end_ids, 3);
+    ck_assert(tokenizer_is_end(tokenizer, 2));
+    ck_assert(tokenizer_is_end(tokenizer, 259));
+    ck_assert(tokenizer_is_end(tokenizer, 260));
+    ck_assert(!tokenizer_is_end(tokenizer, 1));
+    ck_assert_uint_eq(tokenizer_piece(tokenizer, 259).n, 0);
+}
+END_TEST
+
+START_TEST(a_text_that_is_not_utf8_is_refused)
+{
+    uint32_t *ids = NULL;
+    size_t n = 7;
+
+    open_tokenizer();
+    ck_assert_int_eq(
+        tokenizer_encode(tokenizer, "a\xFF", 2, true, &ids, &n), KV_INVALID);
+    ck_assert_ptr_null(ids);
+    ck_assert_uint_eq(n, 7);
+}
+END_TEST
+
+START_TEST(a_vocabulary_that_cannot_be_is_refused)
+{
+    static const char *const ids[] = {"tokenizer.ggml.bos_token_id",
+        "tokenizer.ggml.eos_token_id", "tokenizer.ggml.unknown_token_id"};
+
+    tiny_model_set_text(&tiny, "tokenizer.ggml.model", "gpt2");
+    expect_refusal(KV_UNSUPPORTED, "tokenizer gpt2; supported is llama");
+    tiny_model_drop_key(&tiny, "tokenizer.ggml.model");
+    expect_refusal(KV_INVALID, "tokenizer.ggml.model is missing");
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+        tiny_model_init(&tiny, "llama");
+        tiny_model_set_uint(&tiny, ids[i], TINY_N_FIXED);
+        expect_refusal(KV_INVALID, ids[i]);
+    }
+    tiny_model_init(&tiny, "llama");
+    tiny_model_add_word(&tiny, "x", NAN, 1);
+    expect_refusal(KV_INVALID, "scores: token 259 has no number");
+    tiny.words[0] = (struct tiny_word){"x", 0, 7};
+    expect_refusal(KV_INVALID, "token_type: token 259 has 7; 0 to 6");
+    tiny.words[0] = (struct tiny_word){"<0xG0>", 0, 6};
+    expect_refusal(KV_INVALID, "is named <0xG0>; <0x00> to <0xFF>");
+    tiny.words[0] = (struct tiny_word){"x", 0, 1};
+    tiny_model_set_uint(&tiny, "tokenizer.ggml.add_eos_token", 1);
+    expect_refusal(KV_INVALID, "add_eos_token is of type u32; a boolean");
+    tiny_model_key(&tiny, "tokenizer.ggml.add_eos_token")->type = TINY_BOOL;
+    expect_refusal(KV_UNSUPPORTED, "add_eos_token is true");
+}
+END_TEST
+
+START_TEST(a_vocabulary_of_another_size_than_the_model_is_refused)
+{
+    struct kv_error error;
+
+    open_gguf();
+    ck_assert_int_eq(
+        tokenizer_open(&tokenizer, gguf, TINY_N_FIXED + 1, &error), KV_INVALID);
+    ck_assert_str_eq(error.text,
+        "m: tokenizer.ggml.tokens has 259 entries; the vocabulary has 260");
+}
+END_TEST
+
+/* Quadratic time would be minutes. */
+START_TEST(a_long_text_of_one_letter_is_merged_in_good_time)
+{
+    enum { N = 1 << 18 };
+    char *text = malloc(N);
+    uint32_t *ids;
+    size_t n;
+
+    ck_assert_ptr_nonnull(text);
+    memset(text, 'l', N);
+    add_hello();
+    open_tokenizer();
+    ck_assert_int_eq(
+        tokenizer_encode(tokenizer, text, N, false, &ids, &n), KV_OK);
+    ck_assert_uint_eq(n, 1 + N / 2);
+    kv_free(ids);
+    free(text);
+}
+END_TEST
+
+START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
+{
+    enum kv_status status = KV_NO_MEMORY;
+    struct kv_error error;
+    int live, nth;
+
+    tiny_model_add_word(&tiny, "<x>", 0, 4);
+    open_gguf();
+    live = faulty_heap_live();
+    for (nth = 0; status != KV_OK; nth++) {
+        faulty_heap_fail_at(nth);
+        status = tokenizer_open(&tokenizer, gguf, n_vocab(), &error);
+        faulty_heap_fail_at(-1);
+        ck_assert(status == KV_OK || status == KV_NO_MEMORY);
+        ck_assert(status == KV_OK || faulty_heap_live() == live);
+    }
+    ck_assert_int_ge(nth, 5);
+    live = faulty_heap_live();
+    status = KV_NO_MEMORY;
+    for (nth = 0; status != KV_OK; nth++) {
+        uint32_t *ids = NULL;
+        size_t n;
+
+        faulty_heap_fail_at(nth);
+        status = tokenizer_encode(tokenizer, "a<x>b", 5, true, &ids, &n);
+        faulty_heap_fail_at(-1);
+        ck_assert(status == KV_OK || status == KV_NO_MEMORY);
+        kv_free(ids);
+        ck_assert_int_eq(faulty_heap_live(), live);
+    }
+    ck_assert_int_ge(nth, 8);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *tests[] = {
+        pairs_merge_by_score_and_spaces_become_u2581,
+        of_equal_scores_the_leftmost_pair_merges,
+        what_is_in_no_token_falls_back_to_its_bytes,
+        an_empty_text_has_no_tokens_but_bos,
+        a_text_cannot_name_a_control_token,
+        user_defined_tokens_are_cut_out_the_longest_first,
+        a_piece_has_its_spaces_back_and_a_control_token_none,
+        tokens_that_end_a_text_are_named_by_key_or_by_text,
+        a_text_that_is_not_utf8_is_refused,
+        a_vocabulary_that_cannot_be_is_refused,
+        a_vocabulary_of_another_size_than_the_model_is_refused,
+        a_long_text_of_one_letter_is_merged_in_good_time,
+        an_allocation_that_fails_is_no_memory_and_leaves_nothing,
+    };
+
+    return CHECK_RUN("tokenizer", set_up, tear_down, tests);
+}

@@ -1,0 +1,306 @@
+#include "tests/engine/tiny_model.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/gguf.h"
+
+struct writer {
+    unsigned char *bytes;
+    size_t n, n_max;
+};
+
+static void put(struct writer *writer, const void *data, size_t n)
+{
+    if (writer->n + n > writer->n_max) {
+        writer->n_max = 2 * (writer->n + n);
+        writer->bytes = realloc(writer->bytes, writer->n_max);
+        assert(writer->bytes != NULL);
+    }
+    if (n > 0)
+        memcpy(writer->bytes + writer->n, data, n);
+    writer->n += n;
+}
+
+static void put_u32(struct writer *writer, uint32_t value)
+{
+    put(writer, &value, sizeof value);
+}
+
+static void put_u64(struct writer *writer, uint64_t value)
+{
+    put(writer, &value, sizeof value);
+}
+
+static void put_string(struct writer *writer, const char *text)
+{
+    put_u64(writer, strlen(text));
+    put(writer, text, strlen(text));
+}
+
+static void add_matrix(
+    struct tiny_model *tiny, const char *name, uint64_t n_cols, uint64_t n_rows)
+{
+    struct tiny_tensor *tensor = tiny_model_tensor(tiny, name);
+
+    tensor->dims[0] = n_cols;
+    tensor->dims[1] = n_rows;
+    tensor->n_dims = n_rows == 1 ? 1 : 2;
+}
+
+static void add_layer(struct tiny_model *tiny, int layer, int is_bitnet)
+{
+    static const struct {
+        const char *what;
+        uint64_t n_cols, n_rows;
+    } tensors[] = {
+        {"attn_norm", 32, 1},
+        {"ffn_norm", 32, 1},
+        {"attn_q", 32, 32},
+        {"attn_k", 32, 16},
+        {"attn_v", 32, 16},
+        {"attn_output", 32, 32},
+        {"ffn_gate", 32, 64},
+        {"ffn_up", 32, 64},
+        {"ffn_down", 64, 32},
+        {"attn_sub_norm", 32, 1},
+        {"ffn_sub_norm", 64, 1},
+    };
+    size_t n = sizeof tensors / sizeof *tensors - (is_bitnet ? 0 : 2);
+    char name[64];
+
+    for (size_t i = 0; i < n; i++) {
+        snprintf(name, sizeof name, "blk.%d.%s.weight", layer, tensors[i].what);
+        add_matrix(tiny, name, tensors[i].n_cols, tensors[i].n_rows);
+    }
+}
+
+void tiny_model_init(struct tiny_model *tiny, const char *architecture)
+{
+    static const struct {
+        const char *suffix;
+        uint32_t value;
+    } numbers[] = {
+        {"block_count", 2},
+        {"context_length", 64},
+        {"embedding_length", 32},
+        {"feed_forward_length", 64},
+        {"attention.head_count", 4},
+        {"attention.head_count_kv", 2},
+    };
+    char name[64];
+
+    *tiny = (struct tiny_model){.version = 3, .alignment = 32};
+    tiny_model_set_text(tiny, "general.architecture", architecture);
+    tiny_model_set_text(tiny, "general.name", "tiny");
+    tiny_model_set_text(tiny, "tokenizer.ggml.model", "llama");
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        snprintf(name, sizeof name, "%s.%s", architecture, numbers[i].suffix);
+        tiny_model_set_uint(tiny, name, numbers[i].value);
+    }
+    snprintf(
+        name, sizeof name, "%s.attention.layer_norm_rms_epsilon", architecture);
+    tiny_model_set_float(tiny, name, 1e-5f);
+    add_matrix(tiny, "token_embd.weight", 32, TINY_N_FIXED);
+    add_matrix(tiny, "output_norm.weight", 32, 1);
+    for (int layer = 0; layer < 2; layer++)
+        add_layer(tiny, layer, strcmp(architecture, "bitnet") == 0);
+}
+
+void tiny_model_add_word(
+    struct tiny_model *tiny, const char *text, float score, int32_t kind)
+{
+    assert(tiny->n_words < sizeof tiny->words / sizeof *tiny->words);
+    tiny->words[tiny->n_words++] = (struct tiny_word){text, score, kind};
+    tiny_model_tensor(tiny, "token_embd.weight")->dims[1]++;
+}
+
+struct tiny_key *tiny_model_key(struct tiny_model *tiny, const char *name)
+{
+    for (size_t i = 0; i < tiny->n_keys; i++)
+        if (strcmp(tiny->keys[i].name, name) == 0)
+            return &tiny->keys[i];
+    assert(tiny->n_keys < sizeof tiny->keys / sizeof *tiny->keys);
+    snprintf(tiny->keys[tiny->n_keys].name,
+        sizeof tiny->keys[tiny->n_keys].name, "%s", name);
+    return &tiny->keys[tiny->n_keys++];
+}
+
+void tiny_model_set_uint(
+    struct tiny_model *tiny, const char *name, uint32_t value)
+{
+    struct tiny_key *key = tiny_model_key(tiny, name);
+
+    key->type = TINY_U32;
+    key->bits = value;
+}
+
+void tiny_model_set_float(
+    struct tiny_model *tiny, const char *name, float value)
+{
+    struct tiny_key *key = tiny_model_key(tiny, name);
+
+    key->type = TINY_F32;
+    memcpy(&key->bits, &value, sizeof value);
+}
+
+void tiny_model_set_text(
+    struct tiny_model *tiny, const char *name, const char *value)
+{
+    struct tiny_key *key = tiny_model_key(tiny, name);
+
+    key->type = TINY_STRING;
+    key->text = value;
+}
+
+void tiny_model_drop_key(struct tiny_model *tiny, const char *name)
+{
+    *tiny_model_key(tiny, name) = tiny->keys[tiny->n_keys - 1];
+    tiny->n_keys--;
+}
+
+struct tiny_tensor *tiny_model_tensor(struct tiny_model *tiny, const char *name)
+{
+    struct tiny_tensor *tensor;
+
+    for (size_t i = 0; i < tiny->n_tensors; i++)
+        if (strcmp(tiny->tensors[i].name, name) == 0)
+            return &tiny->tensors[i];
+    assert(tiny->n_tensors < sizeof tiny->tensors / sizeof *tiny->tensors);
+    tensor = &tiny->tensors[tiny->n_tensors++];
+    *tensor = (struct tiny_tensor){.dims = {1, 1, 1, 1}, .n_dims = 1};
+    snprintf(tensor->name, sizeof tensor->name, "%s", name);
+    return tensor;
+}
+
+void tiny_model_drop_tensor(struct tiny_model *tiny, const char *name)
+{
+    *tiny_model_tensor(tiny, name) = tiny->tensors[tiny->n_tensors - 1];
+    tiny->n_tensors--;
+}
+
+static void put_key(struct writer *writer, const struct tiny_key *key)
+{
+    static const size_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+
+    put_string(writer, key->name);
+    put_u32(writer, key->type);
+    if (key->type == TINY_STRING)
+        put_string(writer, key->text);
+    else if (key->type < sizeof bytes / sizeof *bytes)
+        put(writer, &key->bits, bytes[key->type]);
+}
+
+static struct tiny_word word_at(
+    const struct tiny_model *tiny, size_t i, char byte_name[8])
+{
+    static const struct tiny_word first[] = {
+        {"<unk>", 0, 2}, {"<s>", 0, 3}, {"</s>", 0, 3}};
+
+    if (i < 3)
+        return first[i];
+    if (i >= TINY_N_FIXED)
+        return tiny->words[i - TINY_N_FIXED];
+    snprintf(byte_name, 8, "<0x%02X>", (unsigned)(i - 3) & 0xFF);
+    return (struct tiny_word){byte_name, 0, 6};
+}
+
+static void put_array_key(
+    struct writer *writer, const char *name, uint32_t element_type, size_t n)
+{
+    put_string(writer, name);
+    put_u32(writer, 9);
+    put_u32(writer, element_type);
+    put_u64(writer, n);
+}
+
+static void put_vocabulary(struct writer *writer, const struct tiny_model *tiny)
+{
+    size_t n = TINY_N_FIXED + tiny->n_words;
+    char name[8];
+
+    put_array_key(writer, "tokenizer.ggml.tokens", TINY_STRING, n);
+    for (size_t i = 0; i < n; i++)
+        put_string(writer, word_at(tiny, i, name).text);
+    put_array_key(writer, "tokenizer.ggml.scores", TINY_F32, n);
+    for (size_t i = 0; i < n; i++)
+        put(writer, &(float){word_at(tiny, i, name).score}, sizeof(float));
+    put_array_key(writer, "tokenizer.ggml.token_type", TINY_I32, n);
+    for (size_t i = 0; i < n; i++)
+        put(writer, &(int32_t){word_at(tiny, i, name).kind}, sizeof(int32_t));
+}
+
+/* Of a tensor whose shape is sound; the others need no data to be refused. */
+static size_t data_bytes(const struct tiny_tensor *tensor)
+{
+    uint64_t n = tensor->dims[0] * tensor->dims[1];
+
+    if (gguf_type_name(tensor->type) == NULL || n > 1000000)
+        return 0;
+    return (size_t)n / gguf_type_block_elements(tensor->type) *
+           gguf_type_block_bytes(tensor->type);
+}
+
+static void pad(struct writer *writer, size_t from, uint64_t alignment)
+{
+    while (alignment > 0 && (writer->n - from) % alignment != 0)
+        put(writer, "", 1);
+}
+
+static void put_tensor_infos(
+    struct writer *writer, const struct tiny_model *tiny)
+{
+    uint64_t offset = 0;
+
+    for (size_t i = 0; i < tiny->n_tensors; i++) {
+        const struct tiny_tensor *tensor = &tiny->tensors[i];
+
+        put_string(writer, tensor->name);
+        put_u32(writer, tensor->n_dims);
+        for (uint32_t j = 0; j < tensor->n_dims && j < 4; j++)
+            put_u64(writer, tensor->dims[j]);
+        put_u32(writer, tensor->type);
+        put_u64(writer, offset + tensor->offset_skew);
+        offset += data_bytes(tensor);
+        while (tiny->alignment > 0 && offset % tiny->alignment != 0)
+            offset++;
+    }
+}
+
+static void put_data(struct writer *writer, const struct tiny_tensor *tensor)
+{
+    size_t n = data_bytes(tensor);
+
+    for (size_t i = 0; i < n; i += sizeof(float))
+        put(writer, &(float){tensor->type == GGUF_F32 ? tensor->fill : 0},
+            n - i < sizeof(float) ? n - i : sizeof(float));
+}
+
+unsigned char *tiny_model_write(const struct tiny_model *tiny, size_t *n)
+{
+    struct writer writer = {NULL, 0, 0};
+    struct tiny_key alignment = {"general.alignment", TINY_U32, 0, NULL};
+    size_t n_own = 3, data;
+
+    alignment.bits = tiny->alignment;
+    put(&writer, "GGUF", 4);
+    put_u32(&writer, tiny->version);
+    put_u64(&writer, tiny->n_tensors);
+    put_u64(&writer, tiny->n_keys + n_own + (tiny->alignment != 32));
+    for (size_t i = 0; i < tiny->n_keys; i++)
+        put_key(&writer, &tiny->keys[i]);
+    if (tiny->alignment != 32)
+        put_key(&writer, &alignment);
+    put_vocabulary(&writer, tiny);
+    put_tensor_infos(&writer, tiny);
+    pad(&writer, 0, tiny->alignment);
+    data = writer.n;
+    for (size_t i = 0; i < tiny->n_tensors; i++) {
+        put_data(&writer, &tiny->tensors[i]);
+        pad(&writer, data, tiny->alignment);
+    }
+    *n = writer.n;
+    return writer.bytes;
+}

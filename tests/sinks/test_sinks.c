@@ -1,0 +1,450 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/heap.h"
+#include "base/log.h"
+#include "pool/pool.h"
+#include "sinks/sink.h"
+#include "sinks/sink_channel.h"
+#include "sinks/sink_log.h"
+#include "tests/support/check_main.h"
+#include "tests/support/faulty_heap.h"
+
+static struct ledger *ledger;
+static struct sink_set *set;
+static FILE *log_file;
+static int n_closed;
+
+static int64_t wall_ns(void)
+{
+    return 1;
+}
+
+static void set_up(void)
+{
+    const struct ledger_config config = {
+        .ring_bytes = LEDGER_MIN_RING_BYTES, .epoch = 1, .wall_ns = wall_ns};
+
+    faulty_heap_install();
+    n_closed = 0;
+    log_file = tmpfile();
+    kv_log_set_fd(fileno(log_file));
+    ck_assert_int_eq(ledger_open(&ledger, &config, NULL), KV_OK);
+    ck_assert_int_eq(sink_set_open(&set, ledger), KV_OK);
+}
+
+static void on_closed(void *ctx)
+{
+    (void)ctx;
+    n_closed++;
+}
+
+static void close_set(void)
+{
+    if (set != NULL)
+        sink_set_close(set, on_closed, NULL);
+    set = NULL;
+}
+
+static void tear_down(void)
+{
+    close_set();
+    ledger_close(ledger);
+    kv_log_set_fd(2);
+    fclose(log_file);
+    ck_assert_int_eq(faulty_heap_live(), 0);
+}
+
+/* What was logged so far. */
+static const char *logged(void)
+{
+    static char text[1 << 16];
+    ssize_t n = pread(fileno(log_file), text, sizeof text - 1, 0);
+
+    ck_assert_int_ge(n, 0);
+    text[n] = '\0';
+    return text;
+}
+
+static struct sink *add_channel(size_t capacity)
+{
+    struct sink *sink;
+
+    ck_assert_int_eq(sink_channel_open(&sink, capacity), KV_OK);
+    sink_set_add(set, sink);
+    return sink;
+}
+
+static void issue(int n)
+{
+    for (int i = 0; i < n; i++)
+        ledger_issue_drain(ledger, "a test", 1, 1);
+}
+
+/* The sequence of the next receipt in the channel, 0 if it is empty. */
+static uint64_t take(struct sink *channel)
+{
+    Kvpool__V1__Receipt *receipt = sink_channel_take(channel);
+    uint64_t sequence = receipt != NULL ? receipt->sequence : 0;
+
+    if (receipt != NULL)
+        kvpool__v1__receipt__free_unpacked(receipt, NULL);
+    return sequence;
+}
+
+START_TEST(a_sink_gets_what_was_there_before_it_and_all_that_follows)
+{
+    struct sink *channel;
+
+    issue(3);
+    channel = add_channel(100);
+    issue(2);
+    for (uint64_t sequence = 1; sequence <= 5; sequence++)
+        ck_assert_uint_eq(take(channel), sequence);
+    ck_assert_uint_eq(take(channel), 0);
+    ck_assert_uint_eq(channel->delivered_total, 5);
+    ck_assert_uint_eq(channel->lost_total, 0);
+}
+END_TEST
+
+START_TEST(a_full_channel_waits_and_hurts_no_other)
+{
+    struct sink *small = add_channel(3), *large = add_channel(1000);
+
+    issue(600);
+    ck_assert_uint_eq(small->delivered_total, 3);
+    ck_assert_uint_eq(large->delivered_total, 600);
+    for (uint64_t sequence = 1; sequence <= 600; sequence++) {
+        ck_assert_uint_eq(take(small), sequence);
+        ck_assert_uint_eq(take(large), sequence);
+    }
+    ck_assert_uint_eq(take(small), 0);
+    issue(1);
+    ck_assert_uint_eq(take(small), 601);
+}
+END_TEST
+
+START_TEST(what_left_the_ring_is_counted_and_logged_never_skipped_silently)
+{
+    struct sink *channel = add_channel(10);
+    uint64_t oldest, last = 10, n_read = 10;
+    char gap[64];
+
+    issue(40000);
+    oldest = ledger_position(ledger).oldest_sequence;
+    ck_assert_uint_gt(oldest, 11);
+    for (uint64_t sequence = 1; sequence <= 10; sequence++)
+        ck_assert_uint_eq(take(channel), sequence);
+    ck_assert_uint_eq(channel->lost_total, oldest - 11);
+    for (uint64_t next; (next = take(channel)) != 0; last = next, n_read++)
+        ck_assert_uint_eq(next, n_read == 10 ? oldest : last + 1);
+    ck_assert_uint_eq(last, 40000);
+    ck_assert_uint_eq(n_read + channel->lost_total, 40000);
+    snprintf(gap, sizeof gap, "first_sequence=11 last_sequence=%d ",
+        (int)oldest - 1);
+    ck_assert_msg(strstr(logged(), gap) != NULL, "%s", logged());
+    ck_assert_ptr_nonnull(strstr(logged(), "sink=channel"));
+}
+END_TEST
+
+START_TEST(closing_offers_the_rest_and_tells_what_was_not_taken)
+{
+    add_channel(5);
+    add_channel(50);
+    issue(20);
+    close_set();
+    ck_assert_int_eq(n_closed, 1);
+    ck_assert_ptr_nonnull(
+        strstr(logged(), "first_sequence=6 last_sequence=20 lost_total=15"));
+    ck_assert_ptr_eq(strstr(strstr(logged(), "lost_total") + 1, "lost_total"),
+        NULL); /* the other lost nothing */
+}
+END_TEST
+
+START_TEST(closing_an_empty_set_calls_back_too)
+{
+    close_set();
+    ck_assert_int_eq(n_closed, 1);
+}
+END_TEST
+
+/* A sink that refuses for want of memory, and closes later. */
+struct moody_sink {
+    struct sink sink;
+    uint64_t last_sequence;
+    bool refuses;
+    bool flushed;
+    sink_closed_cb closed;
+    void *ctx;
+};
+
+static enum kv_status moody_offer(
+    struct sink *sink, const struct feed_run *run, uint32_t *n_taken)
+{
+    struct moody_sink *moody = (struct moody_sink *)(void *)sink;
+
+    ck_assert_uint_eq(run->first_sequence, moody->last_sequence + 1);
+    *n_taken = moody->refuses ? run->n_receipts / 2 : run->n_receipts;
+    moody->last_sequence += *n_taken;
+    return moody->refuses ? KV_NO_MEMORY : KV_OK;
+}
+
+static void moody_flush(struct sink *sink)
+{
+    ((struct moody_sink *)(void *)sink)->flushed = true;
+}
+
+static void moody_close(struct sink *sink, sink_closed_cb closed, void *ctx)
+{
+    struct moody_sink *moody = (struct moody_sink *)(void *)sink;
+
+    moody->closed = closed;
+    moody->ctx = ctx;
+}
+
+static const struct sink_ops moody_ops = {.kind = "moody",
+    .offer = moody_offer,
+    .flush = moody_flush,
+    .close = moody_close};
+
+static struct moody_sink *add_moody(void)
+{
+    struct moody_sink *moody = kv_calloc(1, sizeof *moody);
+
+    moody->sink.ops = &moody_ops;
+    moody->sink.name = "moody";
+    sink_set_add(set, &moody->sink);
+    return moody;
+}
+
+START_TEST(a_sink_without_memory_is_offered_the_rest_with_what_comes_next)
+{
+    struct moody_sink *moody;
+
+    issue(9);
+    moody = kv_calloc(1, sizeof *moody);
+    moody->refuses = true;
+    moody->sink.ops = &moody_ops;
+    moody->sink.name = "moody";
+    sink_set_add(set, &moody->sink);
+    ck_assert_uint_eq(moody->last_sequence, 4);
+    moody->refuses = false;
+    issue(1);
+    ck_assert_uint_eq(moody->last_sequence, 10);
+    close_set();
+    moody->closed(&moody->sink, moody->ctx);
+}
+END_TEST
+
+START_TEST(the_set_is_closed_once_its_last_sink_is)
+{
+    struct moody_sink *first = add_moody(), *second = add_moody();
+
+    add_channel(5);
+    issue(2);
+    close_set();
+    ck_assert_int_eq(n_closed, 0);
+    ck_assert(first->flushed && second->flushed);
+    issue(1); /* nobody listens any more */
+    ck_assert_uint_eq(first->last_sequence, 2);
+    second->closed(&second->sink, second->ctx);
+    ck_assert_int_eq(n_closed, 0);
+    first->closed(&first->sink, first->ctx);
+    ck_assert_int_eq(n_closed, 1);
+}
+END_TEST
+
+START_TEST(opens_give_everything_back_when_memory_runs_out)
+{
+    struct sink_set *other = NULL;
+    struct sink *sink = NULL;
+    int before = faulty_heap_live();
+    int nth;
+
+    faulty_heap_fail_at(0);
+    ck_assert_int_eq(sink_set_open(&other, ledger), KV_NO_MEMORY);
+    ck_assert_int_eq(sink_log_open(&sink), KV_NO_MEMORY);
+    for (nth = 0; sink_channel_open(&sink, 5) == KV_NO_MEMORY;) {
+        ck_assert_ptr_null(sink);
+        ck_assert_int_eq(faulty_heap_live(), before);
+        faulty_heap_fail_at(++nth);
+    }
+    ck_assert_int_eq(nth, 2);
+    faulty_heap_fail_at(-1);
+    sink_set_add(set, sink);
+}
+END_TEST
+
+/* ---- with a real pool, as in the original */
+
+static struct pool *open_pool(const struct pool_observer *observer)
+{
+    const struct pool_config config = {
+        .block_bytes = 1 << 19,
+        .n_blocks = 8,
+        .block_tokens = 16,
+        .max_sessions = 8,
+        .max_kept_tokens = 1000,
+        .observer = observer,
+    };
+    struct pool *pool;
+
+    ck_assert_int_eq(pool_open(&pool, &config, 0, NULL), KV_OK);
+    return pool;
+}
+
+static struct pool_session *hold_blocks(
+    struct pool *pool, const char *id, size_t n_tokens)
+{
+    const struct pool_key key = {"acme", 4, id, strlen(id)};
+    const uint32_t tokens[64] = {1};
+    struct pool_session *session;
+    bool created;
+
+    ck_assert_int_eq(
+        pool_session_get(pool, &key, 1, &session, &created), KV_OK);
+    ck_assert_int_eq(pool_session_begin(pool, session, 1), KV_OK);
+    ck_assert_int_eq(
+        pool_session_append(pool, session, tokens, n_tokens), KV_OK);
+    ck_assert_int_eq(
+        pool_session_reserve(pool, session, n_tokens, NULL, 1), KV_OK);
+    pool_session_commit(pool, session, n_tokens);
+    pool_session_end(pool, session, 1);
+    return session;
+}
+
+static void evict_by_hand(struct pool *pool, struct pool_session *session)
+{
+    const struct pool_cause cause = {
+        .reason = POOL_REASON_MANUAL, .requested_by = "anonymous"};
+    struct pool_batch_scope scope = pool_batch_begin(pool, 5);
+
+    ck_assert_int_eq(pool_evict_session(pool, session, &cause, false, 5).result,
+        POOL_EVICTED);
+    pool_batch_end(pool, &scope, &cause, 5);
+}
+
+static void zero_all(struct pool *pool)
+{
+    struct pool_scrub job;
+
+    while (pool_scrub_next(pool, &job)) {
+        for (size_t i = 0; i < job.n_extents; i++)
+            memset(pool_arena(pool) + job.extents[i].offset, 0,
+                job.extents[i].size);
+        pool_scrub_done(pool, job.scrub_id, 6);
+    }
+}
+
+START_TEST(emits_eviction_receipt_with_correct_payload)
+{
+    struct pool *pool = open_pool(ledger_observer(ledger));
+    struct sink *channel = add_channel(10);
+    Kvpool__V1__EvictionReceipt *eviction;
+    Kvpool__V1__Receipt *receipt;
+    struct pool_session *session;
+
+    hold_blocks(pool, "chat-6", 16);
+    session = hold_blocks(pool, "chat-7", 40);
+    evict_by_hand(pool, session);
+    ck_assert_ptr_null(sink_channel_take(channel)); /* not zeroed yet */
+    zero_all(pool);
+
+    receipt = sink_channel_take(channel);
+    ck_assert_ptr_nonnull(receipt);
+    ck_assert_uint_eq(receipt->sequence, 1);
+    ck_assert_int_eq(receipt->kind_case, KVPOOL__V1__RECEIPT__KIND_EVICTION);
+    eviction = receipt->eviction;
+    ck_assert_str_eq(eviction->session_id, "chat-7");
+    ck_assert_str_eq(eviction->tenant, "acme");
+    ck_assert_int_eq(eviction->reason, 1);
+    ck_assert_str_eq(eviction->requested_by, "anonymous");
+    ck_assert_uint_eq(eviction->block_size_bytes, 3 << 19);
+    ck_assert_uint_eq(eviction->block_offset, eviction->extents[0]->offset);
+    ck_assert_uint_eq(eviction->blocks_freed, 3);
+    ck_assert_uint_eq(eviction->tokens_freed, 40);
+    ck_assert_uint_eq(eviction->before->total_sessions, 2);
+    ck_assert_uint_eq(eviction->after->total_sessions, 1);
+    ck_assert_uint_eq(eviction->before->used_memory_bytes, 4 << 19);
+    ck_assert_uint_eq(eviction->after->used_memory_bytes, 1 << 19);
+    ck_assert(eviction->zeroed);
+    ck_assert_ptr_null(eviction->performance);
+    kvpool__v1__receipt__free_unpacked(receipt, NULL);
+
+    receipt = sink_channel_take(channel);
+    ck_assert_uint_eq(receipt->eviction_batch->count, 1);
+    ck_assert_uint_eq(receipt->eviction_batch->first_sequence, 1);
+    kvpool__v1__receipt__free_unpacked(receipt, NULL);
+    ck_assert_ptr_null(sink_channel_take(channel));
+    pool_close(pool);
+}
+END_TEST
+
+/* `enable_receipts` is false by giving the pool no observer. */
+START_TEST(does_not_emit_receipt_when_disabled)
+{
+    struct pool *pool = open_pool(NULL);
+    struct sink *channel = add_channel(10);
+    struct sink *log;
+
+    ck_assert_int_eq(sink_log_open(&log), KV_OK);
+    sink_set_add(set, log);
+    evict_by_hand(pool, hold_blocks(pool, "chat-7", 40));
+    zero_all(pool);
+    ck_assert_uint_eq(pool_stats(pool).evictions, 1);
+    ck_assert_ptr_null(sink_channel_take(channel));
+    ck_assert_uint_eq(ledger_position(ledger).applied_sequence, 0);
+    ck_assert_str_eq(logged(), "");
+    pool_close(pool);
+}
+END_TEST
+
+START_TEST(the_log_has_the_fields_of_the_original)
+{
+    struct pool *pool = open_pool(ledger_observer(ledger));
+    const struct ledger_boot boot = {.total_blocks = 8, .block_bytes = 1 << 19};
+    const struct ledger_pool_snapshot snapshot = {.stats.total_bytes = 8};
+    struct sink *log;
+
+    ck_assert_int_eq(sink_log_open(&log), KV_OK);
+    sink_set_add(set, log);
+    ledger_issue_boot(ledger, &boot, 0);
+    evict_by_hand(pool, hold_blocks(pool, "chat 7", 40));
+    zero_all(pool);
+    ledger_issue_snapshot(ledger, &snapshot, 9);
+    ck_assert_msg(
+        strstr(logged(),
+            "level=info target=kvpool::kv::receipts "
+            "msg=\"KV eviction recorded\" kv_event=eviction "
+            "session_id=\"chat 7\" block_offset=0 block_size_bytes=1572864 "
+            "before_sessions=1 after_sessions=0 before_mem_mb=1.5 "
+            "after_mem_mb=0 has_perf=false reason=Manual sequence=2\n") != NULL,
+        "%s", logged());
+    ck_assert_ptr_nonnull(strstr(logged(), "kv_event=lifecycle change=boot"));
+    ck_assert_ptr_nonnull(strstr(logged(),
+        "kv_event=eviction_batch count=1 total_bytes_freed=1572864 "));
+    ck_assert_ptr_nonnull(strstr(logged(), "kv_event=pool_snapshot "));
+    pool_close(pool);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *tests[] = {
+        a_sink_gets_what_was_there_before_it_and_all_that_follows,
+        a_full_channel_waits_and_hurts_no_other,
+        what_left_the_ring_is_counted_and_logged_never_skipped_silently,
+        closing_offers_the_rest_and_tells_what_was_not_taken,
+        closing_an_empty_set_calls_back_too,
+        a_sink_without_memory_is_offered_the_rest_with_what_comes_next,
+        the_set_is_closed_once_its_last_sink_is,
+        opens_give_everything_back_when_memory_runs_out,
+        emits_eviction_receipt_with_correct_payload,
+        does_not_emit_receipt_when_disabled,
+        the_log_has_the_fields_of_the_original,
+    };
+
+    return CHECK_RUN("sinks", set_up, tear_down, tests);
+}
