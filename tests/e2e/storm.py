@@ -40,7 +40,7 @@ def turn_fields(i, turn):
     """What conversation i asks in this turn; the same in both runs."""
     draw = random.Random(1000 * i + turn)
     fields = dict(text=draw.choice(BEGINNINGS),
-                  max_tokens=draw.randint(16, 32))
+                  max_tokens=draw.randint(8, 20))
     if draw.random() < 0.7:
         fields["sampling"] = inference.SamplingParameters(
             temperature=draw.choice((0.7, 1.0, 1.5)), top_k=100,
@@ -190,7 +190,7 @@ class StormTest(unittest.TestCase):
         start = time.monotonic()
         expected = self.undisturbed()
         quiet_seconds = time.monotonic() - start
-        with Kvpoold("--kv-cache-size-mb=4", "--max-batch-size=16",
+        with Kvpoold("--kv-cache-size-mb=3", "--max-batch-size=16",
                      "--enable-receipts", "--no-receipts-log",
                      "--snapshot-interval-ms=100") as server:
             channels = [server.connect() for _ in range(CHANNELS)]
