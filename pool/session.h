@@ -39,9 +39,9 @@ struct pool_session {
     pool_block_id *blocks;
     uint32_t *tokens;
     size_t n_tokens, token_capacity;
-    size_t n_cached; /* tokens whose keys and values lie in blocks */
+    size_t n_cached;   /* tokens whose keys and values lie in blocks */
     size_t n_computed; /* or once lay there: at least n_cached */
-    int64_t kept_ns; /* EVICTED: since when */
+    int64_t kept_ns;   /* EVICTED: since when */
     int64_t created_ns;
     uint64_t hits, evictions;
     struct kv_map_node node;
