@@ -10,6 +10,7 @@
 #define OFFER_BYTES 65536
 
 struct sink_set {
+    struct kv_list guard; /* last of sinks while they are being closed */
     struct ledger *ledger;
     struct ledger_watcher watcher;
     struct kv_list sinks;
@@ -157,23 +158,21 @@ static void drain(struct sink *sink)
 
 void sink_set_close(struct sink_set *set, void (*closed)(void *ctx), void *ctx)
 {
-    struct kv_list guard;
-
     ledger_unwatch(set->ledger, &set->watcher);
     set->closed = closed;
     set->ctx = ctx;
     /* The guard keeps the set alive until every sink was told. */
-    kv_list_append(&set->sinks, &guard);
+    kv_list_append(&set->sinks, &set->guard);
     KV_LIST_EACH(node, &set->sinks)
     {
         struct sink *sink = KV_LIST_ENTRY(node, struct sink, link);
 
-        if (node == &guard)
+        if (node == &set->guard)
             break;
         drain(sink);
         sink->ops->close(sink, on_closed, set);
     }
-    kv_list_remove(&guard);
+    kv_list_remove(&set->guard);
     if (kv_list_empty(&set->sinks))
         finish(set);
 }
