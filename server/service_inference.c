@@ -49,7 +49,7 @@ struct generate {
 
     bool created;     /* this call made the session */
     bool out_of_room; /* there was no memory for text */
-    bool started, sent_started, ended, sent_ended;
+    bool started, sent_started, ended, sent_ended, cancelled;
     enum request_end end;
 };
 
@@ -225,7 +225,11 @@ static void on_request_ended(struct request *request, enum request_end end,
     if (end < REQUEST_DRAINED)
         recorder_add_request(
             generate->server->recorder, now, request->usage.total_ns);
-    advance(generate);
+    /* A stream that was cancelled takes nothing any more. */
+    if (generate->cancelled)
+        fail_ended(generate);
+    else
+        advance(generate);
 }
 
 static const struct request_ops request_ops = {
@@ -244,6 +248,7 @@ static void on_stream_cancel(struct rpc_call *call)
     struct generate *generate = rpc_call_ctx(call);
     struct server *server = generate->server;
 
+    generate->cancelled = true;
     if (!generate->ended)
         scheduler_cancel(
             server->scheduler, &generate->request, kv_clock_mono_ns());
@@ -570,11 +575,12 @@ static bool submit(struct server *server, struct generate *generate,
     const Kvpool__V1__RetentionSettings *retention = message->retention;
     struct pool_key key = check_pool_key(message->tenant, message->session_id);
     struct request *request = &generate->request;
-    int64_t now = kv_clock_mono_ns();
     enum kv_status status;
+    int64_t now;
 
     if (get_session(server, generate, error) != KV_OK)
         return false;
+    now = kv_clock_mono_ns(); /* not before the session was made */
     status = scheduler_submit(
         server->scheduler, request, input->ids, input->n_ids, now);
     if (status != KV_OK) {
