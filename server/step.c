@@ -92,8 +92,10 @@ static void on_compute_done(void *ctx)
 {
     struct step *step = ctx;
 
-    rpc_loop_post(step->config.loop, &step->computed);
+    /* Posted under the lock: the owner may begin the next step at once, and
+     * must not have it taken for this one's end. */
     pthread_mutex_lock(&step->mutex);
+    rpc_loop_post(step->config.loop, &step->computed);
     step->computing = false;
     pthread_cond_signal(&step->idle);
     pthread_mutex_unlock(&step->mutex);
@@ -106,7 +108,9 @@ static void begin(struct step *step)
     step->awake = step->n_slices > 0;
     if (step->n_slices == 0)
         return;
-    step->computing = true; /* nobody computes, so nobody else looks */
+    pthread_mutex_lock(&step->mutex);
+    step->computing = true;
+    pthread_mutex_unlock(&step->mutex);
     compute_start(step->config.compute, step->slices, step->n_slices,
         on_compute_done, step);
 }
