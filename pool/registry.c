@@ -49,7 +49,7 @@ int64_t registry_ttl_due_ns(const struct pool_session *session)
 
     if (session->idle_ttl_ns == 0 ||
         __builtin_add_overflow(
-            session->last_access_ns, session->idle_ttl_ns, &due_ns))
+            session->released_ns, session->idle_ttl_ns, &due_ns))
         return INT64_MAX;
     return due_ns;
 }
@@ -170,8 +170,7 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         return KV_NO_MEMORY;
     if (is_full)
         registry_remove(pool, longest_kept(pool));
-    session->created_ns = session->last_access_ns = now_ns;
-    session->released_ns = now_ns;
+    session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
     pool->n_sessions++;
     pool->session_bytes += session_metadata_bytes(session);
@@ -199,10 +198,6 @@ enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
         kv_map_insert(&pool->map, &session->node, hash);
         session_index_insert(&pool->index, session);
         keep(pool, session, now_ns);
-    } else if (!session_is_active(session)) {
-        session->last_access_ns = now_ns;
-        if (session->state == POOL_SESSION_CACHED)
-            registry_set_timer(pool, session);
     }
     *out = session;
     return KV_OK;

@@ -28,7 +28,7 @@ struct pool_session {
     struct kv_list link; /* on one list of the pool, by state */
     enum pool_session_state state;
     uint32_t n_blocks;
-    int64_t last_access_ns, released_ns;
+    int64_t released_ns; /* end of the last run, or creation */
     int64_t idle_ttl_ns;
     struct timer timer; /* set by registry_due_ns, perhaps for earlier */
 

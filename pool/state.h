@@ -116,10 +116,6 @@ void evict_release(struct pool *pool, struct pool_session *session,
 void evict_idle(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* An idle session whose TTL is over, as a batch of one. */
-void evict_overdue(
-    struct pool *pool, struct pool_session *session, int64_t now_ns);
-
 /* Gives up idle sessions until n_blocks are free or being zeroed, which must be
  * possible. forced_by is the session that needs them. */
 void evict_for_room(struct pool *pool, uint32_t n_blocks,
