@@ -43,7 +43,8 @@ static bool is_kept(const struct pool_session *session)
 
 /* ---- lists and timers */
 
-int64_t registry_ttl_due_ns(const struct pool_session *session)
+/* When the TTL of an idle session falls due; INT64_MAX if never. */
+static int64_t ttl_due_ns(const struct pool_session *session)
 {
     int64_t due_ns;
 
@@ -60,7 +61,7 @@ int64_t registry_due_ns(
     int64_t due_ns = INT64_MAX;
 
     if (session->state == POOL_SESSION_CACHED)
-        return registry_ttl_due_ns(session);
+        return ttl_due_ns(session);
     if (is_kept(session) && pool->config.kept_ttl_ns > 0 &&
         __builtin_add_overflow(
             session->kept_ns, pool->config.kept_ttl_ns, &due_ns))

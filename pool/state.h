@@ -97,9 +97,6 @@ int64_t registry_due_ns(
  * session two visits to its neighbours on the wheel. */
 void registry_set_timer(struct pool *pool, struct pool_session *session);
 
-/* When the session's TTL falls due; INT64_MAX if never. */
-int64_t registry_ttl_due_ns(const struct pool_session *session);
-
 /* Calls session_grow_* and keeps count of the memory. */
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks);
