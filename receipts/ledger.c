@@ -115,12 +115,18 @@ static bool append(struct ledger *ledger, int64_t mono_ns)
         fail(ledger, "a receipt is larger than a record", n_bytes);
         return false;
     }
-    at = ring_reserve(&ledger->ring, n_bytes, ledger->durable);
+    at = merkle_reserve(&ledger->tree) == KV_OK
+             ? ring_reserve(&ledger->ring, n_bytes, ledger->durable)
+             : NULL;
     if (at == NULL) {
         fail(ledger, "out of memory", n_bytes);
         return false;
     }
     kvpool__v1__receipt__pack(receipt, at);
+    if (!merkle_append(&ledger->tree, at, n_bytes)) {
+        fail(ledger, "hashing failed", n_bytes);
+        return false;
+    }
     ring_commit(&ledger->ring, receipt->sequence, n_bytes);
     ledger->applied = receipt->sequence;
     return true;
@@ -285,6 +291,8 @@ enum kv_status ledger_open(struct ledger **out,
         goto free_ledger;
     if (ring_init(&ledger->ring, config->ring_bytes) != KV_OK)
         goto free_waits;
+    if (merkle_init(&ledger->tree) != KV_OK)
+        goto free_ring;
     ledger->config = *config;
     ledger->observer = (struct pool_observer){
         .ctx = ledger,
@@ -295,6 +303,8 @@ enum kv_status ledger_open(struct ledger **out,
     *out = ledger;
     return KV_OK;
 
+free_ring:
+    ring_fini(&ledger->ring);
 free_waits:
     kv_free(ledger->waits);
 free_ledger:
@@ -309,6 +319,7 @@ void ledger_close(struct ledger *ledger)
     if (ledger == NULL)
         return;
     assert(ledger->watchers == NULL);
+    merkle_fini(&ledger->tree);
     ring_fini(&ledger->ring);
     kv_free(ledger->waits);
     kv_free(ledger);
@@ -374,6 +385,11 @@ struct ledger_position ledger_position(const struct ledger *ledger)
 bool ledger_failed(const struct ledger *ledger)
 {
     return ledger->failed;
+}
+
+struct merkle *ledger_tree(struct ledger *ledger)
+{
+    return &ledger->tree;
 }
 
 void ledger_watch(struct ledger *ledger, struct ledger_watcher *watcher)

@@ -16,11 +16,17 @@
  * keeps its chunk alive by reference until it is given back, on any thread; so
  * sending a receipt to many subscribers copies nothing.
  *
+ * Each receipt is a leaf of a Merkle tree from the moment it is numbered, so
+ * that anybody can be shown later what was there and that nothing was changed.
+ * Its hashes stay when the ring has dropped the receipt: 64 bytes for each, for
+ * the ledger's life.
+ *
  * Memory: no number is ever lost. A change is numbered only where its receipt
  * has its place already. Where the system has no memory for one, the ring gives
  * up its oldest receipts early; where every byte of it is held by readers or
- * waits for zeroing, the ledger fails: from then on it numbers nothing, says so
- * in the log and by ledger_failed(), and what it holds stays readable.
+ * waits for zeroing, or where the tree cannot grow, the ledger fails: from then
+ * on it numbers nothing, says so in the log and by ledger_failed(), and what it
+ * holds stays readable.
  *
  * Hooks of allocations and releases are not listened to: those receipts are an
  * option of a later version.
@@ -36,6 +42,7 @@
 #include "base/error.h"
 #include "kvpool/v1/receipts.pb-c.h"
 #include "pool/observer.h"
+#include "receipts/merkle.h"
 #include "receipts/performance.h"
 
 struct ledger;
@@ -114,6 +121,10 @@ struct ledger_position ledger_position(const struct ledger *ledger);
 
 /* Whether the ledger had to stop numbering (see above). It stays so. */
 bool ledger_failed(const struct ledger *ledger);
+
+/* The tree over all receipts that were numbered: leaf `sequence - 1` is the
+ * receipt as encoded. What lies beyond durable_sequence is nobody's yet. */
+struct merkle *ledger_tree(struct ledger *ledger);
 
 /* A watcher is called after receipts became durable, once a release. That may
  * be within a hook of the pool: it reads, and never calls the pool, and issues

@@ -16,6 +16,7 @@ struct ledger {
     struct ledger_config config;
     struct pool_observer observer;
     struct ring ring;
+    struct merkle tree;
     uint64_t applied, durable;
     bool failed;
 

@@ -1,5 +1,4 @@
 # The table of options and its parser, apart so that a test can link it alone.
-pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET GLOBAL libcrypto)
 
 add_library(options STATIC ${CMAKE_CURRENT_LIST_DIR}/options.c)
 target_link_libraries(options PUBLIC base PRIVATE PkgConfig::CRYPTO)
