@@ -99,6 +99,25 @@ bool merkle_prove_inclusion(struct merkle *tree, uint64_t index, uint64_t size,
 bool merkle_prove_consistency(struct merkle *tree, uint64_t first,
     uint64_t second, struct merkle_path *out);
 
+/* ---- a tree of which only the right edge is kept: enough to go on appending,
+ * and for the root. Zeroed, it has no leaves. */
+
+struct merkle_frontier {
+    struct merkle_hash peaks[64]; /* the complete node of each level, where
+                                     n_leaves has that bit */
+    uint64_t n_leaves;
+};
+
+/* Begins behind n_leaves that are not there: their peaks are what proves leaf
+ * number n_leaves in the tree that ends with it. false: it is not such a
+ * proof; *frontier is untouched. */
+bool merkle_frontier_start(struct merkle_frontier *frontier, uint64_t n_leaves,
+    const struct merkle_path *path);
+bool merkle_frontier_append(struct merkle_hasher *hasher,
+    struct merkle_frontier *frontier, const struct merkle_hash *leaf);
+bool merkle_frontier_root(struct merkle_hasher *hasher,
+    const struct merkle_frontier *frontier, struct merkle_hash *out);
+
 /* ---- verifying, without the tree (RFC 9162, 2.1.3.2 and 2.1.4.2). Any values
  * may be given; false: it is not proven. */
 

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "server/signing_key.h"
 #include "sinks/sink_log.h"
 
 #define MIB ((uint64_t)1 << 20)
@@ -14,6 +15,7 @@
 
 struct recorder {
     struct ledger *ledger;
+    struct notary *notary;
     struct sink_set *sinks;
     struct performance performance;
     struct ledger_watcher *watchers[MAX_WATCHERS];
@@ -55,6 +57,25 @@ static enum kv_status open_ledger(struct recorder *recorder,
     return ledger_open(&recorder->ledger, &config, error);
 }
 
+static enum kv_status open_notary(struct recorder *recorder,
+    const struct options *options, struct kv_error *error)
+{
+    struct ledger_position position = ledger_position(recorder->ledger);
+    struct notary_origin origin = notary_origin(position.pool_id);
+    struct checkpoint_signer signer;
+    enum kv_status status =
+        signing_key_load(&signer, options->signing_key, origin.s, error);
+
+    if (status != KV_OK)
+        return status;
+    status = notary_open(
+        &recorder->notary, recorder->ledger, &signer, kv_clock_wall_ns);
+    checkpoint_signer_fini(&signer);
+    if (status != KV_OK)
+        kv_error_set(error, status, "no memory for checkpoints");
+    return status;
+}
+
 static enum kv_status open_sinks(
     struct recorder *recorder, const struct options *options)
 {
@@ -89,6 +110,9 @@ enum kv_status recorder_open(struct recorder **out,
     status = open_ledger(recorder, options, error);
     if (status != KV_OK)
         goto free_recorder;
+    status = open_notary(recorder, options, error);
+    if (status != KV_OK)
+        goto close_ledger;
     status = open_sinks(recorder, options);
     if (status != KV_OK)
         goto close_sinks;
@@ -99,6 +123,8 @@ close_sinks:
     kv_error_set(error, status, "no memory for the sinks of receipts");
     if (recorder->sinks != NULL)
         sink_set_close(recorder->sinks, ignore_flushed, NULL);
+    notary_close(recorder->notary);
+close_ledger:
     ledger_close(recorder->ledger);
 free_recorder:
     kv_free(recorder);
@@ -118,6 +144,18 @@ struct ledger *recorder_ledger(struct recorder *recorder)
 const struct pool_observer *recorder_observer(struct recorder *recorder)
 {
     return recorder != NULL ? ledger_observer(recorder->ledger) : NULL;
+}
+
+struct notary *recorder_notary(struct recorder *recorder)
+{
+    return recorder != NULL ? recorder->notary : NULL;
+}
+
+uint64_t recorder_checkpoint_size(const struct recorder *recorder)
+{
+    return recorder != NULL
+               ? notary_newest(recorder->notary)->checkpoint.tree_size
+               : 0;
 }
 
 bool recorder_position(
@@ -218,6 +256,7 @@ void recorder_close(struct recorder *recorder)
         sink_set_close(recorder->sinks, ignore_flushed, NULL);
     for (size_t i = 0; i < recorder->n_watchers; i++)
         ledger_unwatch(recorder->ledger, recorder->watchers[i]);
+    notary_close(recorder->notary);
     ledger_close(recorder->ledger);
     kv_free(recorder);
 }

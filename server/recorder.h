@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "pool/pool.h"
 #include "receipts/ledger.h"
+#include "receipts/notary.h"
 #include "server/options.h"
 
 struct recorder;
@@ -24,10 +25,14 @@ const char *recorder_off_switch(void);
 /* NULL where receipts are off. */
 struct ledger *recorder_ledger(struct recorder *recorder);
 const struct pool_observer *recorder_observer(struct recorder *recorder);
+struct notary *recorder_notary(struct recorder *recorder);
 
 /* false where receipts are off. */
 bool recorder_position(
     const struct recorder *recorder, struct ledger_position *out);
+
+/* Receipts that the newest checkpoint covers; 0 where receipts are off. */
+uint64_t recorder_checkpoint_size(const struct recorder *recorder);
 
 /* Called after receipts became durable; never where they are off. Until
  * recorder_close. */

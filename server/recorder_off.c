@@ -29,6 +29,18 @@ const struct pool_observer *recorder_observer(struct recorder *recorder)
     return NULL;
 }
 
+struct notary *recorder_notary(struct recorder *recorder)
+{
+    (void)recorder;
+    return NULL;
+}
+
+uint64_t recorder_checkpoint_size(const struct recorder *recorder)
+{
+    (void)recorder;
+    return 0;
+}
+
 bool recorder_position(
     const struct recorder *recorder, struct ledger_position *out)
 {

@@ -145,6 +145,8 @@ static enum kv_status open_rpc(struct server *server, struct kv_error *error)
     if (status == KV_OK)
         status = service_receipts_add(server);
     if (status == KV_OK)
+        status = service_proof_add(server);
+    if (status == KV_OK)
         status = service_inference_add(server);
     if (status == KV_NO_MEMORY)
         kv_error_set(error, status, "no memory for the service");
@@ -157,12 +159,13 @@ static void open_timers(struct server *server)
 
     uv_timer_init(loop, &server->subscriber_tick);
     uv_timer_init(loop, &server->snapshot_tick);
+    uv_timer_init(loop, &server->checkpoint_tick);
     uv_timer_init(loop, &server->drain_tick);
     uv_signal_init(loop, &server->signals[0]);
     uv_signal_init(loop, &server->signals[1]);
     server->subscriber_tick.data = server->snapshot_tick.data =
-        server->drain_tick.data = server->signals[0].data =
-            server->signals[1].data = server;
+        server->checkpoint_tick.data = server->drain_tick.data =
+            server->signals[0].data = server->signals[1].data = server;
     server->timers_open = true;
 }
 
@@ -173,6 +176,7 @@ static void close_timers(struct server *server)
     server->timers_open = false;
     uv_close((uv_handle_t *)&server->subscriber_tick, NULL);
     uv_close((uv_handle_t *)&server->snapshot_tick, NULL);
+    uv_close((uv_handle_t *)&server->checkpoint_tick, NULL);
     uv_close((uv_handle_t *)&server->drain_tick, NULL);
     uv_close((uv_handle_t *)&server->signals[0], NULL);
     uv_close((uv_handle_t *)&server->signals[1], NULL);
@@ -372,6 +376,7 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
         server->recorder, server->pool, SERVER_VERSION, server->model->name);
     recorder_issue_snapshot(server->recorder, server->pool);
     service_receipts_start(server);
+    service_proof_start(server);
     if (server->recorder != NULL && server->options->snapshot_interval_ms > 0)
         uv_timer_start(&server->snapshot_tick, on_snapshot_tick,
             server->options->snapshot_interval_ms,

@@ -48,7 +48,8 @@ struct server {
     struct kv_list subscribers;
     uint32_t n_subscribers;
     struct ledger_watcher subscriber_watcher;
-    uv_timer_t subscriber_tick, snapshot_tick, drain_tick;
+    struct kv_list checkpoint_calls; /* waiting for a checkpoint */
+    uv_timer_t subscriber_tick, snapshot_tick, checkpoint_tick, drain_tick;
     uv_signal_t signals[2];
     bool timers_open, draining, handed_back, closing_streams;
     int64_t hand_back_ns; /* when draining no longer waits for requests */
@@ -65,13 +66,18 @@ enum kv_status server_start(struct server *server, struct kv_error *error);
 /* After the loop stopped, or after a failed start. */
 void server_close(struct server *server);
 
-/* service_pool.c, service_receipts.c, service_inference.c: their methods. */
+/* service_pool.c, service_receipts.c, service_proof.c, service_inference.c:
+ * their methods. */
 enum kv_status service_pool_add(struct server *server);
 enum kv_status service_receipts_add(struct server *server);
+enum kv_status service_proof_add(struct server *server);
 enum kv_status service_inference_add(struct server *server);
 
 /* service_receipts.c: streams get what is left, then `closing`. */
 void service_receipts_start(struct server *server);
 void service_receipts_drain(struct server *server);
+
+/* service_proof.c: signs the first checkpoint, and one each tick. */
+void service_proof_start(struct server *server);
 
 #endif

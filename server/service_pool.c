@@ -638,12 +638,6 @@ enum kv_status service_pool_add(struct server *server)
         {PATH "ListSessions", RPC_UNARY, on_list_sessions, server},
         {PATH "SetRetention", RPC_UNARY, on_unsupported,
             (void *)"SetRetention"},
-        {PATH "GetCheckpoint", RPC_UNARY, on_unsupported,
-            (void *)"GetCheckpoint"},
-        {PATH "GetInclusionProof", RPC_UNARY, on_unsupported,
-            (void *)"GetInclusionProof"},
-        {PATH "GetConsistencyProof", RPC_UNARY, on_unsupported,
-            (void *)"GetConsistencyProof"},
     };
 #undef PATH
     enum kv_status status = KV_OK;

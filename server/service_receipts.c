@@ -44,14 +44,21 @@ static struct subscriber *subscriber_of(struct rpc_call *call)
     return rpc_call_ctx(call);
 }
 
+/* *position and *root are what it points into. */
 static void fill_position(Kvpool__V1__LedgerPosition *out,
-    const struct subscriber *subscriber, struct ledger_position *position)
+    const struct subscriber *subscriber, struct ledger_position *position,
+    struct merkle_hash *root)
 {
     kvpool__v1__ledger_position__init(out);
     out->sequence = subscriber->cursor.sequence;
     out->epoch = subscriber->cursor.sequence > 0 ? position->epoch : 0;
     out->pool_id.data = position->pool_id;
     out->pool_id.len = sizeof position->pool_id;
+    if (merkle_root(ledger_tree(subscriber->ledger),
+            subscriber->cursor.sequence, root)) {
+        out->root.data = root->bytes;
+        out->root.len = sizeof root->bytes;
+    }
 }
 
 static void end_stream(
@@ -80,8 +87,9 @@ static void send_bookmark(struct subscriber *subscriber)
         KVPOOL__V1__STREAM_RECEIPTS_RESPONSE__INIT;
     Kvpool__V1__Bookmark bookmark = KVPOOL__V1__BOOKMARK__INIT;
     Kvpool__V1__LedgerPosition place;
+    struct merkle_hash root;
 
-    fill_position(&place, subscriber, &position);
+    fill_position(&place, subscriber, &position, &root);
     bookmark.position = &place;
     bookmark.oldest_sequence = position.oldest_sequence;
     bookmark.time_unix_ns = kv_clock_wall_ns();
@@ -100,8 +108,9 @@ static void send_closing(struct subscriber *subscriber)
     Kvpool__V1__Closing closing = KVPOOL__V1__CLOSING__INIT;
     struct ledger_position position = ledger_position(subscriber->ledger);
     Kvpool__V1__LedgerPosition place;
+    struct merkle_hash root;
 
-    fill_position(&place, subscriber, &position);
+    fill_position(&place, subscriber, &position, &root);
     closing.reason = KVPOOL__V1__CLOSING_REASON__CLOSING_REASON_SHUTDOWN;
     closing.position = &place;
     closing.retry_after_ns = RETRY_AFTER_NS;
@@ -275,6 +284,17 @@ static void refuse_ledger(
     rpc_error_add_metadata(error, "epoch", "%" PRIu32, position->epoch);
 }
 
+/* Whether the root that was given, if one was, is that of this ledger. */
+static bool has_root(
+    struct ledger *ledger, const Kvpool__V1__LedgerPosition *after)
+{
+    struct merkle_hash root;
+
+    return after->root.len == 0 ||
+           (merkle_root(ledger_tree(ledger), after->sequence, &root) &&
+               memcmp(root.bytes, after->root.data, sizeof root.bytes) == 0);
+}
+
 static void seek_after(struct subscriber *subscriber,
     const Kvpool__V1__LedgerPosition *after, struct rpc_error *error)
 {
@@ -288,7 +308,8 @@ static void seek_after(struct subscriber *subscriber,
     }
     if (after->sequence > position.applied_sequence ||
         (after->sequence > 0 && after->epoch != 0 &&
-            after->epoch != position.epoch)) {
+            after->epoch != position.epoch) ||
+        !has_root(ledger, after)) {
         refuse_position(error, RPC_FAILED_PRECONDITION, "LEDGER_FORKED",
             &position, after->sequence);
         return;
@@ -329,7 +350,10 @@ static void check_after(
         rpc_error_add_violation(error, "after.pool_id",
             "%zu bytes were given; allowed are 16, or none",
             after->pool_id.len);
-    check_unsupported(error, "after.root", after->root.len > 0);
+    if (after->root.len != 0 && after->root.len != MERKLE_HASH_BYTES)
+        rpc_error_add_violation(error, "after.root",
+            "%zu bytes were given; allowed are %d, or none", after->root.len,
+            MERKLE_HASH_BYTES);
 }
 
 static void check_filter(

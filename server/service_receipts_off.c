@@ -1,7 +1,7 @@
-/* StreamReceipts in a build without receipts. */
+/* StreamReceipts and the proofs in a build without receipts. */
 #include "server/server.h"
 
-static void on_stream(void *ctx, struct rpc_call *call,
+static void on_call(void *ctx, struct rpc_call *call,
     const unsigned char *bytes, size_t n_bytes)
 {
     struct rpc_error error;
@@ -15,12 +15,29 @@ static void on_stream(void *ctx, struct rpc_call *call,
     rpc_call_fail(call, &error);
 }
 
+#define PATH "/kvpool.v1.KvPoolService/"
+
 enum kv_status service_receipts_add(struct server *server)
 {
-    const struct rpc_method method = {"/kvpool.v1.KvPoolService/StreamReceipts",
-        RPC_SERVER_STREAM, on_stream, server};
+    const struct rpc_method method = {
+        PATH "StreamReceipts", RPC_SERVER_STREAM, on_call, server};
 
     return rpc_server_add_method(server->rpc, &method);
+}
+
+enum kv_status service_proof_add(struct server *server)
+{
+    const struct rpc_method methods[] = {
+        {PATH "GetCheckpoint", RPC_UNARY, on_call, server},
+        {PATH "GetInclusionProof", RPC_UNARY, on_call, server},
+        {PATH "GetConsistencyProof", RPC_UNARY, on_call, server},
+    };
+    enum kv_status status = KV_OK;
+
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (status == KV_OK)
+            status = rpc_server_add_method(server->rpc, &methods[i]);
+    return status;
 }
 
 void service_receipts_start(struct server *server)
@@ -29,6 +46,11 @@ void service_receipts_start(struct server *server)
 }
 
 void service_receipts_drain(struct server *server)
+{
+    (void)server;
+}
+
+void service_proof_start(struct server *server)
 {
     (void)server;
 }

@@ -37,6 +37,7 @@ static void fill_ledger(
     status->oldest_sequence = position.oldest_sequence;
     status->stored_bytes = position.stored_bytes;
     status->limit_bytes = position.limit_bytes;
+    status->checkpoint_tree_size = recorder_checkpoint_size(server->recorder);
 }
 
 static void fill_statistics(
