@@ -109,6 +109,22 @@ static const struct option_spec audit_options[] = {
                 "of a server's receipts; - is stdin"},
 };
 
+#define KEY                                                                    \
+    {                                                                          \
+        "key", 'k', OPTION_NAME, "KEY", 1, 256, PLACE(key),                    \
+            .help = "the key that must have signed: name+id+base64, as\n"      \
+                    "the server's log says it at its start"                    \
+    }
+
+static const struct option_spec checkpoint_options[] = {KEY};
+
+static const struct option_spec verify_options[] = {
+    KEY,
+    {"old", '\0', OPTION_TEXT, "FILE", 1, 4096, PLACE(old_file),
+        .help = "an older checkpoint, that this ledger must go on\n"
+                "from without a change"},
+};
+
 const struct command commands[] = {
     {"ping", "", 0, "ask whether the server serves",
         "Asks grpc.health.v1 and measures the round trip. Ends with 0 only if "
@@ -148,5 +164,15 @@ const struct command commands[] = {
         "counters and\nbatch sums. Ends with 1 and names the receipt that does "
         "not fit.\n",
         TABLE(audit_options), cmd_receipts_audit},
+    {"receipts checkpoint", "", 0, "the newest signed checkpoint",
+        "Prints it as a C2SP signed note, to be kept and compared later "
+        "('receipts\nverify --old'). Without --key its key is the server's "
+        "own word.\n",
+        TABLE(checkpoint_options), cmd_receipts_checkpoint},
+    {"receipts verify", "", 0, "check that the receipts are those signed",
+        "Takes a checkpoint of now, checks its signature, reads every receipt "
+        "that\nis still there, and computes the hash that was signed. Ends "
+        "with 1 if it is\nanother one.\n",
+        TABLE(verify_options), cmd_receipts_verify},
 };
 const size_t n_commands = sizeof commands / sizeof *commands;

@@ -33,6 +33,8 @@ enum cli_exit cmd_snapshot(struct cli *cli);
 enum cli_exit cmd_evict(struct cli *cli);
 enum cli_exit cmd_receipts_tail(struct cli *cli);
 enum cli_exit cmd_receipts_audit(struct cli *cli);
+enum cli_exit cmd_receipts_checkpoint(struct cli *cli);
+enum cli_exit cmd_receipts_verify(struct cli *cli);
 
 /* ---- what some of them share */
 

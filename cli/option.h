@@ -62,6 +62,8 @@ struct option_values {
     uint64_t max_batch;
     bool no_reconnect;
 
+    const char *key, *old_file; /* --key, --old */
+
     const char **arguments; /* what is no option */
     size_t n_arguments;
 };

@@ -141,7 +141,8 @@ START_TEST(without_a_server_every_command_ends_with_three)
 {
     static const char *const commands[] = {"ping", "describe", "generate x",
         "tokenize x", "detokenize 1", "sessions", "snapshot", "evict --all",
-        "receipts tail", "receipts audit"};
+        "receipts tail", "receipts audit", "receipts checkpoint",
+        "receipts verify"};
 
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         struct child child;
