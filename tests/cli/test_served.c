@@ -16,8 +16,6 @@
 
 #define MAX_ARGS 32
 
-extern char **environ;
-
 static char folder[32], address[64];
 
 static void set_up(void)
