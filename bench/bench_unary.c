@@ -161,7 +161,7 @@ int main(int argc, char **argv)
 {
     struct bench bench = {0};
     size_t n_in_flight = argc > 3 ? (size_t)atoi(argv[3]) : 0;
-    struct call *calls = calloc(n_in_flight, sizeof *calls);
+    struct call *calls;
 
     if (argc < 5 || argc > 7 || n_in_flight == 0 ||
         !load_parse_hex(argc > 5 ? argv[5] : "-", &bench.request)) {
@@ -169,9 +169,10 @@ int main(int argc, char **argv)
                         "[REQUEST_HEX|-] [SERVER_PID]\n");
         return EXIT_FAILURE;
     }
+    calls = calloc(n_in_flight, sizeof *calls);
     bench.histogram = calloc(MAX_US + 1, sizeof *bench.histogram);
     if (calls == NULL || bench.histogram == NULL)
-        return EXIT_FAILURE;
+        exit(EXIT_FAILURE);
     grpc_init();
     bench.queue = grpc_completion_queue_create_for_next(NULL);
     bench.channel = load_channel(argv[1]);
