@@ -415,8 +415,17 @@ static void digest_request(
 
 static bool make_room(struct evict *evict)
 {
-    /* One more than may be evicted: the one that turns out not to be. */
-    evict->n_room = evict->max_sessions + evict->request->n_targets + 1;
+    const Kvpool__V1__EvictRequest *request = evict->request;
+
+    evict->n_room = request->n_targets;
+    /* As many again as may be evicted by one that names no session, and the one
+     * more that turns out not to be. */
+    for (size_t i = 0; i < request->n_targets; i++)
+        if (request->targets[i]->target_case !=
+            KVPOOL__V1__EVICT_TARGET__TARGET_SESSION) {
+            evict->n_room += evict->max_sessions + 1;
+            break;
+        }
     evict->entries = kv_calloc(evict->n_room, sizeof *evict->entries);
     evict->list = kv_calloc(evict->n_room, sizeof *evict->list);
     return evict->entries != NULL && evict->list != NULL;
