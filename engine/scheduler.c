@@ -58,8 +58,8 @@ enum kv_status scheduler_open(struct scheduler **out,
     scheduler->batch = kv_calloc(config->max_running, sizeof(struct request *));
     if (scheduler->batch == NULL)
         goto free_scheduler;
-    scheduler->text = kv_calloc(1,
-        TEXT_STREAM_OUT_BYTES(tokenizer_longest_piece(config->tokenizer)));
+    scheduler->text = kv_calloc(
+        1, TEXT_STREAM_OUT_BYTES(tokenizer_longest_piece(config->tokenizer)));
     if (scheduler->text == NULL)
         goto free_batch;
 

@@ -75,7 +75,7 @@ struct request_ops {
 struct request {
     const struct request_ops *ops;
     struct pool_session *session; /* idle */
-    uint32_t max_tokens; /* at least 1 */
+    uint32_t max_tokens;          /* at least 1 */
     struct sampler_params sampling;
     const char *const *stops; /* borrowed until on_ended */
     size_t n_stops;
