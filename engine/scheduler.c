@@ -158,7 +158,7 @@ enum kv_status scheduler_submit(struct scheduler *scheduler,
     int64_t now_ns)
 {
     struct pool *pool = scheduler->config.pool;
-    enum kv_status status = pool_session_begin(pool, request->session, now_ns);
+    enum kv_status status = pool_session_begin(pool, request->session);
 
     if (status != KV_OK)
         return status;

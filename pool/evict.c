@@ -232,17 +232,6 @@ void evict_for_room(struct pool *pool, uint32_t n_blocks,
 
 /* ---- by time */
 
-void evict_overdue(
-    struct pool *pool, struct pool_session *session, int64_t now_ns)
-{
-    const struct pool_cause cause = {.reason = POOL_REASON_TTL};
-    struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
-
-    session->state = POOL_SESSION_CACHED;
-    evict_idle(pool, session, &cause, now_ns);
-    pool_batch_end(pool, &scope, &cause, now_ns);
-}
-
 int64_t pool_next_deadline(const struct pool *pool)
 {
     return timer_wheel_next_ns(&pool->wheel);

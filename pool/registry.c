@@ -43,13 +43,14 @@ static bool is_kept(const struct pool_session *session)
 
 /* ---- lists and timers */
 
-int64_t registry_ttl_due_ns(const struct pool_session *session)
+/* When the TTL of an idle session falls due; INT64_MAX if never. */
+static int64_t ttl_due_ns(const struct pool_session *session)
 {
     int64_t due_ns;
 
     if (session->idle_ttl_ns == 0 ||
         __builtin_add_overflow(
-            session->last_access_ns, session->idle_ttl_ns, &due_ns))
+            session->released_ns, session->idle_ttl_ns, &due_ns))
         return INT64_MAX;
     return due_ns;
 }
@@ -60,7 +61,7 @@ int64_t registry_due_ns(
     int64_t due_ns = INT64_MAX;
 
     if (session->state == POOL_SESSION_CACHED)
-        return registry_ttl_due_ns(session);
+        return ttl_due_ns(session);
     if (is_kept(session) && pool->config.kept_ttl_ns > 0 &&
         __builtin_add_overflow(
             session->kept_ns, pool->config.kept_ttl_ns, &due_ns))
@@ -170,8 +171,7 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         return KV_NO_MEMORY;
     if (is_full)
         registry_remove(pool, longest_kept(pool));
-    session->created_ns = session->last_access_ns = now_ns;
-    session->released_ns = now_ns;
+    session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
     pool->n_sessions++;
     pool->session_bytes += session_metadata_bytes(session);
@@ -199,10 +199,6 @@ enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
         kv_map_insert(&pool->map, &session->node, hash);
         session_index_insert(&pool->index, session);
         keep(pool, session, now_ns);
-    } else if (!session_is_active(session)) {
-        session->last_access_ns = now_ns;
-        if (session->state == POOL_SESSION_CACHED)
-            registry_set_timer(pool, session);
     }
     *out = session;
     return KV_OK;

@@ -331,14 +331,13 @@ static enum kv_status listen_all(struct server *server, struct kv_error *error)
 {
     char *addresses = kv_strdup(server->options->listen);
     enum kv_status status = KV_OK;
-    char *rest = NULL;
+    char *rest = addresses;
 
     if (addresses == NULL)
         return kv_error_set(error, KV_NO_MEMORY, "no memory for addresses");
-    for (char *address = strtok_r(addresses, ",", &rest);
-         address != NULL && status == KV_OK;
-         address = strtok_r(NULL, ",", &rest))
-        status = rpc_server_listen(server->rpc, address, error);
+    /* An empty address is refused like any other that is none. */
+    while (rest != NULL && status == KV_OK)
+        status = rpc_server_listen(server->rpc, strsep(&rest, ","), error);
     kv_free(addresses);
     return status;
 }

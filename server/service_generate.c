@@ -528,11 +528,12 @@ static bool submit(struct server *server, struct generate *generate,
     const Kvpool__V1__RetentionSettings *retention = message->retention;
     struct pool_key key = check_pool_key(message->tenant, message->session_id);
     struct request *request = &generate->request;
-    int64_t now = kv_clock_mono_ns();
     enum kv_status status;
+    int64_t now;
 
     if (get_session(server, generate, n_ids, error) != KV_OK)
         return false;
+    now = kv_clock_mono_ns(); /* not before the session was made */
     status = scheduler_submit(server->scheduler, request, ids, n_ids, now);
     if (status != KV_OK) {
         fail_submit(server, status, message, error);

@@ -17,6 +17,7 @@ struct step {
     size_t n_slices;
     struct kv_list errands;
     uv_timer_t expiry, fill;
+    int64_t armed_ns; /* when expiry fires; INT64_MAX: not armed */
     bool settling, stopped;
     bool awake; /* stepped lately, so there is nothing to wait for */
 
@@ -32,6 +33,7 @@ static void on_expiry(uv_timer_t *timer)
 {
     struct step *step = timer->data;
 
+    step->armed_ns = INT64_MAX;
     pool_expire(step->config.pool, kv_clock_mono_ns(), EXPIRE_BUDGET);
     step_settle(step);
 }
@@ -47,6 +49,9 @@ static void arm_expiry(struct step *step)
 {
     int64_t deadline = pool_next_deadline(step->config.pool);
 
+    if (deadline == step->armed_ns)
+        return;
+    step->armed_ns = deadline;
     if (deadline == INT64_MAX) {
         uv_timer_stop(&step->expiry);
         return;
@@ -98,6 +103,7 @@ static void on_compute_done(void *ctx)
     rpc_loop_post(step->config.loop, &step->computed);
     pthread_cond_signal(&step->idle);
     pthread_mutex_unlock(&step->mutex);
+    rpc_loop_post(step->config.loop, &step->computed);
 }
 
 static void begin(struct step *step)
@@ -177,6 +183,7 @@ enum kv_status step_open(
     if (step->slices == NULL)
         goto free_step;
     step->config = *config;
+    step->armed_ns = INT64_MAX;
     status = scrubber_open(
         &step->scrubber, config->loop, config->pool, on_scrubbed, step, error);
     if (status != KV_OK)

@@ -96,8 +96,7 @@ START_TEST(a_session_is_in_one_state_at_a_time)
     ck_assert_int_eq(info_of("a").state, POOL_SESSION_RUNNING);
     ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 2);
     ck_assert_uint_eq(pool_blocks(fixture.pool).cached, 0);
-    ck_assert_int_eq(
-        pool_session_begin(fixture.pool, session, fixture.now_ns), KV_BUSY);
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_BUSY);
 
     scope = pool_batch_begin(fixture.pool, fixture.now_ns);
     pool_session_preempt(fixture.pool, session, &cause, fixture.now_ns);
@@ -105,8 +104,7 @@ START_TEST(a_session_is_in_one_state_at_a_time)
     ck_assert_int_eq(info_of("a").state, POOL_SESSION_PREEMPTED);
     ck_assert_uint_eq(pool_session_n_cached(session), 0);
     ck_assert_uint_eq(info_of("a").n_tokens, 6);
-    ck_assert_int_eq(
-        pool_session_begin(fixture.pool, session, fixture.now_ns), KV_BUSY);
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_BUSY);
     fixture_check();
 
     ck_assert_int_eq(fixture_extend(session, 0), KV_OK);
@@ -183,8 +181,7 @@ START_TEST(an_anonymous_session_is_found_by_nobody_and_leaves_by_release)
         pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session),
         KV_OK);
     fixture_check();
-    ck_assert_int_eq(
-        pool_session_begin(fixture.pool, session, fixture.now_ns), KV_OK);
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);
     ck_assert_int_eq(fixture_extend(session, 9), KV_OK);
     ck_assert_uint_eq(pool_stats(fixture.pool).total_sessions, 1);
     ck_assert_ptr_null(pool_session_after(fixture.pool, NULL));
@@ -217,7 +214,7 @@ START_TEST(an_anonymous_session_can_be_set_aside)
     struct pool_session *session;
 
     pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session);
-    pool_session_begin(fixture.pool, session, fixture.now_ns);
+    pool_session_begin(fixture.pool, session);
     fixture_extend(session, 5);
     scope = pool_batch_begin(fixture.pool, fixture.now_ns);
     pool_session_preempt(fixture.pool, session, &cause, fixture.now_ns);
@@ -387,8 +384,7 @@ START_TEST(every_failed_allocation_leaves_the_state_as_it_was)
     fixture_cache("victim", 48);
     CHECK_FAILS_CLEANLY(get_named("t", 1, "a", 1));
     session = fixture_find("a");
-    ck_assert_int_eq(
-        pool_session_begin(fixture.pool, session, fixture.now_ns), KV_OK);
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);
     CHECK_FAILS_CLEANLY(pool_session_append(fixture.pool, session, tokens, 32));
     /* Two blocks too few: nobody is evicted for a run that cannot go on. */
     faulty_heap_fail_at(0);
