@@ -92,8 +92,9 @@ static void on_computed(struct rpc_post *post)
     step_settle(step);
 }
 
-/* On a thread of the team. Posting comes last of what the owner waits for: once
- * it has the post it may begin another step, and set `computing` again. */
+/* On a thread of the team. Once the owner has the post it may begin another
+ * step, so `computing` is taken back before; and once step_stop sees it taken
+ * back the loop may go, so the post comes before the mutex is free. */
 static void on_compute_done(void *ctx)
 {
     struct step *step = ctx;
@@ -103,7 +104,6 @@ static void on_compute_done(void *ctx)
     rpc_loop_post(step->config.loop, &step->computed);
     pthread_cond_signal(&step->idle);
     pthread_mutex_unlock(&step->mutex);
-    rpc_loop_post(step->config.loop, &step->computed);
 }
 
 static void begin(struct step *step)

@@ -407,6 +407,7 @@ class StoppingTest(unittest.TestCase):
                     "--kv-cache-size-mb=1", "--max-batch-size=4",
                     "--drain-limit-ms=8000") as server:
                 subscriber = Subscriber(server, earliest=pool.StartEarliest())
+                subscriber.wait_sequence(1)
                 calls, texts = self.load(server)
                 time.sleep(delay)
                 server.signal(15)
