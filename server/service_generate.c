@@ -491,8 +491,8 @@ static void fail_no_session(
     struct pool_blocks blocks = pool_blocks(server->pool);
 
     rpc_error_init(error, RPC_RESOURCE_EXHAUSTED, "POOL_EXHAUSTED",
-        "%" PRIu64 " sessions are known, all with blocks, which is "
-        "max_sessions",
+        "%" PRIu64 " sessions run, and no more than that may be known "
+        "(max_sessions)",
         server->options->max_sessions);
     rpc_error_add_metadata(error, "needed_blocks", "%zu",
         (n_tokens + block_tokens - 1) / block_tokens);
