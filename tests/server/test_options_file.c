@@ -50,8 +50,10 @@ static void tear_down(void)
 
 static void write_file(const char *text, size_t n)
 {
-    FILE *file = fopen("k.yaml", "w");
+    FILE *file;
 
+    unlink("k.yaml"); /* some file systems flush what is written over */
+    file = fopen("k.yaml", "w");
     ck_assert_ptr_nonnull(file);
     ck_assert_uint_eq(fwrite(text, 1, n, file), n);
     ck_assert_int_eq(fclose(file), 0);
@@ -295,11 +297,12 @@ START_TEST(every_refusal_says_where_what_was_given_and_what_is_allowed)
             "k.yaml:1:2: given a mapping as a name, allowed is the name of an "
             "option"},
         {"threads: 1\n\tmodel: m\n",
-            "k.yaml:2:2: given what is no YAML: mapping values are not allowed "
-            "in this context" LINE},
+            "k.yaml:2:1: given what is no YAML: found a tab character that "
+            "violates indentation" LINE},
         {"model: 'm\n", "k.yaml:2:1: given what is no YAML: found unexpected "
                         "end of stream" LINE},
-        {"model: m\n  @\n", "k.yaml:1:1: given what is no YAML: ?" LINE},
+        {"model: a: b\n", "k.yaml:1:9: given what is no YAML: mapping values "
+                          "are not allowed in this context" LINE},
         {"model: \xC3\xBC\xEF\xBF\xBE\n",
             "k.yaml:1:9: given what is no YAML: control characters are not "
             "allowed" LINE},
@@ -428,9 +431,10 @@ END_TEST
 
 static void print_to_file(void)
 {
-    int file = open("out.yaml", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int saved;
+    int file, saved;
 
+    unlink("out.yaml");
+    file = open("out.yaml", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     fflush(stdout);
     saved = dup(STDOUT_FILENO);
     ck_assert_int_ge(dup2(file, STDOUT_FILENO), 0);
@@ -538,7 +542,7 @@ static size_t mutate(char *text, size_t n, uint32_t *seed)
 START_TEST(a_damaged_file_is_refused_in_one_line_or_means_what_is_printed)
 {
     uint32_t seed = 20;
-    int n_accepted = 0, n_rounds = 4000;
+    int n_accepted = 0, n_rounds = 2000;
 
     for (int round = 0; round < n_rounds; round++) {
         char text[sizeof sample + 32 * 24];
