@@ -375,6 +375,22 @@ static enum kv_status check_item(struct reader *reader,
     return status;
 }
 
+/* Appends an item to the newest text, which has *n bytes. */
+static enum kv_status take_item(struct reader *reader,
+    const struct option_row *row, const yaml_event_t *event, size_t *n)
+{
+    enum kv_status status = check_item(reader, row, event);
+
+    if (status == KV_OK && *n > 0)
+        status = append_text(reader, (*n)++, ",", 1);
+    if (status != KV_OK)
+        return status;
+    status =
+        append_text(reader, *n, scalar_text(event), event->data.scalar.length);
+    *n += event->data.scalar.length;
+    return status;
+}
+
 /* A list of texts, its start taken, as one text with commas. */
 static enum kv_status take_list(struct reader *reader,
     const struct option_row *row, const yaml_event_t *start)
@@ -391,14 +407,7 @@ static enum kv_status take_list(struct reader *reader,
             return status;
         is_over = event.type == YAML_SEQUENCE_END_EVENT;
         if (!is_over)
-            status = check_item(reader, row, &event);
-        if (status == KV_OK && !is_over && n > 0)
-            status = append_text(reader, n++, ",", 1);
-        if (status == KV_OK && !is_over) {
-            status = append_text(
-                reader, n, scalar_text(&event), event.data.scalar.length);
-            n += event.data.scalar.length;
-        }
+            status = take_item(reader, row, &event, &n);
         yaml_event_delete(&event);
     }
     if (status == KV_OK && n == 0)
