@@ -60,6 +60,11 @@ struct server {
     int64_t drain_end_ns; /* when it waits for nothing any more */
 };
 
+/* Whether the options make sense together, as far as can be said without a
+ * model and without opening anything. KV_INVALID, KV_NO_MEMORY. */
+enum kv_status server_check_options(
+    const struct options *options, struct kv_error *error);
+
 /* server/server.c. KV_INVALID: the configuration cannot work; anything else: it
  * could not be had. What was opened is closed again. */
 enum kv_status server_open(struct server *server, const struct options *options,
