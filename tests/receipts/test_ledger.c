@@ -493,10 +493,10 @@ START_TEST(without_memory_the_ring_shrinks_and_no_number_is_lost)
     for (int i = 0; i < 100; i++)
         scrubbed(events_evict(events, POOL_REASON_TTL, 100));
     faulty_heap_fail_at(0);
-    for (int i = 0; i < 5000; i++)
+    for (int i = 0; i < 900; i++) /* the tree's first piece holds 1,024 */
         scrubbed(events_evict(events, POOL_REASON_TTL, 100));
     ck_assert(!ledger_failed(ledger));
-    ck_assert_uint_eq(durable(), 5100);
+    ck_assert_uint_eq(durable(), 1000);
     ck_assert_int_eq(feed_next(ledger, &cursor, 1, 1, &run), KV_DATA_LOSS);
     sequence = ledger_position(ledger).oldest_sequence;
     ck_assert_uint_gt(sequence, 1);
@@ -506,16 +506,66 @@ START_TEST(without_memory_the_ring_shrinks_and_no_number_is_lost)
         sequence += run.n_receipts;
         feed_run_release(run.chunk);
     }
-    ck_assert_uint_eq(sequence, 5101);
+    ck_assert_uint_eq(sequence, 1001);
     faulty_heap_fail_at(-1);
+}
+END_TEST
+
+START_TEST(where_the_tree_cannot_grow_the_ledger_fails_and_stays_readable)
+{
+    uint64_t n = 1;
+
+    scrubbed(events_evict(events, POOL_REASON_TTL, 100));
+    faulty_heap_fail_at(0);
+    for (; !ledger_failed(ledger); n++) {
+        scrubbed(events_evict(events, POOL_REASON_TTL, 100));
+        ck_assert_uint_lt(n, 2000);
+    }
+    faulty_heap_fail_at(-1);
+    ck_assert_uint_eq(applied(), n - 1);
+    ck_assert_uint_eq(durable(), n - 1);
+    ck_assert_uint_eq(ledger_tree(ledger)->n_leaves, n - 1);
+    free_receipt(read_one(ledger_position(ledger).oldest_sequence));
+    free_receipt(read_one(n - 1));
+}
+END_TEST
+
+/* Every receipt's bytes, as a reader gets them. */
+START_TEST(the_tree_is_over_the_bytes_that_readers_get)
+{
+    struct merkle_frontier frontier = {.n_leaves = 0};
+    struct merkle_hasher hasher;
+    struct merkle_hash leaf, root, expected;
+    struct feed_cursor cursor = {0};
+    struct feed_run run;
+
+    ck_assert_int_eq(merkle_hasher_init(&hasher), KV_OK);
+    for (size_t i = 0; i < 300; i++)
+        scrubbed(events_evict(events, POOL_REASON_TTL, i % 40 + 1));
+    while (feed_next(ledger, &cursor, 100, 65536, &run) == KV_OK) {
+        const unsigned char *at = run.bytes, *receipt;
+        size_t n_bytes;
+
+        while (feed_run_entry(&run, &at, &receipt, &n_bytes)) {
+            ck_assert(merkle_hash_leaf(&hasher, receipt, n_bytes, &leaf));
+            ck_assert(merkle_frontier_append(&hasher, &frontier, &leaf));
+        }
+        feed_run_release(run.chunk);
+        ck_assert(merkle_frontier_root(&hasher, &frontier, &root));
+        ck_assert(merkle_root(ledger_tree(ledger), cursor.sequence, &expected));
+        ck_assert_mem_eq(root.bytes, expected.bytes, 32);
+    }
+    ck_assert_uint_eq(frontier.n_leaves, 300);
+    merkle_hasher_fini(&hasher);
 }
 END_TEST
 
 START_TEST(
     when_every_chunk_waits_and_memory_is_out_the_ledger_fails_and_says_so)
 {
-    uint64_t n = 0;
+    uint64_t n = 1;
 
+    events_evict(events, POOL_REASON_TTL, 100);
     faulty_heap_fail_at(0);
     while (!ledger_failed(ledger)) {
         events_evict(events, POOL_REASON_TTL, 100);
@@ -567,6 +617,8 @@ int main(void)
         a_ring_too_small_and_an_epoch_of_zero_are_refused_with_what_is_allowed,
         open_gives_everything_back_when_memory_runs_out,
         without_memory_the_ring_shrinks_and_no_number_is_lost,
+        where_the_tree_cannot_grow_the_ledger_fails_and_stays_readable,
+        the_tree_is_over_the_bytes_that_readers_get,
         when_every_chunk_waits_and_memory_is_out_the_ledger_fails_and_says_so,
         waiting_receipts_may_take_the_ring_beyond_its_limit_but_only_they,
     };
