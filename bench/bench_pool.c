@@ -117,7 +117,7 @@ static struct pool_session *begin_session(struct bench *bench, uint32_t number)
     key.id_bytes = (size_t)snprintf(id, sizeof id, "session-%" PRIu32, number);
     must(pool_session_get(bench->pool, &key, bench->now_ns, &session, &created),
         KV_OK);
-    must(pool_session_begin(bench->pool, session, bench->now_ns), KV_OK);
+    must(pool_session_begin(bench->pool, session), KV_OK);
     return session;
 }
 
@@ -216,7 +216,7 @@ static double measure_touch(struct bench *bench, bool always_the_same)
         struct pool_session *session = bench->sessions[always_the_same ? 0 : i];
 
         bench->now_ns++;
-        pool_session_begin(bench->pool, session, bench->now_ns);
+        pool_session_begin(bench->pool, session);
         pool_session_end(bench->pool, session, bench->now_ns);
     }
     return per_operation(since_ns);
@@ -330,7 +330,7 @@ static void refill(struct bench *bench)
         struct pool_session *session = bench->sessions[i];
         size_t n_tokens = (size_t)bench->size.blocks_per_session * BLOCK_TOKENS;
 
-        must(pool_session_begin(bench->pool, session, bench->now_ns), KV_OK);
+        must(pool_session_begin(bench->pool, session), KV_OK);
         must(pool_session_reserve(
                  bench->pool, session, n_tokens, NULL, bench->now_ns),
             KV_OK);

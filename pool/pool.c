@@ -155,7 +155,6 @@ struct pool_session_info pool_session_info(
         .n_tokens = session->n_tokens,
         .n_cached_tokens = session->n_cached,
         .created_ns = session->created_ns,
-        .last_access_ns = session->last_access_ns,
         .released_ns = session->released_ns,
         .idle_ttl_ns = session->idle_ttl_ns,
         .hits = session->hits,

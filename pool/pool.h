@@ -77,9 +77,11 @@ void pool_close(struct pool *pool);
 
 /* ---- sessions */
 
-/* Finds or creates (*created), and counts as an access. KV_INVALID: id not 1 to
+/* Finds or creates (*created). KV_INVALID: id not 1 to
  * 128 bytes, tenant over 128, not UTF-8, or with control characters; KV_LIMIT:
- * max_sessions, and no idle session without blocks to forget; KV_NO_MEMORY. */
+ * there are max_sessions, and all of them run; KV_NO_MEMORY. When there are as
+ * many as allowed, the longest evicted is forgotten for a new one, or else the
+ * least recently used evicted and forgotten. */
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out, bool *created);
 
@@ -99,8 +101,8 @@ struct pool_session *pool_session_find(
 void pool_session_forget(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
-/* 0 is none; counts from the last access, which is the last get or begin. A TTL
- * that falls due while the session runs fires when it ends. */
+/* 0 is none; counts from the end of the last run, so it never falls due while
+ * the session runs. */
 void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
     int64_t idle_ttl_ns, int64_t now_ns);
 
@@ -109,7 +111,7 @@ void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
 /* Pins the session's blocks, and with them whatever of its conversation is in
  * the pool. KV_BUSY if it runs already. */
 enum kv_status pool_session_begin(
-    struct pool *pool, struct pool_session *session, int64_t now_ns);
+    struct pool *pool, struct pool_session *session);
 
 /* Adds tokens to the conversation of an active session. KV_NO_MEMORY. */
 enum kv_status pool_session_append(struct pool *pool,
@@ -150,7 +152,7 @@ void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
 void pool_session_preempt(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* Last release: the blocks become cached. Fires a TTL that fell due. The
+/* Last release: the blocks become cached. The
  * session may be gone afterwards: if anonymous, or if it has no blocks and more
  * tokens than may be kept. */
 void pool_session_end(
@@ -234,7 +236,7 @@ struct pool_session_info {
     enum pool_session_state state;
     uint64_t n_blocks, n_shared_blocks;
     uint64_t n_tokens, n_cached_tokens;
-    int64_t created_ns, last_access_ns; /* monotonic */
+    int64_t created_ns;  /* monotonic */
     int64_t released_ns; /* end of the last run, or creation: idle since */
     int64_t idle_ttl_ns;
     uint64_t hits, evictions;

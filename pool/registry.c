@@ -43,13 +43,14 @@ static bool is_kept(const struct pool_session *session)
 
 /* ---- lists and timers */
 
-int64_t registry_ttl_due_ns(const struct pool_session *session)
+/* When the TTL of an idle session falls due; INT64_MAX if never. */
+static int64_t ttl_due_ns(const struct pool_session *session)
 {
     int64_t due_ns;
 
     if (session->idle_ttl_ns == 0 ||
         __builtin_add_overflow(
-            session->last_access_ns, session->idle_ttl_ns, &due_ns))
+            session->released_ns, session->idle_ttl_ns, &due_ns))
         return INT64_MAX;
     return due_ns;
 }
@@ -60,7 +61,7 @@ int64_t registry_due_ns(
     int64_t due_ns = INT64_MAX;
 
     if (session->state == POOL_SESSION_CACHED)
-        return registry_ttl_due_ns(session);
+        return ttl_due_ns(session);
     if (is_kept(session) && pool->config.kept_ttl_ns > 0 &&
         __builtin_add_overflow(
             session->kept_ns, pool->config.kept_ttl_ns, &due_ns))
@@ -156,6 +157,17 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
 
 /* ---- the facade's part */
 
+/* Somebody goes for a session with this key: the longest kept, who loses least,
+ * or else the least recently used. */
+static void make_place(
+    struct pool *pool, const struct pool_key *key, int64_t now_ns)
+{
+    if (kv_list_empty(&pool->kept))
+        evict_for_place(pool, key, now_ns);
+    else
+        registry_remove(pool, longest_kept(pool));
+}
+
 /* A session that is on no list yet. KV_LIMIT, KV_NO_MEMORY. */
 static enum kv_status create(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out)
@@ -163,15 +175,14 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
     bool is_full = pool->n_sessions >= pool->config.max_sessions;
     struct pool_session *session;
 
-    if (is_full && longest_kept(pool) == NULL)
+    if (is_full && kv_list_empty(&pool->kept) && kv_list_empty(&pool->cached))
         return KV_LIMIT;
     session = session_open(key);
     if (session == NULL)
         return KV_NO_MEMORY;
     if (is_full)
-        registry_remove(pool, longest_kept(pool));
-    session->created_ns = session->last_access_ns = now_ns;
-    session->released_ns = now_ns;
+        make_place(pool, key, now_ns);
+    session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
     pool->n_sessions++;
     pool->session_bytes += session_metadata_bytes(session);
@@ -199,10 +210,6 @@ enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
         kv_map_insert(&pool->map, &session->node, hash);
         session_index_insert(&pool->index, session);
         keep(pool, session, now_ns);
-    } else if (!session_is_active(session)) {
-        session->last_access_ns = now_ns;
-        if (session->state == POOL_SESSION_CACHED)
-            registry_set_timer(pool, session);
     }
     *out = session;
     return KV_OK;

@@ -4,13 +4,12 @@
 #include <string.h>
 
 enum kv_status pool_session_begin(
-    struct pool *pool, struct pool_session *session, int64_t now_ns)
+    struct pool *pool, struct pool_session *session)
 {
     if (session_is_active(session))
         return KV_BUSY;
     registry_activate(pool, session);
     session->state = POOL_SESSION_RUNNING;
-    session->last_access_ns = now_ns;
     pool->n_pinned += session->n_blocks;
     return KV_OK;
 }
@@ -201,8 +200,5 @@ void pool_session_end(
     }
     pool->n_pinned -= session->n_blocks;
     session->released_ns = now_ns;
-    if (session->n_blocks > 0 && registry_ttl_due_ns(session) <= now_ns)
-        evict_overdue(pool, session, now_ns);
-    else
-        registry_settle(pool, session, now_ns);
+    registry_settle(pool, session, now_ns);
 }

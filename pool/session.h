@@ -28,7 +28,7 @@ struct pool_session {
     struct kv_list link; /* on one list of the pool, by state */
     enum pool_session_state state;
     uint32_t n_blocks;
-    int64_t last_access_ns, released_ns;
+    int64_t released_ns; /* end of the last run, or creation */
     int64_t idle_ttl_ns;
     struct timer timer; /* set by registry_due_ns, perhaps for earlier */
 
@@ -39,9 +39,9 @@ struct pool_session {
     pool_block_id *blocks;
     uint32_t *tokens;
     size_t n_tokens, token_capacity;
-    size_t n_cached; /* tokens whose keys and values lie in blocks */
+    size_t n_cached;   /* tokens whose keys and values lie in blocks */
     size_t n_computed; /* or once lay there: at least n_cached */
-    int64_t kept_ns; /* EVICTED: since when */
+    int64_t kept_ns;   /* EVICTED: since when */
     int64_t created_ns;
     uint64_t hits, evictions;
     struct kv_map_node node;

@@ -97,9 +97,6 @@ int64_t registry_due_ns(
  * session two visits to its neighbours on the wheel. */
 void registry_set_timer(struct pool *pool, struct pool_session *session);
 
-/* When the session's TTL falls due; INT64_MAX if never. */
-int64_t registry_ttl_due_ns(const struct pool_session *session);
-
 /* Calls session_grow_* and keeps count of the memory. */
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks);
@@ -116,9 +113,11 @@ void evict_release(struct pool *pool, struct pool_session *session,
 void evict_idle(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* An idle session whose TTL is over, as a batch of one. */
-void evict_overdue(
-    struct pool *pool, struct pool_session *session, int64_t now_ns);
+/* The least recently used session, of which there must be one with blocks, is
+ * evicted and forgotten: no more sessions are allowed, and one with this key is
+ * to come. */
+void evict_for_place(
+    struct pool *pool, const struct pool_key *key, int64_t now_ns);
 
 /* Gives up idle sessions until n_blocks are free or being zeroed, which must be
  * possible. forced_by is the session that needs them. */

@@ -32,6 +32,12 @@ enum rpc_code rpc_client_call(struct rpc_client *client, const char *path,
     const struct rpc_client_options *options, unsigned char **out,
     size_t *n_out, struct rpc_error *error);
 
+/* grpc.health.v1, the whole server: *status is "SERVING", "NOT_SERVING" or
+ * "UNKNOWN", and lives for ever. As rpc_client_call otherwise. */
+enum rpc_code rpc_client_check_health(struct rpc_client *client,
+    const struct rpc_client_options *options, const char **status,
+    struct rpc_error *error);
+
 /* A server stream. open never blocks; errors come from next. */
 enum kv_status rpc_client_stream_open(struct rpc_client *client,
     const char *path, const void *request, size_t n_request,

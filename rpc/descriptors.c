@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <google/protobuf/descriptor.pb-c.h>
+
 #include "base/heap.h"
-#include "google/protobuf/descriptor.pb-c.h"
 #include "rpc/proto.h"
 
 typedef Google__Protobuf__FileDescriptorProto file_proto;

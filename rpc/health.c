@@ -3,10 +3,11 @@
 #include <assert.h>
 #include <string.h>
 
+#include <grpc/health/v1/health.pb-c.h>
+
 #include "base/heap.h"
 #include "base/list.h"
 #include "base/log.h"
-#include "grpc/health/v1/health.pb-c.h"
 #include "rpc/call.h"
 #include "rpc/proto.h"
 

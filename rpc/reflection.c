@@ -3,9 +3,10 @@
 #include <assert.h>
 #include <string.h>
 
+#include <grpc/reflection/v1/reflection.pb-c.h>
+
 #include "base/heap.h"
 #include "base/list.h"
-#include "grpc/reflection/v1/reflection.pb-c.h"
 #include "rpc/call.h"
 #include "rpc/descriptors.h"
 #include "rpc/proto.h"

@@ -4,12 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "server/options.h"
 #include "server/server.h"
-
-extern char **environ;
 
 static void set_up_log(const struct options *options)
 {

@@ -187,13 +187,18 @@ bool message_encode(const ProtobufCMessage *message, struct rpc_bytes *out)
 void message_reply(struct rpc_call *call, const ProtobufCMessage *message)
 {
     struct rpc_bytes bytes;
+
+    if (message_encode(message, &bytes))
+        rpc_call_reply(call, &bytes);
+    else
+        message_fail_no_memory(call);
+}
+
+void message_fail_no_memory(struct rpc_call *call)
+{
     struct rpc_error error;
 
-    if (message_encode(message, &bytes)) {
-        rpc_call_reply(call, &bytes);
-        return;
-    }
-    rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "",
-        "the server has no memory for the answer");
+    rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY",
+        "the server has no memory for this request");
     rpc_call_fail(call, &error);
 }

@@ -40,7 +40,7 @@
         "aim for the length of a step; prompts are cut to fit")                \
     UINT(batch_timeout_ms, 0, 0, 10000, "ms",                                  \
         "wait this long for more requests before an idle loop starts")         \
-    UINT(max_waiting_requests, 1024, 0, 1048576, "",                           \
+    UINT(max_waiting_requests, 1024, 1, 1048576, "",                           \
         "requests that may wait for the batch")                                \
     BOOL(enable_receipts, false, "issue, keep and stream receipts")            \
     UINT(receipts_ring_mb, 64, 1, 1048576, "MiB", "receipts kept in memory")   \

@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/heap.h"
 
-/* A job travels todo -> done, in two rings that the owner fills and empties.
+/* A job travels dirty -> clean, in two rings that the owner fills and empties.
  * The pool has no more jobs out than fit in one. */
 #define MAX_JOBS POOL_SCRUBS_OUT
 
@@ -25,8 +25,10 @@ struct scrubber {
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t work;
-    struct ring todo, done;
+    struct ring dirty, clean;
     bool posted, stop;
+
+    bool stopped; /* the owner's: the pool is not ours any more */
 };
 
 static void ring_put(struct ring *ring, const struct pool_scrub *job)
@@ -56,15 +58,15 @@ static void *run(void *arg)
 
     pthread_mutex_lock(&scrubber->mutex);
     for (;;) {
-        while (scrubber->todo.n == 0 && !scrubber->stop)
+        while (scrubber->dirty.n == 0 && !scrubber->stop)
             pthread_cond_wait(&scrubber->work, &scrubber->mutex);
         if (scrubber->stop)
             break;
-        job = ring_take(&scrubber->todo);
+        job = ring_take(&scrubber->dirty);
         pthread_mutex_unlock(&scrubber->mutex);
         zero(pool_arena(scrubber->pool), &job);
         pthread_mutex_lock(&scrubber->mutex);
-        ring_put(&scrubber->done, &job);
+        ring_put(&scrubber->clean, &job);
         if (!scrubber->posted)
             scrubber->posted = rpc_loop_post(scrubber->loop, &scrubber->post);
     }
@@ -79,8 +81,8 @@ static void collect(struct scrubber *scrubber)
     size_t n_jobs = 0;
 
     pthread_mutex_lock(&scrubber->mutex);
-    while (scrubber->done.n > 0)
-        jobs[n_jobs++] = ring_take(&scrubber->done);
+    while (scrubber->clean.n > 0)
+        jobs[n_jobs++] = ring_take(&scrubber->clean);
     scrubber->posted = false;
     pthread_mutex_unlock(&scrubber->mutex);
     for (size_t i = 0; i < n_jobs; i++)
@@ -93,6 +95,8 @@ static void on_post(struct rpc_post *post)
         (struct scrubber *)(void *)((char *)post -
                                     offsetof(struct scrubber, post));
 
+    if (scrubber->stopped) /* scrubber_stop has collected it */
+        return;
     collect(scrubber);
     scrubber_pump(scrubber);
     scrubber->scrubbed(scrubber->ctx);
@@ -104,7 +108,7 @@ void scrubber_pump(struct scrubber *scrubber)
 
     while (pool_scrub_next(scrubber->pool, &job)) {
         pthread_mutex_lock(&scrubber->mutex);
-        ring_put(&scrubber->todo, &job);
+        ring_put(&scrubber->dirty, &job);
         pthread_cond_signal(&scrubber->work);
         pthread_mutex_unlock(&scrubber->mutex);
     }
@@ -140,12 +144,10 @@ free_scrubber:
         error, KV_LIMIT, "no thread for the scrubber: %s", strerror(failed));
 }
 
-void scrubber_close(struct scrubber *scrubber)
+void scrubber_stop(struct scrubber *scrubber)
 {
     struct pool_scrub job;
 
-    if (scrubber == NULL)
-        return;
     pthread_mutex_lock(&scrubber->mutex);
     scrubber->stop = true;
     pthread_cond_signal(&scrubber->work);
@@ -153,12 +155,17 @@ void scrubber_close(struct scrubber *scrubber)
     pthread_join(scrubber->thread, NULL);
 
     collect(scrubber);
-    while (scrubber->todo.n > 0 || pool_scrub_next(scrubber->pool, &job)) {
-        if (scrubber->todo.n > 0)
-            job = ring_take(&scrubber->todo);
+    while (scrubber->dirty.n > 0 || pool_scrub_next(scrubber->pool, &job)) {
+        if (scrubber->dirty.n > 0)
+            job = ring_take(&scrubber->dirty);
         zero(pool_arena(scrubber->pool), &job);
         pool_scrub_done(scrubber->pool, job.scrub_id, kv_clock_mono_ns());
     }
+    scrubber->stopped = true;
+}
+
+void scrubber_close(struct scrubber *scrubber)
+{
     pthread_cond_destroy(&scrubber->work);
     pthread_mutex_destroy(&scrubber->mutex);
     kv_free(scrubber);

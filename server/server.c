@@ -5,7 +5,8 @@
  *   NOT_SERVING, no new calls        at once
  *   requests run to their end        until 3/4 of the limit
  *   what still runs is handed back   then
- *   streams get the rest, `closing`  when nothing runs any more
+ *   the last snapshot receipt        when nothing runs any more
+ *   streams get the rest, `closing`  when all receipts can be read
  *   calls left over are cancelled    at the limit
  *   sinks flush, the loop stops      at the end
  *
@@ -146,6 +147,8 @@ static enum kv_status open_rpc(struct server *server, struct kv_error *error)
         status = service_receipts_add(server);
     if (status == KV_OK)
         status = service_inference_add(server);
+    if (status == KV_OK)
+        status = service_generate_add(server);
     if (status == KV_NO_MEMORY)
         kv_error_set(error, status, "no memory for the service");
     return status;
@@ -259,7 +262,16 @@ static bool is_idle(const struct server *server)
 {
     struct scheduler_load load = scheduler_load(server->scheduler);
 
-    return load.running + load.waiting + load.set_aside == 0;
+    return server->n_works + load.running + load.waiting + load.set_aside == 0;
+}
+
+/* Whether all that was issued can be read. */
+static bool is_settled(const struct server *server)
+{
+    struct ledger_position position;
+
+    return !recorder_position(server->recorder, &position) ||
+           position.durable_sequence == position.applied_sequence;
 }
 
 static void on_drain_tick(uv_timer_t *timer)
@@ -272,9 +284,12 @@ static void on_drain_tick(uv_timer_t *timer)
         scheduler_hand_back(server->scheduler, now);
         step_settle(server->step);
     }
-    if (!server->closing_streams && is_idle(server)) {
-        server->closing_streams = true;
+    if (!server->issued_last && is_idle(server)) {
+        server->issued_last = true;
         recorder_issue_snapshot(server->recorder, server->pool);
+    }
+    if (!server->closing_streams && server->issued_last && is_settled(server)) {
+        server->closing_streams = true;
         service_receipts_drain(server);
     }
 }
@@ -287,7 +302,8 @@ static void drain(struct server *server, const char *cause)
         KV_LOG_TEXT("cause", cause),
         KV_LOG_UINT("limit_ms", server->options->drain_limit_ms));
     server->draining = true;
-    server->hand_back_ns = kv_clock_mono_ns() + limit_ns / 4 * 3;
+    server->drain_end_ns = kv_clock_mono_ns() + limit_ns;
+    server->hand_back_ns = server->drain_end_ns - limit_ns / 4;
     for (size_t i = 0; i < N_SERVICES; i++)
         rpc_server_set_serving(server->rpc, services[i], false);
     recorder_issue_drain(server->recorder, cause, limit_ns);
@@ -315,14 +331,13 @@ static enum kv_status listen_all(struct server *server, struct kv_error *error)
 {
     char *addresses = kv_strdup(server->options->listen);
     enum kv_status status = KV_OK;
-    char *rest = NULL;
+    char *rest = addresses;
 
     if (addresses == NULL)
         return kv_error_set(error, KV_NO_MEMORY, "no memory for addresses");
-    for (char *address = strtok_r(addresses, ",", &rest);
-         address != NULL && status == KV_OK;
-         address = strtok_r(NULL, ",", &rest))
-        status = rpc_server_listen(server->rpc, address, error);
+    /* An empty address is refused like any other that is none. */
+    while (rest != NULL && status == KV_OK)
+        status = rpc_server_listen(server->rpc, strsep(&rest, ","), error);
     kv_free(addresses);
     return status;
 }

@@ -25,15 +25,6 @@
 
 static const char anonymous[] = "anonymous";
 
-static void fail_no_memory(struct rpc_call *call)
-{
-    struct rpc_error error;
-
-    rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "",
-        "the server has no memory for this request");
-    rpc_call_fail(call, &error);
-}
-
 /* ---- Evict */
 
 /* A call in progress: from its request to its answer. */
@@ -267,6 +258,24 @@ static bool decided(
     return false;
 }
 
+/* Whether an earlier target covers all that this one could. */
+static bool covered(const struct evict *evict, size_t target)
+{
+    const Kvpool__V1__EvictTarget *wanted = evict->request->targets[target];
+
+    for (size_t i = 0; i < target; i++) {
+        const Kvpool__V1__EvictTarget *earlier = evict->request->targets[i];
+
+        if (earlier->target_case == KVPOOL__V1__EVICT_TARGET__TARGET_ALL ||
+            (earlier->target_case == wanted->target_case &&
+                wanted->target_case ==
+                    KVPOOL__V1__EVICT_TARGET__TARGET_TENANT &&
+                strcmp(earlier->tenant, wanted->tenant) == 0))
+            return true;
+    }
+    return false;
+}
+
 /* A batch receipt has room for so many outcomes; another batch begins then. */
 static void make_batch_room(struct evict *evict)
 {
@@ -303,6 +312,7 @@ static void evict_matching(struct evict *evict, size_t target)
             : "",
         "");
     struct pool_session *session = pool_session_after(pool, &from);
+    bool is_covered = covered(evict, target);
     struct state_place place;
     bool matched = false;
 
@@ -312,6 +322,8 @@ static void evict_matching(struct evict *evict, size_t target)
         if (!in_target(&info.key, wanted))
             break;
         matched = true;
+        if (is_covered) /* and there is no second walk over all sessions */
+            break;
         /* Evicting may make this session go, and others, so the next one is
          * found by a copy of the name. */
         state_place_copy(&place, &info.key);
@@ -440,7 +452,7 @@ static void on_evict(void *ctx, struct rpc_call *call,
     struct rpc_error error;
 
     if (evict == NULL) {
-        fail_no_memory(call);
+        message_fail_no_memory(call);
         return;
     }
     evict->server = server;
@@ -455,7 +467,7 @@ static void on_evict(void *ctx, struct rpc_call *call,
         return;
     }
     if (!make_room(evict)) {
-        fail_no_memory(call);
+        message_fail_no_memory(call);
         free_evict(evict);
         return;
     }
@@ -498,11 +510,15 @@ static void check_snapshot(
     for (size_t i = 0; i < request->n_sections; i++) {
         Kvpool__V1__SnapshotSection section = request->sections[i];
 
-        snprintf(path, sizeof path, "sections[%zu]", i);
-        if (section == KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)
+        if (section ==
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS) {
             sessions = true;
-        else if (
-            section >
+            continue;
+        }
+        if (error->n_violations == RPC_ERROR_MAX_VIOLATIONS)
+            break; /* enough said */
+        snprintf(path, sizeof path, "sections[%zu]", i);
+        if (section >
                 KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_UNSPECIFIED &&
             section <=
                 KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)
@@ -537,7 +553,7 @@ static void reply_snapshot(struct server *server, struct rpc_call *call,
                 query != NULL && query->page_size > 0 ? query->page_size
                                                       : STANDARD_LIST_PAGE,
                 NULL) != KV_OK) {
-            fail_no_memory(call);
+            message_fail_no_memory(call);
             state_page_fini(&page);
             return;
         }
@@ -582,7 +598,7 @@ static void reply_list(struct server *server, struct rpc_call *call,
 
     if (state_page_fill(&page, server, request->filter, page_size, after) !=
         KV_OK) {
-        fail_no_memory(call);
+        message_fail_no_memory(call);
     } else {
         response.sessions = page.list;
         response.n_sessions = page.n;
@@ -592,6 +608,14 @@ static void reply_list(struct server *server, struct rpc_call *call,
         message_reply(call, &response.base);
     }
     state_page_fini(&page);
+}
+
+static void refuse_page_token(struct rpc_error *error)
+{
+    rpc_error_init(error, RPC_INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "%s", "");
+    rpc_error_add_violation(error, "page_token",
+        "damaged, of another epoch, or of another request; allowed is the "
+        "next_page_token of the page before");
 }
 
 static void on_list_sessions(void *ctx, struct rpc_call *call,
@@ -613,8 +637,7 @@ static void on_list_sessions(void *ctx, struct rpc_call *call,
     }
     if (error.n_violations == 0 && !first &&
         !state_place_parse(ctx, request->page_token, request->filter, &place))
-        rpc_error_init(&error, RPC_INVALID_ARGUMENT, "PAGE_TOKEN_INVALID",
-            "page_token: damaged, of another epoch, or of another request");
+        refuse_page_token(&error);
     if (error.code != RPC_OK)
         rpc_call_fail(call, &error);
     else

@@ -186,7 +186,7 @@ static void fill_session(struct state_session *out, const struct pool *pool,
     session->tokens = info->n_tokens;
     session->cached_tokens = info->n_cached_tokens;
     session->age_ns = mono_ns - info->created_ns;
-    session->idle_ns = busy ? 0 : mono_ns - info->last_access_ns;
+    session->idle_ns = busy ? 0 : mono_ns - info->released_ns;
     session->created_unix_ns = wall_ns - session->age_ns;
     session->last_access_unix_ns = wall_ns - session->idle_ns;
     session->hits = info->hits;

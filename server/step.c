@@ -17,6 +17,7 @@ struct step {
     size_t n_slices;
     struct kv_list errands;
     uv_timer_t expiry, fill;
+    int64_t armed_ns; /* when expiry fires; INT64_MAX: not armed */
     bool settling, stopped;
     bool awake; /* stepped lately, so there is nothing to wait for */
 
@@ -32,6 +33,7 @@ static void on_expiry(uv_timer_t *timer)
 {
     struct step *step = timer->data;
 
+    step->armed_ns = INT64_MAX;
     pool_expire(step->config.pool, kv_clock_mono_ns(), EXPIRE_BUDGET);
     step_settle(step);
 }
@@ -47,6 +49,9 @@ static void arm_expiry(struct step *step)
 {
     int64_t deadline = pool_next_deadline(step->config.pool);
 
+    if (deadline == step->armed_ns)
+        return;
+    step->armed_ns = deadline;
     if (deadline == INT64_MAX) {
         uv_timer_stop(&step->expiry);
         return;
@@ -87,14 +92,16 @@ static void on_computed(struct rpc_post *post)
     step_settle(step);
 }
 
-/* On a thread of the team. */
+/* On a thread of the team. Once the owner has the post it may begin another
+ * step, so `computing` is taken back before; and once step_stop sees it taken
+ * back the loop may go, so the post comes before the mutex is free. */
 static void on_compute_done(void *ctx)
 {
     struct step *step = ctx;
 
-    rpc_loop_post(step->config.loop, &step->computed);
     pthread_mutex_lock(&step->mutex);
     step->computing = false;
+    rpc_loop_post(step->config.loop, &step->computed);
     pthread_cond_signal(&step->idle);
     pthread_mutex_unlock(&step->mutex);
 }
@@ -176,6 +183,7 @@ enum kv_status step_open(
     if (step->slices == NULL)
         goto free_step;
     step->config = *config;
+    step->armed_ns = INT64_MAX;
     status = scrubber_open(
         &step->scrubber, config->loop, config->pool, on_scrubbed, step, error);
     if (status != KV_OK)
@@ -210,8 +218,7 @@ void step_stop(struct step *step)
     step->stopped = true;
     if (scheduler_in_step(step->config.scheduler))
         commit(step);
-    scrubber_close(step->scrubber);
-    step->scrubber = NULL;
+    scrubber_stop(step->scrubber);
     uv_close((uv_handle_t *)&step->expiry, NULL);
     uv_close((uv_handle_t *)&step->fill, NULL);
     rpc_loop_touched(step->config.loop);
@@ -221,6 +228,7 @@ void step_close(struct step *step)
 {
     if (step == NULL)
         return;
+    scrubber_close(step->scrubber);
     pthread_cond_destroy(&step->idle);
     pthread_mutex_destroy(&step->mutex);
     kv_free(step->slices);

@@ -329,6 +329,63 @@ class LimitTest(ServerTest):
         third.cancel()
 
 
+class CallsTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8", "--enable-receipts", "--max-calls=4")
+
+    def test_one_call_too_many_is_refused_with_the_limit(self):
+        open_streams = [Subscriber(self.server) for _ in range(4)]
+        for subscriber in open_streams:
+            subscriber.wait_for(lambda s: s.messages, "bookmark")
+        failure = self.fails("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS",
+                             self.snapshot)
+        self.assertEqual(failure.metadata, {"limit": "4"})
+        for subscriber in open_streams:
+            subscriber.cancel()
+        for _ in range(100):
+            try:
+                self.snapshot()
+                return
+            except grpc.RpcError as error:
+                self.assertEqual(Failure(error).reason, "TOO_MANY_CALLS")
+                time.sleep(0.05)
+        raise self.failureException("the calls were never given back")
+
+
+class StallTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8", "--enable-receipts",
+             "--no-receipts-log", "--subscriber-stall-ms=500",
+             "--snapshot-interval-ms=0")
+
+    def test_who_takes_nothing_is_cut_off_and_resumes_without_a_loss(self):
+        channel = self.server.connect(**{
+            "grpc.http2.lookahead_bytes": 1024, "grpc.http2.bdp_probe": 0})
+        call = pool_grpc.KvPoolServiceStub(channel).StreamReceipts(
+            pool.StreamReceiptsRequest(max_batch=1, **EARLIEST),
+            timeout=CALL_SECONDS)
+        seen = next(call).receipts[0].sequence
+        targets = [session_target("nobody-%03d" % i + "x" * 100)
+                   for i in range(256)]
+        for _ in range(200):
+            self.evict(*targets)
+        end = time.monotonic() + CALL_SECONDS
+        while not self.server.log(msg="subscriber stalled, disconnected"):
+            self.assertLess(time.monotonic(), end, "it was never cut off")
+            time.sleep(0.05)
+        with self.assertRaises(grpc.RpcError) as caught:
+            for message in call:
+                for receipt in message.receipts:
+                    self.assertEqual(receipt.sequence, seen + 1)
+                    seen = receipt.sequence
+        self.assertEqual(caught.exception.code(),
+                         grpc.StatusCode.RESOURCE_EXHAUSTED)
+        channel.close()
+        last = ledger_end(self.server)
+        self.assertLess(seen, last)
+        self.assertEqual(
+            [r.sequence for r in read_receipts(self.server, seen + 1)],
+            list(range(seen + 1, last + 1)))
+
+
 class RingTest(ServerTest):
     """A ring of 1 MiB, overrun."""
 

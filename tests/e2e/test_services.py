@@ -1,5 +1,6 @@
 """Health and reflection: what ordinary tools expect of a gRPC server."""
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -160,6 +161,29 @@ class ConnectionTest(ServerTest):
                 SERVING)
         for channel in channels:
             channel.close()
+
+    def test_running_out_of_descriptors_is_a_pause_and_not_the_end(self):
+        host, port = self.server.address.rsplit(":", 1)
+        health_stub(self.server.channel, "Check")(
+            health_request(""), timeout=CALL_SECONDS)
+        in_use = len(os.listdir("/proc/%d/fd" % self.server.pid))
+        before = resource.prlimit(self.server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.server.pid, resource.RLIMIT_NOFILE,
+                         (in_use + 20, before[1]))
+        peers = [socket.create_connection((host, int(port)), 10)
+                 for _ in range(64)]
+        # Who was there before is served while nobody else can come.
+        for _ in range(20):
+            health_stub(self.server.channel, "Check")(
+                health_request(""), timeout=CALL_SECONDS)
+        for peer in peers:
+            peer.close()
+        with self.server.connect() as channel:
+            self.assertEqual(
+                health_stub(channel, "Check")(
+                    health_request(""), timeout=CALL_SECONDS,
+                    wait_for_ready=True).status, SERVING)
+        resource.prlimit(self.server.pid, resource.RLIMIT_NOFILE, before)
 
     def test_garbage_on_the_port_ends_that_connection_only(self):
         host, port = self.server.address.rsplit(":", 1)

@@ -1,5 +1,4 @@
-/* What a step yields depends on tokens and positions, and on nothing else. */
-#include <math.h>
+/* Steps and their team; what they yield is in test_invariance.c. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,157 +8,41 @@
 #include "tests/support/check_main.h"
 #include "tests/support/faulty_heap.h"
 
-#define N_SEQUENCES 3
-
-/* Long enough for two runs of attention and for blocks that are not full. */
-static const uint32_t lengths[N_SEQUENCES] = {70, 9, 4};
-
-static uint32_t token_of(
-    const struct engine *engine, uint32_t which, uint32_t position)
-{
-    return (which * 7919 + position * 104729 + 3) % engine->n_vocab;
-}
-
-/* All sequences at the same time, in slices of at most slice_tokens. The last
- * token of each is computed in the company of whatever is left. */
-static void feed_together(
-    struct engine *engine, uint32_t slice_tokens, float *logits)
-{
-    uint32_t tokens[N_SEQUENCES][ENGINE_MAX_TOKENS], done[N_SEQUENCES] = {0};
-
-    for (uint32_t s = 0; s < N_SEQUENCES; s++)
-        for (uint32_t i = 0; i < lengths[s]; i++)
-            tokens[s][i] = token_of(engine, s, i);
-    for (size_t n = 1; n > 0;) {
-        struct compute_slice slices[N_SEQUENCES];
-
-        n = 0;
-        for (uint32_t s = 0; s < N_SEQUENCES; s++) {
-            const uint32_t left = lengths[s] - done[s];
-            const uint32_t now = left < slice_tokens ? left : slice_tokens;
-
-            if (left == 0)
-                continue;
-            slices[n++] = (struct compute_slice){
-                .tokens = tokens[s] + done[s],
-                .n_tokens = now,
-                .position = done[s],
-                .blocks = engine->blocks[s],
-                .logits = now == left ? logits + s * engine->n_vocab : NULL,
-            };
-            done[s] += now;
-        }
-        if (n > 0)
-            compute_run(engine->compute, slices, n);
-    }
-}
-
 static float *logits_new(const struct engine *engine)
 {
-    float *logits = calloc(N_SEQUENCES, engine->n_vocab * sizeof *logits);
+    float *logits = calloc(engine->n_vocab, sizeof *logits);
 
     ck_assert_ptr_nonnull(logits);
     return logits;
 }
 
-static void check_equal(
-    const struct engine *engine, const float *a, const float *b)
+/* Of a prompt that is long enough to be split among threads. */
+static float *prompt_logits(uint32_t n_threads)
 {
-    ck_assert_mem_eq(a, b, N_SEQUENCES * engine->n_vocab * sizeof *a);
-}
-
-/* The plain run: one thread, one sequence after the other, token by token. */
-static float *plain_run(const char *path, const char *kernels)
-{
-    const struct engine_config config = {path, kernels, KV_TYPE_F16, 1, 16};
+    const struct engine_config config = {
+        ENGINE_DEMO, "auto", KV_TYPE_F16, n_threads, 16};
+    uint32_t tokens[40];
     struct engine engine;
     float *logits;
 
+    for (uint32_t i = 0; i < 40; i++)
+        tokens[i] = 1 + i * 17;
     engine_open(&engine, &config);
     logits = logits_new(&engine);
-    for (uint32_t s = 0; s < N_SEQUENCES; s++)
-        for (uint32_t i = 0; i < lengths[s]; i++) {
-            const uint32_t token = token_of(&engine, s, i);
-
-            engine_feed(
-                &engine, s, &token, 1, i, 1, logits + s * engine.n_vocab);
-        }
+    engine_feed(&engine, 0, tokens, 40, 0, 40, logits);
     engine_close(&engine);
     return logits;
 }
 
-static void check_invariance(const char *path, const char *kernels)
+#define DEMO_VOCAB 3072
+
+START_TEST(three_threads_compute_what_one_does)
 {
-    static const struct {
-        uint32_t n_threads, block_tokens, slice_tokens;
-    } runs[] = {{1, 16, 20}, {2, 16, 7}, {3, 5, 21}, {2, 1, 1}};
-    float *plain, *logits;
+    float *one = prompt_logits(1), *three = prompt_logits(3);
 
-    if (!engine_has_kernels(kernels))
-        return;
-    plain = plain_run(path, kernels);
-    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
-        struct engine engine;
-
-        engine_open(&engine, &(struct engine_config){path, kernels, KV_TYPE_F16,
-                                 runs[i].n_threads, runs[i].block_tokens});
-        logits = logits_new(&engine);
-        feed_together(&engine, runs[i].slice_tokens, logits);
-        check_equal(&engine, plain, logits);
-        free(logits);
-        engine_close(&engine);
-    }
-    free(plain);
-}
-
-START_TEST(no_batch_no_slicing_no_team_changes_a_bit)
-{
-    check_invariance(ENGINE_DEMO, "avx2");
-}
-END_TEST
-
-START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_the_reference)
-{
-    check_invariance(ENGINE_DEMO, "scalar");
-}
-END_TEST
-
-START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
-{
-    static const char *const models[] = {"stories260K-f32.gguf",
-        "stories260K-f16.gguf", "stories260K-q8_0.gguf",
-        "stories260K-q4_0.gguf", "bitllama-3M-q8_0.gguf",
-        "bitllama-3M-tq1_0.gguf", "bitllama-3M-tq2_0.gguf"};
-    char path[512];
-
-    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
-        if (engine_shared_path(models[i], path) == NULL)
-            return;
-        check_invariance(path, "avx2");
-    }
-}
-END_TEST
-
-/* The reference and the fast kernels round differently, but not by much. */
-START_TEST(kernels_agree_on_the_demo_model)
-{
-    float *scalar, *avx2, distance = 0;
-    struct engine engine;
-
-    if (!engine_has_kernels("avx2"))
-        return;
-    scalar = plain_run(ENGINE_DEMO, "scalar");
-    avx2 = plain_run(ENGINE_DEMO, "avx2");
-    engine_open(&engine,
-        &(struct engine_config){ENGINE_DEMO, "auto", KV_TYPE_F16, 1, 16});
-    ck_assert_str_eq(compute_kernels(engine.compute), "avx2");
-    for (size_t i = 0; i < N_SEQUENCES * engine.n_vocab; i++)
-        distance = fmaxf(distance, fabsf(scalar[i] - avx2[i]));
-    ck_assert_float_gt(distance, 0);
-    ck_assert_float_le(distance, 0.5f);
-    engine_close(&engine);
-    free(scalar);
-    free(avx2);
+    ck_assert_mem_eq(one, three, DEMO_VOCAB * sizeof *one);
+    free(one);
+    free(three);
 }
 END_TEST
 
@@ -228,6 +111,7 @@ struct counter {
     struct compute *compute;
     struct compute_slice *slice;
     pthread_t starter;
+    int is_starter; /* who calls done */
     int n_left;
 };
 
@@ -235,17 +119,16 @@ struct counter {
 static void on_step_done(void *ctx)
 {
     struct counter *counter = ctx;
+    int n_left;
 
-    ck_assert(!pthread_equal(pthread_self(), counter->starter));
-    if (counter->n_left > 1) {
-        counter->n_left--;
-        compute_start(counter->compute, counter->slice, 1, on_step_done, ctx);
-        return;
-    }
     pthread_mutex_lock(&counter->mutex);
-    counter->n_left = 0;
-    pthread_cond_signal(&counter->cond);
+    counter->is_starter |= pthread_equal(pthread_self(), counter->starter);
+    n_left = --counter->n_left;
+    if (n_left == 0)
+        pthread_cond_signal(&counter->cond);
     pthread_mutex_unlock(&counter->mutex);
+    if (n_left > 0)
+        compute_start(counter->compute, counter->slice, 1, on_step_done, ctx);
 }
 
 START_TEST(done_is_called_on_the_team_and_may_start_the_next_step)
@@ -271,6 +154,7 @@ START_TEST(done_is_called_on_the_team_and_may_start_the_next_step)
     while (counter.n_left > 0)
         pthread_cond_wait(&counter.cond, &counter.mutex);
     pthread_mutex_unlock(&counter.mutex);
+    ck_assert_int_eq(counter.is_starter, 0);
     engine_close(&engine);
 }
 END_TEST
@@ -369,10 +253,7 @@ END_TEST
 int main(void)
 {
     const TTest *tests[] = {
-        no_batch_no_slicing_no_team_changes_a_bit,
-        no_batch_no_slicing_no_team_changes_a_bit_of_the_reference,
-        no_batch_no_slicing_no_team_changes_a_bit_of_any_type,
-        kernels_agree_on_the_demo_model,
+        three_threads_compute_what_one_does,
         sampling_is_of_the_same_logits_that_are_handed_out,
         a_slice_that_wants_nothing_leaves_its_result_alone,
         done_is_called_on_the_team_and_may_start_the_next_step,

@@ -230,7 +230,9 @@ START_TEST(the_demo_model_says_what_another_engine_says)
     if (!engine_has_kernels(kernel_names[_i]))
         return;
     check_demo(ENGINE_DEMO, 0, kernel_names[_i]);
-    if (engine_shared_path("demo/demo-f32.gguf", path) != NULL)
+    /* The reference would take long over ten times the bytes. */
+    if (strcmp(kernel_names[_i], "scalar") != 0 &&
+        engine_shared_path("demo/demo-f32.gguf", path) != NULL)
         check_demo(path, 1, kernel_names[_i]);
 }
 END_TEST

@@ -102,8 +102,7 @@ struct pool_session *fixture_run(const char *id, size_t n_tokens)
 {
     struct pool_session *session = fixture_get(id);
 
-    ck_assert_int_eq(
-        pool_session_begin(fixture.pool, session, fixture.now_ns), KV_OK);
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);
     ck_assert_int_eq(fixture_extend(session, n_tokens), KV_OK);
     return session;
 }

@@ -153,12 +153,12 @@ static void set_ttl(const char *id, int64_t ttl_ns)
         fixture.pool, fixture_find(id), ttl_ns, fixture.now_ns);
 }
 
-START_TEST(a_ttl_counts_from_the_last_access)
+START_TEST(a_ttl_counts_from_the_end_of_the_last_run)
 {
     fixture_cache("a", 5);
     set_ttl("a", 2 * KV_NS_PER_S);
     fixture.now_ns += KV_NS_PER_S;
-    fixture_get("a");
+    fixture_cache("a", 1);
     fixture.now_ns += KV_NS_PER_S + KV_NS_PER_S / 2;
     ck_assert_uint_eq(pool_expire(fixture.pool, fixture.now_ns, 1), 0);
     fixture.now_ns += KV_NS_PER_S;
@@ -166,12 +166,12 @@ START_TEST(a_ttl_counts_from_the_last_access)
     ck_assert_uint_eq(pool_expire(fixture.pool, fixture.now_ns, 1), 1);
     ck_assert_int_eq((int)fixture.auditor.member_reason, POOL_REASON_TTL);
     ck_assert_str_eq(fixture.auditor.last_policy, "");
-    ck_assert_uint_eq(fixture.auditor.last.tokens_kept, 5);
+    ck_assert_uint_eq(fixture.auditor.last.tokens_kept, 6);
     ck_assert_uint_eq(pool_blocks(fixture.pool).cached, 0);
 }
 END_TEST
 
-START_TEST(a_ttl_that_falls_due_while_running_fires_at_the_end)
+START_TEST(a_ttl_never_falls_due_while_the_session_runs)
 {
     struct pool_session *a = fixture_run("a", 5);
 
@@ -180,11 +180,10 @@ START_TEST(a_ttl_that_falls_due_while_running_fires_at_the_end)
     ck_assert_uint_eq(pool_expire(fixture.pool, fixture.now_ns, 1), 0);
     ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 2);
     pool_session_end(fixture.pool, a, fixture.now_ns);
-    ck_assert_uint_eq(pool_blocks(fixture.pool).scrubbing, 2);
-    ck_assert_uint_eq(fixture.auditor.n_batches, 1);
-    ck_assert_int_eq((int)fixture.auditor.member_reason, POOL_REASON_TTL);
-    ck_assert_int_eq(fixture.auditor.last.idle_ns, 0);
-    ck_assert(!fixture.auditor.last.preempted);
+    ck_assert_uint_eq(pool_blocks(fixture.pool).cached, 2);
+    fixture.now_ns += KV_NS_PER_S + 2 * KV_NS_PER_MS;
+    ck_assert_uint_eq(pool_expire(fixture.pool, fixture.now_ns, 8), 1);
+    ck_assert_int_ge(fixture.auditor.last.idle_ns, KV_NS_PER_S);
 }
 END_TEST
 
@@ -234,7 +233,7 @@ START_TEST(expire_keeps_to_its_budget_and_comes_back_for_the_rest)
 }
 END_TEST
 
-START_TEST(a_session_touched_after_its_ttl_but_before_the_sweep_stays)
+START_TEST(a_session_used_after_its_ttl_but_before_the_sweep_stays)
 {
     fixture_cache("a", 4);
     fixture_cache("b", 4);
@@ -243,9 +242,9 @@ START_TEST(a_session_touched_after_its_ttl_but_before_the_sweep_stays)
     fixture.now_ns += 2 * KV_NS_PER_S;
     ck_assert_uint_eq(pool_expire(fixture.pool, fixture.now_ns, 1), 1);
     ck_assert_str_eq(fixture.auditor.last_id, "a");
-    fixture_get("b");
+    fixture_cache("b", 1);
     ck_assert_uint_eq(pool_expire(fixture.pool, fixture.now_ns, 1), 0);
-    ck_assert_uint_eq(pool_blocks(fixture.pool).cached, 1);
+    ck_assert_uint_gt(pool_blocks(fixture.pool).cached, 0);
 }
 END_TEST
 
@@ -376,7 +375,7 @@ START_TEST(a_large_reserve_comes_as_several_allocations)
     config.n_blocks = POOL_PART_EXTENTS + 1;
     fixture_open(&config);
     a = fixture_get("a");
-    pool_session_begin(fixture.pool, a, fixture.now_ns);
+    pool_session_begin(fixture.pool, a);
     pool_session_append(
         fixture.pool, a, tokens, sizeof tokens / sizeof *tokens);
     ck_assert_int_eq(pool_session_reserve(fixture.pool, a,
@@ -402,7 +401,7 @@ START_TEST(a_pool_works_without_an_observer)
 
     ck_assert_int_eq(pool_open(&pool, &config, 0, NULL), KV_OK);
     pool_session_get(pool, &key, 0, &session, &created);
-    pool_session_begin(pool, session, 0);
+    pool_session_begin(pool, session);
     pool_session_append(pool, session, (uint32_t[5]){0}, 5);
     ck_assert_int_eq(pool_session_reserve(pool, session, 5, NULL, 0), KV_OK);
     pool_session_end(pool, session, 0);
@@ -427,12 +426,12 @@ int main(void)
         a_manual_eviction_tells_before_and_after,
         a_running_session_is_busy_unless_preempted,
         a_call_without_a_victim_still_ends_in_a_batch,
-        a_ttl_counts_from_the_last_access,
-        a_ttl_that_falls_due_while_running_fires_at_the_end,
+        a_ttl_counts_from_the_end_of_the_last_run,
+        a_ttl_never_falls_due_while_the_session_runs,
         a_ttl_of_zero_is_none_and_a_huge_one_is_never,
         new_sessions_take_the_default_ttl,
         expire_keeps_to_its_budget_and_comes_back_for_the_rest,
-        a_session_touched_after_its_ttl_but_before_the_sweep_stays,
+        a_session_used_after_its_ttl_but_before_the_sweep_stays,
         blocks_are_free_when_their_own_job_is_done_whatever_the_order,
         fragmentation_follows_the_runs_of_unused_blocks,
         uses_move_a_deadline_though_they_leave_its_timer_alone,

@@ -69,7 +69,7 @@ static void step_begin(struct walk *walk)
         pool_session_set_idle_ttl(
             fixture.pool, session, draw(walk, 3) * KV_NS_PER_S, fixture.now_ns);
     if (draw(walk, 8) > 0)
-        pool_session_begin(fixture.pool, session, fixture.now_ns);
+        pool_session_begin(fixture.pool, session);
 }
 
 static void step_begin_anonymous(struct walk *walk)
@@ -78,7 +78,7 @@ static void step_begin_anonymous(struct walk *walk)
 
     if (*slot == NULL && pool_session_anonymous(fixture.pool, "t", 1,
                              fixture.now_ns, slot) == KV_OK)
-        pool_session_begin(fixture.pool, *slot, fixture.now_ns);
+        pool_session_begin(fixture.pool, *slot);
 }
 
 static void step_extend(struct walk *walk)

@@ -96,8 +96,7 @@ START_TEST(a_session_is_in_one_state_at_a_time)
     ck_assert_int_eq(info_of("a").state, POOL_SESSION_RUNNING);
     ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 2);
     ck_assert_uint_eq(pool_blocks(fixture.pool).cached, 0);
-    ck_assert_int_eq(
-        pool_session_begin(fixture.pool, session, fixture.now_ns), KV_BUSY);
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_BUSY);
 
     scope = pool_batch_begin(fixture.pool, fixture.now_ns);
     pool_session_preempt(fixture.pool, session, &cause, fixture.now_ns);
@@ -105,8 +104,7 @@ START_TEST(a_session_is_in_one_state_at_a_time)
     ck_assert_int_eq(info_of("a").state, POOL_SESSION_PREEMPTED);
     ck_assert_uint_eq(pool_session_n_cached(session), 0);
     ck_assert_uint_eq(info_of("a").n_tokens, 6);
-    ck_assert_int_eq(
-        pool_session_begin(fixture.pool, session, fixture.now_ns), KV_BUSY);
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_BUSY);
     fixture_check();
 
     ck_assert_int_eq(fixture_extend(session, 0), KV_OK);
@@ -183,8 +181,7 @@ START_TEST(an_anonymous_session_is_found_by_nobody_and_leaves_by_release)
         pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session),
         KV_OK);
     fixture_check();
-    ck_assert_int_eq(
-        pool_session_begin(fixture.pool, session, fixture.now_ns), KV_OK);
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);
     ck_assert_int_eq(fixture_extend(session, 9), KV_OK);
     ck_assert_uint_eq(pool_stats(fixture.pool).total_sessions, 1);
     ck_assert_ptr_null(pool_session_after(fixture.pool, NULL));
@@ -217,7 +214,7 @@ START_TEST(an_anonymous_session_can_be_set_aside)
     struct pool_session *session;
 
     pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session);
-    pool_session_begin(fixture.pool, session, fixture.now_ns);
+    pool_session_begin(fixture.pool, session);
     fixture_extend(session, 5);
     scope = pool_batch_begin(fixture.pool, fixture.now_ns);
     pool_session_preempt(fixture.pool, session, &cause, fixture.now_ns);
@@ -244,6 +241,22 @@ END_TEST
 
 START_TEST(beyond_max_sessions_the_longest_evicted_is_forgotten)
 {
+    char id[8];
+
+    for (int i = 0; i < 8; i++) {
+        snprintf(id, sizeof id, "s%d", i);
+        fixture_cache(id, 4);
+    }
+    fixture_evict("s5", false);
+    fixture_evict("s2", false);
+    ck_assert_int_eq(get_named("t", 1, "new", 3), KV_OK);
+    ck_assert_ptr_null(fixture_find("s5"));
+    ck_assert_ptr_nonnull(fixture_find("s2"));
+}
+END_TEST
+
+START_TEST(beyond_max_sessions_with_blocks_the_least_recently_used_goes)
+{
     struct pool_session *anonymous;
     char id[8];
 
@@ -251,16 +264,37 @@ START_TEST(beyond_max_sessions_the_longest_evicted_is_forgotten)
         snprintf(id, sizeof id, "s%d", i);
         fixture_cache(id, 4);
     }
+    ck_assert_int_eq(get_named("t", 1, "new", 3), KV_OK);
+    ck_assert_ptr_null(fixture_find("s0"));
+    ck_assert_uint_eq(pool_stats(fixture.pool).evictions, 1);
+    ck_assert_uint_eq(
+        pool_totals(fixture.pool).evictions_by_reason[POOL_REASON_LRU], 1);
+    ck_assert_uint_eq(fixture.auditor.last.tokens_kept, 0);
+    fixture_check();
+    /* The new one has no blocks, so it goes before any that has. */
+    ck_assert_int_eq(pool_session_anonymous(
+                         fixture.pool, "t", 1, fixture.now_ns, &anonymous),
+        KV_OK);
+    ck_assert_ptr_nonnull(fixture_find("s1"));
+    pool_session_forget(fixture.pool, anonymous, fixture.now_ns);
+    fixture_check();
+}
+END_TEST
+
+START_TEST(beyond_max_sessions_that_all_run_a_new_one_is_refused)
+{
+    struct pool_session *anonymous;
+    char id[8];
+
+    for (int i = 0; i < 8; i++) {
+        snprintf(id, sizeof id, "s%d", i);
+        fixture_run(id, 4);
+    }
     ck_assert_int_eq(get_named("t", 1, "new", 3), KV_LIMIT);
     ck_assert_int_eq(pool_session_anonymous(
                          fixture.pool, "t", 1, fixture.now_ns, &anonymous),
         KV_LIMIT);
     fixture_check();
-    fixture_evict("s5", false);
-    fixture_evict("s2", false);
-    ck_assert_int_eq(get_named("t", 1, "new", 3), KV_OK);
-    ck_assert_ptr_null(fixture_find("s5"));
-    ck_assert_ptr_nonnull(fixture_find("s2"));
 }
 END_TEST
 
@@ -387,8 +421,7 @@ START_TEST(every_failed_allocation_leaves_the_state_as_it_was)
     fixture_cache("victim", 48);
     CHECK_FAILS_CLEANLY(get_named("t", 1, "a", 1));
     session = fixture_find("a");
-    ck_assert_int_eq(
-        pool_session_begin(fixture.pool, session, fixture.now_ns), KV_OK);
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);
     CHECK_FAILS_CLEANLY(pool_session_append(fixture.pool, session, tokens, 32));
     /* Two blocks too few: nobody is evicted for a run that cannot go on. */
     faulty_heap_fail_at(0);
@@ -417,6 +450,8 @@ int main(void)
         an_anonymous_session_can_be_set_aside,
         forget_releases_what_an_idle_session_holds,
         beyond_max_sessions_the_longest_evicted_is_forgotten,
+        beyond_max_sessions_with_blocks_the_least_recently_used_goes,
+        beyond_max_sessions_that_all_run_a_new_one_is_refused,
         kept_tokens_have_a_cap_and_the_longest_evicted_go_first,
         a_session_with_more_tokens_than_may_be_kept_is_gone_when_evicted,
         a_preempted_session_keeps_its_tokens_whatever_the_cap,

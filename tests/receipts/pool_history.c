@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "pool/pool.h"
 #include "receipts/ledger.h"
 
@@ -100,11 +101,11 @@ static void converse(struct history *h)
 {
     struct pool_session *session = some_session(h, true);
 
-    if (pool_session_begin(h->pool, session, h->now_ns) != KV_OK)
+    if (pool_session_begin(h->pool, session) != KV_OK)
         return;
     if (rand() % 4 == 0)
         pool_session_set_idle_ttl(
-            h->pool, session, 1 + rand() % 800, h->now_ns);
+            h->pool, session, (1 + rand() % 800) * KV_NS_PER_MS, h->now_ns);
     grow(h, session);
     if (h->running == NULL && rand() % 4 == 0)
         h->running = session;
@@ -178,7 +179,7 @@ static void step(struct history *h)
 {
     int what = rand() % 32;
 
-    h->now_ns += 1 + rand() % 100;
+    h->now_ns += (1 + rand() % 100) * KV_NS_PER_MS;
     if (what < 18)
         converse(h);
     else if (what < 20)
@@ -208,7 +209,7 @@ static void open_all(struct history *h)
         .block_tokens = 16,
         .max_sessions = 64,
         .max_kept_tokens = 1000,
-        .kept_ttl_ns = 5000,
+        .kept_ttl_ns = 5000 * KV_NS_PER_MS,
     };
 
     ck_assert_int_eq(ledger_open(&h->ledger, &ledger_config, NULL), KV_OK);

@@ -305,7 +305,7 @@ static struct pool_session *hold_blocks(
 
     ck_assert_int_eq(
         pool_session_get(pool, &key, 1, &session, &created), KV_OK);
-    ck_assert_int_eq(pool_session_begin(pool, session, 1), KV_OK);
+    ck_assert_int_eq(pool_session_begin(pool, session), KV_OK);
     ck_assert_int_eq(
         pool_session_append(pool, session, tokens, n_tokens), KV_OK);
     ck_assert_int_eq(

@@ -1,0 +1,177 @@
+/* What a step yields depends on tokens and positions, and on nothing else. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/engine/engine_fixture.h"
+#include "tests/support/check_main.h"
+
+#define N_SEQUENCES 3
+
+/* Long enough for two runs of attention and for blocks that are not full. */
+static const uint32_t lengths[N_SEQUENCES] = {70, 9, 4};
+
+static uint32_t token_of(
+    const struct engine *engine, uint32_t which, uint32_t position)
+{
+    return (which * 7919 + position * 104729 + 3) % engine->n_vocab;
+}
+
+/* All sequences at the same time, in slices of at most slice_tokens. The last
+ * token of each is computed in the company of whatever is left. */
+static void feed_together(
+    struct engine *engine, uint32_t slice_tokens, float *logits)
+{
+    uint32_t tokens[N_SEQUENCES][ENGINE_MAX_TOKENS], done[N_SEQUENCES] = {0};
+
+    for (uint32_t s = 0; s < N_SEQUENCES; s++)
+        for (uint32_t i = 0; i < lengths[s]; i++)
+            tokens[s][i] = token_of(engine, s, i);
+    for (size_t n = 1; n > 0;) {
+        struct compute_slice slices[N_SEQUENCES];
+
+        n = 0;
+        for (uint32_t s = 0; s < N_SEQUENCES; s++) {
+            const uint32_t left = lengths[s] - done[s];
+            const uint32_t now = left < slice_tokens ? left : slice_tokens;
+
+            if (left == 0)
+                continue;
+            slices[n++] = (struct compute_slice){
+                .tokens = tokens[s] + done[s],
+                .n_tokens = now,
+                .position = done[s],
+                .blocks = engine->blocks[s],
+                .logits = now == left ? logits + s * engine->n_vocab : NULL,
+            };
+            done[s] += now;
+        }
+        if (n > 0)
+            compute_run(engine->compute, slices, n);
+    }
+}
+
+static float *logits_new(const struct engine *engine)
+{
+    float *logits = calloc(N_SEQUENCES, engine->n_vocab * sizeof *logits);
+
+    ck_assert_ptr_nonnull(logits);
+    return logits;
+}
+
+static void check_equal(
+    const struct engine *engine, const float *a, const float *b)
+{
+    ck_assert_mem_eq(a, b, N_SEQUENCES * engine->n_vocab * sizeof *a);
+}
+
+/* The plain run: one thread, one sequence after the other, token by token. */
+static float *plain_run(const char *path, const char *kernels)
+{
+    const struct engine_config config = {path, kernels, KV_TYPE_F16, 1, 16};
+    struct engine engine;
+    float *logits;
+
+    engine_open(&engine, &config);
+    logits = logits_new(&engine);
+    for (uint32_t s = 0; s < N_SEQUENCES; s++)
+        for (uint32_t i = 0; i < lengths[s]; i++) {
+            const uint32_t token = token_of(&engine, s, i);
+
+            engine_feed(
+                &engine, s, &token, 1, i, 1, logits + s * engine.n_vocab);
+        }
+    engine_close(&engine);
+    return logits;
+}
+
+#define N_RUNS 4
+
+/* The first n_runs of the ways to cut the same work. */
+static void check_invariance(
+    const char *path, const char *kernels, size_t n_runs)
+{
+    static const struct {
+        uint32_t n_threads, block_tokens, slice_tokens;
+    } runs[N_RUNS] = {{3, 5, 21}, {2, 16, 7}, {1, 16, 20}, {2, 1, 1}};
+    float *plain, *logits;
+
+    if (!engine_has_kernels(kernels))
+        return;
+    plain = plain_run(path, kernels);
+    for (size_t i = 0; i < n_runs; i++) {
+        struct engine engine;
+
+        engine_open(&engine, &(struct engine_config){path, kernels, KV_TYPE_F16,
+                                 runs[i].n_threads, runs[i].block_tokens});
+        logits = logits_new(&engine);
+        feed_together(&engine, runs[i].slice_tokens, logits);
+        check_equal(&engine, plain, logits);
+        free(logits);
+        engine_close(&engine);
+    }
+    free(plain);
+}
+
+START_TEST(no_batch_no_slicing_no_team_changes_a_bit)
+{
+    check_invariance(ENGINE_DEMO, "avx2", N_RUNS);
+}
+END_TEST
+
+START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_the_reference)
+{
+    check_invariance(ENGINE_DEMO, "scalar", 1); /* it is slow */
+}
+END_TEST
+
+START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
+{
+    static const char *const models[] = {"stories260K-f32.gguf",
+        "stories260K-f16.gguf", "stories260K-q8_0.gguf",
+        "stories260K-q4_0.gguf", "bitllama-3M-q8_0.gguf",
+        "bitllama-3M-tq1_0.gguf", "bitllama-3M-tq2_0.gguf"};
+    char path[512];
+
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        if (engine_shared_path(models[i], path) == NULL)
+            return;
+        check_invariance(path, "avx2", N_RUNS);
+    }
+}
+END_TEST
+
+/* The reference and the fast kernels round differently, but not by much. */
+START_TEST(kernels_agree_on_the_demo_model)
+{
+    float *scalar, *avx2, distance = 0;
+    struct engine engine;
+
+    if (!engine_has_kernels("avx2"))
+        return;
+    scalar = plain_run(ENGINE_DEMO, "scalar");
+    avx2 = plain_run(ENGINE_DEMO, "avx2");
+    engine_open(&engine,
+        &(struct engine_config){ENGINE_DEMO, "auto", KV_TYPE_F16, 1, 16});
+    ck_assert_str_eq(compute_kernels(engine.compute), "avx2");
+    for (size_t i = 0; i < N_SEQUENCES * engine.n_vocab; i++)
+        distance = fmaxf(distance, fabsf(scalar[i] - avx2[i]));
+    ck_assert_float_gt(distance, 0);
+    ck_assert_float_le(distance, 0.5f);
+    engine_close(&engine);
+    free(scalar);
+    free(avx2);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *tests[] = {
+        no_batch_no_slicing_no_team_changes_a_bit,
+        no_batch_no_slicing_no_team_changes_a_bit_of_the_reference,
+        no_batch_no_slicing_no_team_changes_a_bit_of_any_type,
+        kernels_agree_on_the_demo_model,
+    };
+
+    return CHECK_RUN("invariance", NULL, NULL, tests);
+}
