@@ -26,7 +26,8 @@ LABEL org.opencontainers.image.title="kvpool" \
     org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-WordNet-3.0" \
     org.opencontainers.image.base.name="debian:bookworm-slim"
 COPY deploy/packages.sh /tmp/
-RUN /tmp/packages.sh run && rm -rf /tmp/packages.sh /var/lib/apt/lists/*
+RUN /tmp/packages.sh run && rm -rf /tmp/packages.sh /var/lib/apt/lists/* \
+    /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 COPY LICENSE engine/demo/LICENSE-WordNet.txt /usr/share/doc/kvpool/
 COPY --from=build /out/bin/ /usr/local/bin/
 

@@ -2,9 +2,13 @@
  * while:
  *
  *     bench_fanout ADDRESS SUBSCRIBERS SECONDS [REQUEST_HEX|-] [SERVER_PID]
+ *                  [REPLAY]
  *
  * prints receipts delivered per second (entries of field 1, counted without
- * unpacking them), messages, bytes, and the server's CPU time per receipt. */
+ * unpacking them), messages, bytes, and the server's CPU time per receipt. Who
+ * has taken REPLAY receipts cancels and subscribes again, on the same
+ * connection: with a request that starts at the earliest receipt the server has
+ * always something to send. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +39,9 @@ struct subscriber {
     grpc_slice details;
     grpc_byte_buffer *message;
     struct counts counts;
+    uint64_t n_of_call; /* receipts */
+    unsigned n_pending; /* tags of the call that have not come */
+    bool restarting;
     char tags[3]; /* their addresses are the tags of its batches */
 };
 
@@ -44,6 +51,8 @@ struct bench {
     grpc_completion_queue *queue;
     struct subscriber *subscribers;
     size_t n_subscribers, n_over;
+    grpc_slice request;
+    uint64_t replay; /* 0: never */
     bool stopping;
 };
 
@@ -53,6 +62,7 @@ static void start_batch(
     if (grpc_call_start_batch(subscriber->core, ops, n_ops,
             &subscriber->tags[tag], NULL) != GRPC_CALL_OK)
         abort();
+    subscriber->n_pending++;
 }
 
 static void read_message(struct subscriber *subscriber)
@@ -64,10 +74,9 @@ static void read_message(struct subscriber *subscriber)
     start_batch(subscriber, &op, 1, TAG_MESSAGE);
 }
 
-static void subscribe(struct bench *bench, struct subscriber *subscriber,
-    const char *address, grpc_slice *request)
+static void subscribe(struct bench *bench, struct subscriber *subscriber)
 {
-    grpc_byte_buffer *message = grpc_raw_byte_buffer_create(request, 1);
+    grpc_byte_buffer *message = grpc_raw_byte_buffer_create(&bench->request, 1);
     grpc_op ops[4] = {
         {.op = GRPC_OP_SEND_INITIAL_METADATA},
         {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = message},
@@ -84,7 +93,8 @@ static void subscribe(struct bench *bench, struct subscriber *subscriber,
 
     grpc_metadata_array_init(&subscriber->initial);
     grpc_metadata_array_init(&subscriber->trailing);
-    subscriber->channel = load_channel(address);
+    subscriber->n_of_call = 0;
+    subscriber->restarting = false;
     subscriber->core = grpc_channel_create_call(subscriber->channel, NULL,
         GRPC_PROPAGATE_DEFAULTS, bench->queue,
         grpc_slice_from_static_string(path), NULL,
@@ -128,12 +138,14 @@ static void count_message(struct subscriber *subscriber)
 {
     grpc_byte_buffer_reader reader;
     grpc_slice bytes;
+    uint64_t n;
 
     grpc_byte_buffer_reader_init(&reader, subscriber->message);
     bytes = grpc_byte_buffer_reader_readall(&reader);
     grpc_byte_buffer_reader_destroy(&reader);
-    subscriber->counts.receipts +=
-        count_receipts(GRPC_SLICE_START_PTR(bytes), GRPC_SLICE_END_PTR(bytes));
+    n = count_receipts(GRPC_SLICE_START_PTR(bytes), GRPC_SLICE_END_PTR(bytes));
+    subscriber->n_of_call += n;
+    subscriber->counts.receipts += n;
     subscriber->counts.bytes += GRPC_SLICE_LENGTH(bytes);
     subscriber->counts.messages++;
     grpc_slice_unref(bytes);
@@ -161,18 +173,52 @@ static struct subscriber *owner_of(const struct bench *bench, const char *tag)
     return &bench->subscribers[offset / sizeof *bench->subscribers];
 }
 
+static void unsubscribe(struct subscriber *subscriber)
+{
+    grpc_metadata_array_destroy(&subscriber->initial);
+    grpc_metadata_array_destroy(&subscriber->trailing);
+    grpc_slice_unref(subscriber->details);
+    grpc_call_unref(subscriber->core);
+}
+
+/* One of a call's tags has come; after the last the next call begins. */
+static void on_tag(struct bench *bench, struct subscriber *subscriber)
+{
+    if (--subscriber->n_pending > 0)
+        return;
+    unsubscribe(subscriber);
+    if (bench->stopping)
+        bench->n_over++;
+    else
+        subscribe(bench, subscriber);
+}
+
 static void on_status(struct bench *bench, struct subscriber *subscriber)
 {
     char *words;
 
-    bench->n_over++;
-    if (bench->stopping)
+    if (bench->stopping || subscriber->restarting)
         return;
     words = grpc_slice_to_c_string(subscriber->details);
     fprintf(stderr, "bench_fanout: a stream ended with %d: %s\n",
         (int)subscriber->status, words);
     gpr_free(words);
     exit(EXIT_FAILURE);
+}
+
+static void on_message(struct bench *bench, struct subscriber *subscriber)
+{
+    if (subscriber->message == NULL)
+        return;
+    count_message(subscriber);
+    if (bench->stopping)
+        return;
+    if (bench->replay > 0 && subscriber->n_of_call >= bench->replay) {
+        subscriber->restarting = true;
+        grpc_call_cancel(subscriber->core, NULL);
+    } else {
+        read_message(subscriber);
+    }
 }
 
 static void run(struct bench *bench, int64_t until_ns)
@@ -190,12 +236,11 @@ static void run(struct bench *bench, int64_t until_ns)
             continue;
         subscriber = owner_of(bench, event.tag);
         tag = (const char *)event.tag - subscriber->tags;
-        if (tag == TAG_STATUS) {
+        if (tag == TAG_STATUS)
             on_status(bench, subscriber);
-        } else if (tag == TAG_MESSAGE && subscriber->message != NULL) {
-            count_message(subscriber);
-            read_message(subscriber);
-        }
+        else if (tag == TAG_MESSAGE)
+            on_message(bench, subscriber);
+        on_tag(bench, subscriber);
     }
 }
 
@@ -244,20 +289,9 @@ static void stop(struct bench *bench)
     for (size_t i = 0; i < bench->n_subscribers; i++)
         grpc_call_cancel(bench->subscribers[i].core, NULL);
     run(bench, 0);
+    for (size_t i = 0; i < bench->n_subscribers; i++)
+        grpc_channel_destroy(bench->subscribers[i].channel);
     grpc_completion_queue_shutdown(bench->queue);
-    while (grpc_completion_queue_next(
-               bench->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL)
-               .type != GRPC_QUEUE_SHUTDOWN)
-        ;
-    for (size_t i = 0; i < bench->n_subscribers; i++) {
-        struct subscriber *subscriber = &bench->subscribers[i];
-
-        grpc_metadata_array_destroy(&subscriber->initial);
-        grpc_metadata_array_destroy(&subscriber->trailing);
-        grpc_slice_unref(subscriber->details);
-        grpc_call_unref(subscriber->core);
-        grpc_channel_destroy(subscriber->channel);
-    }
     grpc_completion_queue_destroy(bench->queue);
 }
 
@@ -265,25 +299,27 @@ int main(int argc, char **argv)
 {
     struct bench bench = {
         .n_subscribers = argc > 2 ? (size_t)atoi(argv[2]) : 0};
-    grpc_slice request;
 
-    if (argc < 4 || argc > 6 || bench.n_subscribers == 0 ||
-        !load_parse_hex(argc > 4 ? argv[4] : "-", &request)) {
+    if (argc < 4 || argc > 7 || bench.n_subscribers == 0 ||
+        !load_parse_hex(argc > 4 ? argv[4] : "-", &bench.request)) {
         fprintf(stderr, "usage: bench_fanout ADDRESS SUBSCRIBERS SECONDS "
-                        "[REQUEST_HEX|-] [SERVER_PID]\n");
+                        "[REQUEST_HEX|-] [SERVER_PID] [REPLAY]\n");
         return EXIT_FAILURE;
     }
     bench.subscribers = calloc(bench.n_subscribers, sizeof *bench.subscribers);
     if (bench.subscribers == NULL)
         return EXIT_FAILURE;
+    bench.replay = argc > 6 ? (uint64_t)atoll(argv[6]) : 0;
     grpc_init();
+    for (size_t i = 0; i < bench.n_subscribers; i++)
+        bench.subscribers[i].channel = load_channel(argv[1]);
     bench.queue = grpc_completion_queue_create_for_next(NULL);
     for (size_t i = 0; i < bench.n_subscribers; i++)
-        subscribe(&bench, &bench.subscribers[i], argv[1], &request);
+        subscribe(&bench, &bench.subscribers[i]);
     measure(&bench, (int64_t)(atof(argv[3]) * (double)KV_NS_PER_S),
         argc > 5 ? atoi(argv[5]) : 0);
     stop(&bench);
-    grpc_slice_unref(request);
+    grpc_slice_unref(bench.request);
     grpc_shutdown_blocking();
     free(bench.subscribers);
     return EXIT_SUCCESS;

@@ -6,70 +6,28 @@
  * call if its pid is given. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include <grpc/byte_buffer.h>
 #include <grpc/grpc.h>
 #include <grpc/slice.h>
 #include <grpc/support/alloc.h>
-#include <grpc/support/time.h>
 
 #include "base/clock.h"
 #include "bench/load.h"
 
 #define WARM_UP_NS (KV_NS_PER_S / 2)
+#define MAX_IN_FLIGHT 4096
 #define MAX_US 1000000 /* longer ones count as this long */
 
 struct bench {
-    grpc_channel *channel;
-    grpc_completion_queue *queue;
-    void *method;
-    grpc_slice request;
+    struct load_target target;
     bool measuring, stopping;
     uint64_t n_calls, n_failed;
     size_t n_answer;
-    uint32_t *histogram; /* calls by microsecond */
+    uint32_t histogram[MAX_US + 1]; /* calls by microsecond */
 };
 
-struct call {
-    grpc_call *core;
-    grpc_metadata_array initial, trailing;
-    grpc_status_code status;
-    grpc_slice details;
-    grpc_byte_buffer *answer;
-    int64_t started_ns;
-};
-
-static void start(struct bench *bench, struct call *call)
-{
-    grpc_byte_buffer *request = grpc_raw_byte_buffer_create(&bench->request, 1);
-    grpc_op ops[6] = {
-        {.op = GRPC_OP_SEND_INITIAL_METADATA},
-        {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = request},
-        {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
-        {.op = GRPC_OP_RECV_INITIAL_METADATA,
-            .data.recv_initial_metadata.recv_initial_metadata = &call->initial},
-        {.op = GRPC_OP_RECV_MESSAGE,
-            .data.recv_message.recv_message = &call->answer},
-        {.op = GRPC_OP_RECV_STATUS_ON_CLIENT,
-            .data.recv_status_on_client = {.trailing_metadata = &call->trailing,
-                .status = &call->status,
-                .status_details = &call->details}},
-    };
-
-    memset(call, 0, sizeof *call);
-    grpc_metadata_array_init(&call->initial);
-    grpc_metadata_array_init(&call->trailing);
-    call->started_ns = kv_clock_mono_ns();
-    call->core = grpc_channel_create_registered_call(bench->channel, NULL,
-        GRPC_PROPAGATE_DEFAULTS, bench->queue, bench->method,
-        gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-    if (grpc_call_start_batch(call->core, ops, 6, call, NULL) != GRPC_CALL_OK)
-        abort();
-    grpc_byte_buffer_destroy(request);
-}
-
-static void count(struct bench *bench, const struct call *call)
+static void count(struct bench *bench, const struct load_call *call)
 {
     int64_t us = (kv_clock_mono_ns() - call->started_ns) / 1000;
 
@@ -86,32 +44,21 @@ static void count(struct bench *bench, const struct call *call)
     bench->histogram[us < MAX_US ? us : MAX_US]++;
 }
 
-static void finish(struct call *call)
-{
-    if (call->answer != NULL)
-        grpc_byte_buffer_destroy(call->answer);
-    grpc_metadata_array_destroy(&call->initial);
-    grpc_metadata_array_destroy(&call->trailing);
-    grpc_slice_unref(call->details);
-    grpc_call_unref(call->core);
-}
-
 /* Keeps the calls going until until_ns; then lets them end. */
 static void run(struct bench *bench, size_t *n_in_flight, int64_t until_ns)
 {
-    gpr_timespec never = gpr_inf_future(GPR_CLOCK_REALTIME);
-    struct call *call;
+    struct load_call *call;
 
     while (*n_in_flight > 0 &&
            (bench->stopping || kv_clock_mono_ns() < until_ns)) {
-        call = grpc_completion_queue_next(bench->queue, never, NULL).tag;
+        call = load_call_next(&bench->target);
         if (bench->measuring)
             count(bench, call);
-        finish(call);
+        load_call_finish(call);
         if (bench->stopping)
             --*n_in_flight;
         else
-            start(bench, call);
+            load_call_start(call, &bench->target);
     }
 }
 
@@ -139,13 +86,13 @@ static void report(const struct bench *bench, int64_t wall_ns, int64_t cpu_ns)
         (unsigned long long)bench->n_failed);
 }
 
-static void measure(struct bench *bench, struct call *calls, size_t n_in_flight,
-    int64_t duration_ns, int pid)
+static void measure(struct bench *bench, struct load_call *calls,
+    size_t n_in_flight, int64_t duration_ns, int pid)
 {
     int64_t started_ns, cpu_ns;
 
     for (size_t i = 0; i < n_in_flight; i++)
-        start(bench, &calls[i]);
+        load_call_start(&calls[i], &bench->target);
     run(bench, &n_in_flight, kv_clock_mono_ns() + WARM_UP_NS);
     bench->measuring = true;
     started_ns = kv_clock_mono_ns();
@@ -159,33 +106,27 @@ static void measure(struct bench *bench, struct call *calls, size_t n_in_flight,
 
 int main(int argc, char **argv)
 {
-    struct bench bench = {0};
+    static struct bench bench;
+    static struct load_call calls[MAX_IN_FLIGHT];
     size_t n_in_flight = argc > 3 ? (size_t)atoi(argv[3]) : 0;
-    struct call *calls = calloc(n_in_flight, sizeof *calls);
+    grpc_slice request;
 
     if (argc < 5 || argc > 7 || n_in_flight == 0 ||
-        !load_parse_hex(argc > 5 ? argv[5] : "-", &bench.request)) {
+        n_in_flight > MAX_IN_FLIGHT ||
+        !load_parse_hex(argc > 5 ? argv[5] : "-", &request)) {
         fprintf(stderr, "usage: bench_unary ADDRESS PATH IN_FLIGHT SECONDS "
                         "[REQUEST_HEX|-] [SERVER_PID]\n");
         return EXIT_FAILURE;
     }
-    bench.histogram = calloc(MAX_US + 1, sizeof *bench.histogram);
-    if (calls == NULL || bench.histogram == NULL)
-        return EXIT_FAILURE;
     grpc_init();
-    bench.queue = grpc_completion_queue_create_for_next(NULL);
-    bench.channel = load_channel(argv[1]);
-    bench.method =
-        grpc_channel_register_call(bench.channel, argv[2], NULL, NULL);
+    load_target_open(&bench.target, argv[1], argv[2]);
+    for (size_t i = 0; i < n_in_flight; i++)
+        calls[i].request = request;
     measure(&bench, calls, n_in_flight,
         (int64_t)(atof(argv[4]) * (double)KV_NS_PER_S),
         argc > 6 ? atoi(argv[6]) : 0);
-    grpc_channel_destroy(bench.channel);
-    grpc_completion_queue_shutdown(bench.queue);
-    grpc_completion_queue_destroy(bench.queue);
-    grpc_slice_unref(bench.request);
+    load_target_close(&bench.target);
+    grpc_slice_unref(request);
     grpc_shutdown_blocking();
-    free(bench.histogram);
-    free(calls);
     return bench.n_failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

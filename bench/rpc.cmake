@@ -9,6 +9,24 @@ foreach(program bench_unary bench_fanout)
     target_link_libraries(${program} PRIVATE base PkgConfig::GRPC)
 endforeach()
 
+# What is done to sessions: over our own blocking client.
+foreach(program bench_evict bench_generate bench_latency)
+    add_executable(${program} ${CMAKE_CURRENT_LIST_DIR}/${program}.c
+        ${CMAKE_CURRENT_LIST_DIR}/load.c ${CMAKE_CURRENT_LIST_DIR}/sessions.c)
+    target_link_libraries(${program} PRIVATE rpc proto base PkgConfig::GRPC)
+endforeach()
+
+# The same fan-out on servers of other makers.
+pkg_check_modules(NATS REQUIRED IMPORTED_TARGET libnats)
+pkg_check_modules(HIREDIS REQUIRED IMPORTED_TARGET hiredis)
+foreach(peer nats redis)
+    add_executable(bench_peer_${peer} ${CMAKE_CURRENT_LIST_DIR}/peers/${peer}.c
+        ${CMAKE_CURRENT_LIST_DIR}/load.c)
+    target_link_libraries(bench_peer_${peer} PRIVATE base PkgConfig::GRPC Threads::Threads)
+endforeach()
+target_link_libraries(bench_peer_nats PRIVATE PkgConfig::NATS)
+target_link_libraries(bench_peer_redis PRIVATE PkgConfig::HIREDIS)
+
 add_executable(bench_peer_echo ${CMAKE_CURRENT_LIST_DIR}/peers/echo_server.cc)
 set_target_properties(bench_peer_echo PROPERTIES COMPILE_OPTIONS "") # ours are for C
 target_compile_features(bench_peer_echo PRIVATE cxx_std_17)

@@ -78,13 +78,17 @@ enum cli_exit cmd_ping(struct cli *cli)
 {
     int64_t timeout_ns = cli_call_options(cli, CLI_TIMEOUT_NS).timeout_ns;
     int64_t end_ns = kv_clock_mono_ns() + timeout_ns;
-    struct ping ping = {0};
+    struct ping ping = {.code = RPC_UNAVAILABLE};
 
     for (;;) {
-        enum cli_exit code = ping_once(cli, timeout_ns, &ping);
+        struct ping next = {0};
+        enum cli_exit code = ping_once(cli, timeout_ns, &next);
 
         if (code != CLI_OK)
             return code;
+        /* A try that the limit cuts short takes no earlier answer back. */
+        if (ping.code != RPC_OK || next.code != RPC_DEADLINE_EXCEEDED)
+            ping = next;
         timeout_ns = end_ns - kv_clock_mono_ns() - PING_PAUSE_NS;
         if (is_serving(&ping) || !cli->values.wait_serving ||
             !may_change(&ping) || timeout_ns <= 0)

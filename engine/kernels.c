@@ -1,6 +1,7 @@
 #include "engine/kernels.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
 #ifdef __x86_64__
@@ -73,7 +74,7 @@ kernel_matmul_cb kernels_matmul(
     case GGUF_TQ2_0:
         return kernels->matmul_tq2_0;
     }
-    assert(!"a tensor type that model_open lets through");
+    assert(false && "a tensor type that model_open lets through");
     return NULL;
 }
 
@@ -90,6 +91,6 @@ enum activation_format kernels_format(enum gguf_tensor_type type)
     case GGUF_TQ2_0:
         return ACTIVATION_LARGE;
     }
-    assert(!"a tensor type that model_open lets through");
+    assert(false && "a tensor type that model_open lets through");
     return ACTIVATION_F32;
 }

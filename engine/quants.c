@@ -1,6 +1,7 @@
 #include "engine/quants.h"
 
 #include <assert.h>
+#include <stdbool.h>
 
 static uint32_t bits_of(float value)
 {
@@ -151,5 +152,5 @@ void quants_dequantize(
         }
         return;
     }
-    assert(!"a tensor type that gguf_open lets through");
+    assert(false && "a tensor type that gguf_open lets through");
 }

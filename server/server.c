@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "rpc/address.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define DRAIN_TICK_MS 10
@@ -182,7 +183,29 @@ static void close_timers(struct server *server)
     rpc_loop_touched(server->loop);
 }
 
-static enum kv_status check_options(
+/* Each address in turn is listened on, or without a server only looked at. */
+static enum kv_status take_addresses(const struct options *options,
+    struct rpc_server *rpc, struct kv_error *error)
+{
+    char *addresses = kv_strdup(options->listen);
+    enum kv_status status = KV_OK;
+    char *rest = addresses;
+
+    if (addresses == NULL)
+        return kv_error_set(error, KV_NO_MEMORY, "no memory for addresses");
+    /* An empty address is refused like any other that is none. */
+    while (rest != NULL && status == KV_OK) {
+        const char *text = strsep(&rest, ",");
+        struct rpc_address address;
+
+        status = rpc == NULL ? rpc_address_parse(&address, text, error)
+                             : rpc_server_listen(rpc, text, error);
+    }
+    kv_free(addresses);
+    return status;
+}
+
+enum kv_status server_check_options(
     const struct options *options, struct kv_error *error)
 {
     if (options->max_batch_tokens < options->max_batch_size)
@@ -190,7 +213,7 @@ static enum kv_status check_options(
             "max-batch-tokens: %" PRIu64 " was given; allowed are at least "
             "max-batch-size, which is %" PRIu64,
             options->max_batch_tokens, options->max_batch_size);
-    return KV_OK;
+    return take_addresses(options, NULL, error);
 }
 
 static uint32_t count_threads(const struct options *options)
@@ -212,7 +235,7 @@ static enum kv_status make_secret(struct server *server, struct kv_error *error)
 enum kv_status server_open(struct server *server, const struct options *options,
     struct kv_error *error)
 {
-    enum kv_status status = check_options(options, error);
+    enum kv_status status = server_check_options(options, error);
 
     memset(server, 0, sizeof *server);
     server->options = options;
@@ -327,21 +350,6 @@ static void on_signal(uv_signal_t *handle, int number)
 
 /* ---- starting */
 
-static enum kv_status listen_all(struct server *server, struct kv_error *error)
-{
-    char *addresses = kv_strdup(server->options->listen);
-    enum kv_status status = KV_OK;
-    char *rest = addresses;
-
-    if (addresses == NULL)
-        return kv_error_set(error, KV_NO_MEMORY, "no memory for addresses");
-    /* An empty address is refused like any other that is none. */
-    while (rest != NULL && status == KV_OK)
-        status = rpc_server_listen(server->rpc, strsep(&rest, ","), error);
-    kv_free(addresses);
-    return status;
-}
-
 static void on_snapshot_tick(uv_timer_t *timer)
 {
     struct server *server = timer->data;
@@ -376,7 +384,7 @@ static void log_start(const struct server *server)
 
 enum kv_status server_start(struct server *server, struct kv_error *error)
 {
-    enum kv_status status = listen_all(server, error);
+    enum kv_status status = take_addresses(server->options, server->rpc, error);
 
     if (status == KV_OK)
         status = rpc_server_start(server->rpc, error);
@@ -405,6 +413,7 @@ void server_close(struct server *server)
         step_stop(server->step);
     close_timers(server);
     rpc_server_close(server->rpc);
+    service_pool_close(server);
     compute_close(server->compute);
     scheduler_close(server->scheduler);
     pool_close(server->pool);

@@ -46,7 +46,8 @@ struct server {
     uint64_t secret[2]; /* of this process */
     int64_t started_unix_ns;
 
-    struct kv_list evict_calls; /* waiting for their receipts */
+    struct kv_list evict_calls;   /* waiting for their receipts */
+    struct evp_md_ctx_st *sha256; /* of requests; NULL before there is one */
     struct ledger_watcher evict_watcher;
 
     struct kv_list subscribers;
@@ -59,6 +60,11 @@ struct server {
     int64_t hand_back_ns; /* when draining no longer waits for requests */
     int64_t drain_end_ns; /* when it waits for nothing any more */
 };
+
+/* Whether the options make sense together, as far as can be said without a
+ * model and without opening anything. KV_INVALID, KV_NO_MEMORY. */
+enum kv_status server_check_options(
+    const struct options *options, struct kv_error *error);
 
 /* server/server.c. KV_INVALID: the configuration cannot work; anything else: it
  * could not be had. What was opened is closed again. */
@@ -76,6 +82,9 @@ enum kv_status service_pool_add(struct server *server);
 enum kv_status service_receipts_add(struct server *server);
 enum kv_status service_inference_add(struct server *server);
 enum kv_status service_generate_add(struct server *server);
+
+/* service_pool.c: what service_pool_add has opened, even if it failed. */
+void service_pool_close(struct server *server);
 
 /* service_receipts.c: streams get what is left, then `closing`. */
 void service_receipts_start(struct server *server);

@@ -467,7 +467,7 @@ static void check_attention(size_t n_keys, size_t n, bool is_f16)
         for (size_t k = 0; k < n_keys; k++) {
             (is_f16 ? set->score_f16 : set->score_f32)(
                 &alone, query, pointers + k, 1, n, 0.5f);
-            HOLDS(memcmp(&alone, &scores[i][k], sizeof alone) == 0);
+            HOLDS(alone == scores[i][k]);
         }
     }
     if (n_sets > 1) {

@@ -1,0 +1,414 @@
+#!/usr/bin/python3
+"""Measures the service beside its peers, and prints tables in Markdown.
+
+    deploy/packages.sh build bench
+    cmake --preset release -DKVPOOL_BENCH=ON && cmake --build build/release
+    bench/run.py [--build DIR] [--rounds N] [--seconds S] [PART ...]
+
+Parts are unary, fanout, latency, stalled; without any, all of them. Everything
+runs on loopback and on free ports, and is ended when this ends. Ours and the peer
+take turns, N rounds of S seconds; a ratio is that of the medians, and in brackets
+stand the least and the greatest ratio of one round. docs/performance.md says what
+each figure means.
+"""
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+IN_FLIGHT = 32
+SUBSCRIBERS = (1, 10, 100)
+BACKLOG = 100000  # receipts in the ledger for fan-out
+SESSIONS = 4000  # evicted in a round
+SAMPLES = 300  # of latency, in a round
+GENERATOR = ("20", "16")  # requests a second, tokens of each
+STALLED = 50
+STALLED_RING_MB = 8
+SERVICE = "/kvpool.v1.KvPoolService/"
+ECHO = "/bench.v1.Bench/Echo"
+FROM_EARLIEST = "0a00"  # StreamReceiptsRequest{earliest{}}
+FROM_LATEST = "1200"  # StreamReceiptsRequest{latest{}}
+
+
+def field(number, content):
+    """A length-delimited field of fewer than 128 bytes, in hexadecimal."""
+    return bytes([number << 3 | 2, len(content)]).hex() + content.hex()
+
+
+def evict_nobody(n_targets):
+    """An EvictRequest for sessions that do not exist."""
+    request = ""
+    for i in range(n_targets):
+        key = bytes.fromhex(field(2, b"no-such-session-%d" % i))
+        target = bytes.fromhex(field(1, key))
+        request += field(1, target)
+    return request
+
+
+# ---- processes
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port):
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        time.sleep(0.05)
+    sys.exit(f"nothing listens on port {port}")
+
+
+class Process:
+    """A server for as long as a with statement lasts."""
+
+    def __init__(self, command, port):
+        self.port, self.address = port, f"127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.pid = str(self.process.pid)
+
+    def __enter__(self):
+        wait_for(self.port)
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def rss(self):
+        for line in open(f"/proc/{self.pid}/status"):
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) << 10
+        return 0
+
+
+class Bench:
+    def __init__(self, arguments):
+        self.build = pathlib.Path(arguments.build)
+        self.rounds, self.seconds = arguments.rounds, str(arguments.seconds)
+
+    def tool(self, name):
+        return str(self.build / "bench" / name)
+
+    def measure(self, program, *arguments):
+        """Runs a program of ours; its line of name=value as a dictionary."""
+        done = subprocess.run([self.tool(program), *map(str, arguments)],
+                              stdout=subprocess.PIPE, text=True, timeout=600)
+        if done.returncode != 0:
+            sys.exit(f"{program} {arguments} failed")
+        pairs = (word.split("=") for word in done.stdout.split())
+        return {name: float(value) for name, value in pairs}
+
+    def kvpoold(self, *options):
+        port = free_port()
+        return Process([
+            str(self.build / "server/kvpoold"), f"--listen=127.0.0.1:{port}",
+            "--threads=1", "--kv-cache-size-mb=64", "--enable-receipts=true",
+            "--receipts-log=false", "--snapshot-interval-ms=0", *options], port)
+
+    def echo(self):
+        port = free_port()
+        return Process([self.tool("bench_peer_echo"), f"127.0.0.1:{port}"], port)
+
+    def nats(self):
+        port = free_port()
+        return Process(["nats-server", "-a", "127.0.0.1", "-p", str(port)], port)
+
+    def redis(self):
+        port = free_port()
+        return Process(["redis-server", "--bind", "127.0.0.1", "--port",
+                        str(port), "--save", "", "--appendonly", "no"], port)
+
+    def ledger(self, server):
+        """The oldest and the last sequence of a server's ledger."""
+        text = subprocess.run(
+            [str(self.build / "cli/kvpoolctl"), "--server", server.address,
+             "-o", "json", "snapshot"], check=True, stdout=subprocess.PIPE).stdout
+        snapshot = json.loads(text)
+        snapshot = snapshot.get("snapshot", snapshot)
+        return (int(snapshot["ledger"]["oldest_sequence"]),
+                int(snapshot["stamp"]["applied_sequence"]))
+
+    def unary(self, server, method, in_flight, request="-"):
+        return self.measure("bench_unary", server.address, method, in_flight,
+                            self.seconds, request, server.pid)
+
+    def fill(self, server, n_receipts):
+        """Issues receipts of some 250 bytes until there are that many more."""
+        until = self.ledger(server)[1] + n_receipts
+        while self.ledger(server)[1] < until:
+            self.measure("bench_unary", server.address, SERVICE + "Evict", 64,
+                         2, evict_nobody(5))
+
+    def take_turns(self, *measurements):
+        """Each of them once a round; a list of results for each."""
+        rounds = []
+        for i in range(self.rounds):
+            print(f"  round {i + 1} of {self.rounds}", file=sys.stderr)
+            rounds.append([measurement() for measurement in measurements])
+        return list(zip(*rounds))
+
+
+# ---- tables
+
+
+def number(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def middle(results, name):
+    return statistics.median(result[name] for result in results)
+
+
+def ratio(ours, peer, name):
+    """That of the medians, and the extremes of the rounds'."""
+    each = [a[name] / b[name] for a, b in zip(ours, peer) if b[name] > 0]
+    if not each:
+        return "-"
+    return (f"{middle(ours, name) / middle(peer, name):.2f} "
+            f"({min(each):.2f}-{max(each):.2f})")
+
+
+def table(title, head, rows):
+    print(f"\n### {title}\n")
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    sys.stdout.flush()
+
+
+def version(*command):
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        text = subprocess.run(command, stdout=subprocess.PIPE, text=True,
+                              timeout=10, check=True).stdout
+        return text.strip().split("\n")[0]
+    return "unknown"
+
+
+def print_machine(bench):
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo")
+                  if line.startswith("model name")), platform.machine())
+    redis = version("redis-server", "--version").split(" sha")[0]
+    print(f"""\
+Measured {datetime.date.today()} on {model}, {os.cpu_count()} cores, \
+Linux {platform.release()}, load {os.getloadavg()[0]:.1f} at the start; \
+{bench.rounds} rounds of {bench.seconds} s.
+{version(str(bench.build / "server/kvpoold"), "--version")}; \
+gRPC {version("pkg-config", "--modversion", "grpc++")}; \
+{version("nats-server", "--version")}; {redis}.""")
+
+
+# ---- the parts
+
+
+@contextlib.contextmanager
+def generating(bench, server):
+    """A generator beside whatever is measured meanwhile."""
+    process = subprocess.Popen(
+        [bench.tool("bench_generate"), server.address, *GENERATOR, "3600"])
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure_unary(bench):
+    rows = []
+    with bench.kvpoold() as kvpoold, bench.echo() as echo:
+        def compare(what, ours, cpu=True):
+            print(what, file=sys.stderr)
+            n_bytes = int(ours().get("answer_bytes", 0)) or evict_bytes
+            mine, peer = bench.take_turns(ours, lambda: bench.unary(
+                echo, ECHO, IN_FLIGHT, "ab" * n_bytes))
+            cpu_name = "server_cpu_us_per_call"
+            rows.append([
+                what, str(n_bytes), number(middle(mine, "qps")),
+                number(middle(peer, "qps")), ratio(mine, peer, "qps"),
+                *([f"{middle(mine, cpu_name):.1f}",
+                   f"{middle(peer, cpu_name):.1f}",
+                   ratio(mine, peer, cpu_name)] if cpu else ["-"] * 3)])
+
+        def snapshot():
+            return bench.unary(kvpoold, SERVICE + "Snapshot", IN_FLIGHT)
+
+        def evict():
+            return bench.unary(kvpoold, SERVICE + "Evict", IN_FLIGHT,
+                               evict_nobody(1))
+
+        def evict_idle():
+            return bench.measure("bench_evict", kvpoold.address, SESSIONS,
+                                 IN_FLIGHT, kvpoold.pid)
+
+        compare("Snapshot", snapshot)
+        with generating(bench, kvpoold):
+            compare("Snapshot while a generator changes the totals", snapshot,
+                    cpu=False)
+        evict_bytes = int(evict()["answer_bytes"])
+        compare("Evict of an idle session", evict_idle)
+        compare("Evict of a session that is not there", evict)
+        cost = bench.measure("bench_generate", kvpoold.address, *GENERATOR,
+                             bench.seconds, kvpoold.pid)
+    table(f"Unary calls, {IN_FLIGHT} in flight",
+          ["call", "bytes of the answer", "QPS", "C++ echo QPS", "ratio",
+           "server CPU, us a call", "C++ echo", "ratio"], rows)
+    print(f"\nThe generator: {cost['requests_per_s']:.0f} requests a second of "
+          f"up to {GENERATOR[1]} tokens, each in a new session; alone it takes "
+          f"{cost['server_cores']:.2f} of a core in the server.")
+
+
+def measure_fanout(bench):
+    rows = []
+    with bench.kvpoold("--receipts-ring-mb=256") as kvpoold, \
+            bench.nats() as nats, bench.redis() as redis:
+        print("filling the ledger", file=sys.stderr)
+        bench.fill(kvpoold, BACKLOG)
+        oldest, last = bench.ledger(kvpoold)
+        replay = last - oldest + 1
+        for n in SUBSCRIBERS:
+            print(f"{n} subscribers", file=sys.stderr)
+
+            def ours():
+                return bench.measure(
+                    "bench_fanout", kvpoold.address, n, bench.seconds,
+                    FROM_EARLIEST, kvpoold.pid, replay)
+
+            probe = ours()
+            n_bytes = round(
+                probe["mb_per_s"] * 1e6 / max(probe["receipts_per_s"], 1))
+
+            def peer(name, server):
+                return bench.measure(
+                    "bench_peer_" + name, server.port, n, bench.seconds,
+                    n_bytes, server.pid)
+
+            mine, *peers = bench.take_turns(
+                ours, lambda: peer("nats", nats), lambda: peer("redis", redis))
+            rate, cpu = "receipts_per_s", "server_cpu_us_per_receipt"
+            rows.append([
+                str(n), str(n_bytes), number(middle(mine, rate)),
+                *(text for peer in peers for text in (
+                    number(middle(peer, rate)), ratio(mine, peer, rate))),
+                *(f"{middle(results, cpu):.2f}" for results in (mine, *peers)),
+                ratio(mine, peers[0], cpu)])
+        live = measure_live(bench, kvpoold)
+    table("Fan-out: receipts delivered a second",
+          ["subscribers", "bytes", "kvpool", "NATS", "ratio", "Redis", "ratio",
+           "server CPU, us a receipt", "NATS", "Redis", "ratio to NATS"], rows)
+    table("Live: every receipt to every subscriber as it is issued",
+          ["subscribers", "Evict calls a second, 32 in flight",
+           "receipts delivered a second", "receipts a message"], live)
+
+
+def measure_live(bench, kvpoold):
+    """A source of receipts, and its subscribers at the same time."""
+    rows = []
+    for n in SUBSCRIBERS:
+        print(f"{n} live subscribers", file=sys.stderr)
+
+        def live():
+            source = subprocess.Popen(
+                [bench.tool("bench_unary"), kvpoold.address, SERVICE + "Evict",
+                 str(IN_FLIGHT), str(float(bench.seconds) + 1),
+                 evict_nobody(1)], stdout=subprocess.PIPE, text=True)
+            result = bench.measure("bench_fanout", kvpoold.address, n,
+                                   bench.seconds, FROM_LATEST)
+            line = source.communicate()[0].split()
+            return result | {"qps": float(line[0].split("=")[1])}
+
+        results, = bench.take_turns(live)
+        rows.append([str(n), *(number(middle(results, name)) for name in (
+            "qps", "receipts_per_s", "receipts_per_message"))])
+    return rows
+
+
+def measure_latency(bench):
+    with bench.kvpoold() as kvpoold, bench.echo() as echo:
+        results, = bench.take_turns(lambda: bench.measure(
+            "bench_latency", kvpoold.address, echo.address, SAMPLES))
+    each = [r["p50_us"] / r["echo_p50_us"] for r in results]
+    names = ("p50_us", "p99_us", "echo_p50_us", "echo_p99_us")
+    p50, p99, echo50, echo99 = (middle(results, name) for name in names)
+    table("From the decision to evict to the receipt in a subscriber's hands",
+          ["p50, us", "p99, us", "round trip of the C++ echo: p50, us",
+           "p99, us", "ratio of p50"],
+          [[number(p50), number(p99), number(echo50), number(echo99),
+            f"{p50 / echo50:.2f} ({min(each):.2f}-{max(each):.2f})"]])
+
+
+def stall_once(bench):
+    """Bytes of resident memory for each of many subscribers that stop reading:
+    at once, and after the ring has moved past all that they hold."""
+    with bench.kvpoold(f"--receipts-ring-mb={STALLED_RING_MB}",
+                       "--subscriber-stall-ms=600000") as kvpoold:
+        bench.fill(kvpoold, (STALLED_RING_MB << 20) // 200)
+        oldest, last = bench.ledger(kvpoold)
+        before = kvpoold.rss()
+        readers = subprocess.Popen(
+            [bench.tool("bench_fanout"), kvpoold.address, str(STALLED), "3600",
+             FROM_EARLIEST, "0", str(last - oldest + 1)])
+        try:
+            time.sleep(2)
+            readers.send_signal(signal.SIGSTOP)
+            time.sleep(2)
+            stalled = kvpoold.rss()
+            bench.fill(kvpoold, (STALLED_RING_MB << 20) // 200)
+            passed = kvpoold.rss()
+        finally:
+            readers.kill()
+            readers.wait()
+    return {"stalled": (stalled - before) / STALLED,
+            "passed": (passed - before) / STALLED}
+
+
+def measure_stalled(bench):
+    results, = bench.take_turns(lambda: stall_once(bench))
+    table(f"Memory for a subscriber that stops reading ({STALLED} of them)",
+          ["KiB of resident memory each", "after the ring has moved past them"],
+          [[f"{middle(results, name) / 1024:.0f}"
+            for name in ("stalled", "passed")]])
+
+
+PARTS = {"unary": measure_unary, "fanout": measure_fanout,
+         "latency": measure_latency, "stalled": measure_stalled}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--build", default="build/release")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("parts", nargs="*", metavar="PART",
+                        help=", ".join(PARTS))
+    arguments = parser.parse_args()
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"{unknown.pop()!r} was given; parts are {', '.join(PARTS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    bench = Bench(arguments)
+    print_machine(bench)
+    for part in arguments.parts or PARTS:
+        PARTS[part](bench)
+
+
+main()
