@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Measures the service beside its peers, and prints tables in Markdown.
 
+    deploy/packages.sh build bench
     cmake --preset release -DKVPOOL_BENCH=ON && cmake --build build/release
     bench/run.py [--build DIR] [--rounds N] [--seconds S] [PART ...]
 

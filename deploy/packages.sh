@@ -24,11 +24,13 @@ packages_for() {
         python3-pkg-resources python3-protobuf ;;
     lint) echo clang-14 clang-format-14 clang-tidy-14 cppcheck git python3 \
         shellcheck ;;
+    bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev nats-server \
+        redis-server ;;
     container) echo aardvark-dns buildah ca-certificates iptables mmdebstrap \
         netavark podman runc ;;
     *)
         echo "packages.sh: unknown purpose '$1'; one of:" \
-            "run build node python lint container" >&2
+            "run build node python lint bench container" >&2
         return 64
         ;;
     esac

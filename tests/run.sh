@@ -14,7 +14,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 quick="format scripts house proto cppcheck tidy unit"
-default="$quick clang asan switches tsan e2e quickstart"
+default="$quick clang asan switches tsan e2e quickstart bench"
 long="$default long container"
 
 # --- how things are built and run --------------------------------------------
@@ -36,10 +36,19 @@ c_files() {
     git ls-files -z --cached --others --exclude-standard '*.c' '*.h'
 }
 
-# build FOLDER PRESET [CMAKE OPTION...]: configures and builds build/FOLDER.
+# configure FOLDER PRESET [CMAKE OPTION...]
+configure() {
+    cmake --preset "$2" -B "build/$1" -DCMAKE_C_COMPILER_LAUNCHER=ccache "${@:3}"
+}
+
+# compile FOLDER [TARGET...]
+compile() {
+    cmake --build "build/$1" -j "$(nproc)" "${@:2}"
+}
+
+# build FOLDER PRESET [CMAKE OPTION...]: all of build/FOLDER.
 build() {
-    cmake --preset "$2" -B "build/$1" -DCMAKE_C_COMPILER_LAUNCHER=ccache \
-        "${@:3}" && cmake --build "build/$1" -j "$(nproc)"
+    configure "$@" && compile "$1"
 }
 
 # run_tests FOLDER [CTEST OPTION...]: a selection without a test is a failure.
@@ -119,15 +128,19 @@ gate_asan() {
     build asan asan && run_tests asan -LE 'e2e|long'
 }
 
-# Receipts without tuning are every other gate's build.
+# Receipts without tuning are every other gate's build. The folders below
+# receipts/ know nothing of the switches.
 gate_switches() {
     local receipts tuning folder
     for switches in OFF,OFF OFF,ON ON,ON; do
         receipts=${switches%,*} tuning=${switches#*,}
         folder=receipts-$receipts-tuning-$tuning
-        build "$folder" debug -DKVPOOL_RECEIPTS="$receipts" \
+        configure "$folder" debug -DKVPOOL_RECEIPTS="$receipts" \
             -DKVPOOL_TUNING="$tuning" &&
-            run_tests "$folder" -L unit -LE long || return
+            compile "$folder" -t {receipts,sinks,server,cli}/all \
+                -t tests/{receipts,sinks,server,cli}/all &&
+            run_tests "$folder" -L unit -LE long \
+                -R '^(receipts|sinks|server|cli)\.' || return
     done
 }
 
@@ -143,6 +156,12 @@ gate_quickstart() {
     deploy/quickstart.sh
 }
 
+# Benchmarks and their peers build; bench/run.py measures with them.
+gate_bench() {
+    configure bench release -DKVPOOL_BENCH=ON &&
+        compile bench -t bench/all
+}
+
 # --- long --------------------------------------------------------------------
 
 gate_long() {
@@ -156,10 +175,9 @@ gate_container() {
 # --- the table ---------------------------------------------------------------
 
 purposes() {
-    case " $* " in
-    *" container "*) echo build lint node python container ;;
-    *) echo build lint node python ;;
-    esac
+    echo build lint node python
+    [[ " $* " != *" bench "* ]] || echo bench
+    [[ " $* " != *" container "* ]] || echo container
 }
 
 n_passed=0

@@ -169,7 +169,7 @@ class DamageTest(ServerTest):
                                 repr(end))
 
     def test_a_long_text_is_made_tokens_beside_everything_else(self):
-        text = "ab cd " * 300000
+        text = "ab cd " * 60000
         slow = self.server.inference.Tokenize.future(
             inference.TokenizeRequest(text=text), timeout=CALL_SECONDS)
         self.snapshot()
@@ -297,7 +297,8 @@ class FloodTest(unittest.TestCase):
             stop, done, outs = threading.Event(), [], {}
 
             def evict_all():
-                while not stop.is_set():
+                # Not for ever: what is evicted at every step gets nowhere.
+                while not stop.is_set() and len(done) < 100:
                     answer = server.pool.Evict(pool.EvictRequest(
                         targets=[pool.EvictTarget(all=pool.EvictAll())],
                         preempt=True), timeout=CALL_SECONDS)

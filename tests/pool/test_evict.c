@@ -214,7 +214,7 @@ END_TEST
 
 START_TEST(expire_keeps_to_its_budget_and_comes_back_for_the_rest)
 {
-    char id[8];
+    char id[16];
 
     for (int i = 0; i < 5; i++) {
         snprintf(id, sizeof id, "s%d", i);

@@ -258,7 +258,7 @@ END_TEST
 START_TEST(beyond_max_sessions_with_blocks_the_least_recently_used_goes)
 {
     struct pool_session *anonymous;
-    char id[8];
+    char id[16];
 
     for (int i = 0; i < 8; i++) {
         snprintf(id, sizeof id, "s%d", i);
