@@ -26,7 +26,7 @@ packages_for() {
     lint) echo clang-14 clang-format-14 clang-tidy-14 cppcheck git python3 \
         shellcheck ;;
     bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev nats-server \
-        redis-server ;;
+        python3 redis-server ;;
     container) echo aardvark-dns buildah ca-certificates iptables mmdebstrap \
         netavark podman runc ;;
     *)

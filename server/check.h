@@ -7,6 +7,7 @@
 
 #include "engine/model.h"
 #include "kvpool/v1/common.pb-c.h"
+#include "kvpool/v1/inference_service.pb-c.h"
 #include "kvpool/v1/pool_service.pb-c.h"
 #include "pool/observer.h"
 #include "rpc/error.h"
@@ -35,6 +36,12 @@ void check_session_order(
 /* Each below the vocabulary's size; the first that is not is named. */
 void check_ids(struct rpc_error *error, const char *field, const uint32_t *ids,
     size_t n_ids, uint32_t n_vocab);
+
+/* A GenerateRequest but for its model and the length of its input;
+ * check_generate.c. */
+#define CHECK_STANDARD_MAX_TOKENS 256 /* where it says none */
+void check_generate(struct rpc_error *error, const struct model_shape *shape,
+    const Kvpool__V1__GenerateRequest *message);
 
 /* Whether a model of this name is loaded; empty means the one that is. If not,
  * *error is started over with MODEL_NOT_FOUND. */

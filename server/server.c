@@ -418,6 +418,7 @@ void server_close(struct server *server)
         step_stop(server->step);
     close_timers(server);
     rpc_server_close(server->rpc);
+    service_pool_close(server);
     compute_close(server->compute);
     scheduler_close(server->scheduler);
     pool_close(server->pool);

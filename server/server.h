@@ -46,7 +46,8 @@ struct server {
     uint64_t secret[2]; /* of this process */
     int64_t started_unix_ns;
 
-    struct kv_list evict_calls; /* waiting for their receipts */
+    struct kv_list evict_calls;   /* waiting for their receipts */
+    struct evp_md_ctx_st *sha256; /* of requests; NULL before there is one */
     struct ledger_watcher evict_watcher;
 
     struct kv_list subscribers;
@@ -83,6 +84,9 @@ enum kv_status service_receipts_add(struct server *server);
 enum kv_status service_proof_add(struct server *server);
 enum kv_status service_inference_add(struct server *server);
 enum kv_status service_generate_add(struct server *server);
+
+/* service_pool.c: what service_pool_add has opened, even if it failed. */
+void service_pool_close(struct server *server);
 
 /* service_receipts.c: streams get what is left, then `closing`. */
 void service_receipts_start(struct server *server);

@@ -9,8 +9,6 @@
  * it in the next, so a client that reads slowly gets fewer and longer messages;
  * what it can gather is bounded by max_tokens. */
 #include <inttypes.h>
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <openssl/rand.h>
@@ -22,8 +20,6 @@
 #include "server/message.h"
 #include "server/server.h"
 #include "server/work.h"
-
-#define STANDARD_MAX_TOKENS 256
 
 /* Of seeds that are drawn here: every language's numbers can hold them. */
 #define SEED_BITS 53
@@ -280,102 +276,7 @@ static const struct rpc_stream_ops stream_ops = {
     .on_done = on_stream_done,
 };
 
-/* ---- what is asked for */
-
-static void check_real(struct rpc_error *error, const char *field, float value,
-    float least, float most)
-{
-    if (!(value >= least && value <= most))
-        rpc_error_add_violation(error, field,
-            "%g was given; allowed are %g to %g", (double)value, (double)least,
-            (double)most);
-}
-
-static void check_sampling(struct rpc_error *error,
-    const Kvpool__V1__SamplingParameters *sampling, uint32_t n_vocab)
-{
-    if (sampling == NULL)
-        return;
-    check_real(error, "sampling.temperature", sampling->temperature, 0, 2);
-    check_real(error, "sampling.top_p", sampling->top_p, 0, 1);
-    check_count(error, "sampling.top_k", sampling->top_k, 1, n_vocab, 0);
-    check_unsupported(error, "sampling.min_p", sampling->min_p != 0);
-    check_unsupported(error, "sampling.repetition_penalty",
-        sampling->repetition_penalty != 0 && sampling->repetition_penalty != 1);
-    check_unsupported(
-        error, "sampling.frequency_penalty", sampling->frequency_penalty != 0);
-    check_unsupported(
-        error, "sampling.presence_penalty", sampling->presence_penalty != 0);
-    check_unsupported(
-        error, "sampling.penalty_window", sampling->penalty_window != 0);
-    check_unsupported(error, "sampling.logit_bias", sampling->n_logit_bias > 0);
-}
-
-static void check_retention(struct rpc_error *error,
-    const Kvpool__V1__RetentionSettings *retention, bool has_session)
-{
-    if (retention == NULL)
-        return;
-    check_unsupported(
-        error, "retention.absolute_ttl", retention->absolute_ttl != NULL);
-    check_unsupported(error, "retention.priority", retention->priority != NULL);
-    check_unsupported(error, "retention.pin", retention->pin != NULL);
-    check_unsupported(error, "retention.lease", retention->lease != NULL);
-    if (retention->idle_ttl == NULL)
-        return;
-    if (!has_session)
-        rpc_error_add_violation(error, "retention.idle_ttl",
-            "it was given; allowed with a session_id only");
-    else if (retention->idle_ttl->duration_ns < 0)
-        rpc_error_add_violation(error, "retention.idle_ttl.duration_ns",
-            "%" PRId64 " was given; allowed is 0 or more",
-            retention->idle_ttl->duration_ns);
-}
-
-static void check_stops(
-    struct rpc_error *error, const Kvpool__V1__GenerateRequest *message)
-{
-    char path[32];
-
-    if (message->n_stop > TEXT_STREAM_MAX_STOPS) {
-        rpc_error_add_violation(error, "stop",
-            "%zu were given; allowed are at most %d", message->n_stop,
-            TEXT_STREAM_MAX_STOPS);
-        return;
-    }
-    for (size_t i = 0; i < message->n_stop; i++) {
-        size_t n = strlen(message->stop[i]);
-
-        snprintf(path, sizeof path, "stop[%zu]", i);
-        if (n < 1 || n > TEXT_STREAM_STOP_BYTES)
-            rpc_error_add_violation(error, path,
-                "%zu bytes were given; allowed are 1 to %d", n,
-                TEXT_STREAM_STOP_BYTES);
-    }
-}
-
-static void check_generate(struct rpc_error *error, const struct server *server,
-    const Kvpool__V1__GenerateRequest *message)
-{
-    const struct model_shape *shape = &server->model->shape;
-
-    if (message->session_id[0] != '\0')
-        check_session_id(error, "session_id", message->session_id);
-    check_tenant(error, "tenant", message->tenant);
-    if (message->input_case == KVPOOL__V1__GENERATE_REQUEST__INPUT_TOKENS)
-        check_ids(error, "tokens.ids", message->tokens->ids,
-            message->tokens->n_ids, shape->n_vocab);
-    check_count(error, "max_tokens", message->max_tokens, 1, shape->n_context,
-        STANDARD_MAX_TOKENS);
-    check_sampling(error, message->sampling, shape->n_vocab);
-    check_stops(error, message);
-    check_unsupported(error, "continue_from", message->continue_from != NULL);
-    check_retention(error, message->retention, message->session_id[0] != '\0');
-    check_unsupported(error, "logprobs", message->logprobs);
-    check_unsupported(error, "top_logprobs", message->top_logprobs != 0);
-    check_unsupported(error, "ignore_eos", message->ignore_eos);
-    check_unsupported(error, "prefill_only", message->prefill_only);
-}
+/* ---- what is refused */
 
 static void fail_too_long(const struct server *server,
     const Kvpool__V1__GenerateRequest *message, uint64_t n_tokens,
@@ -424,8 +325,8 @@ static struct generate *make_generate(struct server *server,
     struct rpc_call *call, Kvpool__V1__GenerateRequest *message)
 {
     struct generate *generate = kv_calloc(1, sizeof *generate);
-    uint32_t max_tokens =
-        message->max_tokens > 0 ? message->max_tokens : STANDARD_MAX_TOKENS;
+    uint32_t max_tokens = message->max_tokens > 0 ? message->max_tokens
+                                                  : CHECK_STANDARD_MAX_TOKENS;
     const uint8_t *trace_id = rpc_call_trace_id(call);
 
     if (generate == NULL)
@@ -758,7 +659,7 @@ static void on_generate(void *ctx, struct rpc_call *call,
             &kvpool__v1__generate_request__descriptor, bytes, n_bytes, &error);
 
     if (message != NULL)
-        check_generate(&error, server, message);
+        check_generate(&error, &server->model->shape, message);
     if (error.n_violations == 0 &&
         check_model(&error, server->model, message->model) &&
         look_ahead(server, message, &error)) {
