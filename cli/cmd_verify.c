@@ -145,7 +145,7 @@ static enum cli_exit take_old(struct verifying *verifying)
     char note[CHECKPOINT_MAX_NOTE_BYTES + 1];
     struct checkpoint *old = &verifying->old;
     struct kv_error error;
-    size_t n_bytes;
+    size_t n_bytes = 0;
     enum cli_exit code = read_note(cli, path, note, &n_bytes);
 
     if (code != CLI_OK)
@@ -397,7 +397,7 @@ static enum cli_exit take_newest(struct verifying *verifying)
 {
     struct cli *cli = verifying->cli;
     Kvpool__V1__GetCheckpointResponse *answer;
-    uint64_t end;
+    uint64_t end = 0;
     enum cli_exit code = find_end(cli, &end);
 
     if (code != CLI_OK)
