@@ -199,12 +199,13 @@ static bool hash_range(
     const struct merkle_hash *nodes[64];
     size_t n = 0;
 
-    while (begin < end) {
+    assert(begin < end);
+    do {
         unsigned level = log2_floor(end - begin);
 
         nodes[n++] = node_at(tree, level, begin);
         begin += (uint64_t)1 << level;
-    }
+    } while (begin < end);
     *out = *nodes[--n];
     while (n-- > 0)
         if (!merkle_hash_node(&tree->hasher, nodes[n], out, out))

@@ -51,7 +51,7 @@ static void warn_if_open_to_all(int file, const char *path)
 static enum kv_status read_key(struct checkpoint_signer *out, int file,
     const char *path, struct kv_error *error)
 {
-    struct checkpoint_key_text text;
+    struct checkpoint_key_text text = {.s = ""};
     struct kv_error cause;
     enum kv_status status;
 
