@@ -122,8 +122,10 @@ static int compare(const void *a, const void *b)
 
 static double percentile_us(int64_t *samples_ns, size_t n, size_t percent)
 {
+    size_t nth = n * percent / 100;
+
     qsort(samples_ns, n, sizeof *samples_ns, compare);
-    return (double)samples_ns[n * percent / 100] / 1e3;
+    return (double)samples_ns[nth] / 1e3;
 }
 
 int main(int argc, char **argv)

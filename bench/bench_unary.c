@@ -16,6 +16,7 @@
 #include "bench/load.h"
 
 #define WARM_UP_NS (KV_NS_PER_S / 2)
+#define MAX_IN_FLIGHT 4096
 #define MAX_US 1000000 /* longer ones count as this long */
 
 struct bench {
@@ -23,7 +24,7 @@ struct bench {
     bool measuring, stopping;
     uint64_t n_calls, n_failed;
     size_t n_answer;
-    uint32_t *histogram; /* calls by microsecond */
+    uint32_t histogram[MAX_US + 1]; /* calls by microsecond */
 };
 
 static void count(struct bench *bench, const struct load_call *call)
@@ -105,21 +106,18 @@ static void measure(struct bench *bench, struct load_call *calls,
 
 int main(int argc, char **argv)
 {
-    struct bench bench = {0};
+    static struct bench bench;
+    static struct load_call calls[MAX_IN_FLIGHT];
     size_t n_in_flight = argc > 3 ? (size_t)atoi(argv[3]) : 0;
     grpc_slice request;
-    struct load_call *calls;
 
     if (argc < 5 || argc > 7 || n_in_flight == 0 ||
+        n_in_flight > MAX_IN_FLIGHT ||
         !load_parse_hex(argc > 5 ? argv[5] : "-", &request)) {
         fprintf(stderr, "usage: bench_unary ADDRESS PATH IN_FLIGHT SECONDS "
                         "[REQUEST_HEX|-] [SERVER_PID]\n");
         return EXIT_FAILURE;
     }
-    calls = calloc(n_in_flight, sizeof *calls);
-    bench.histogram = calloc(MAX_US + 1, sizeof *bench.histogram);
-    if (calls == NULL || bench.histogram == NULL)
-        exit(EXIT_FAILURE);
     grpc_init();
     load_target_open(&bench.target, argv[1], argv[2]);
     for (size_t i = 0; i < n_in_flight; i++)
@@ -130,7 +128,5 @@ int main(int argc, char **argv)
     load_target_close(&bench.target);
     grpc_slice_unref(request);
     grpc_shutdown_blocking();
-    free(bench.histogram);
-    free(calls);
     return bench.n_failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

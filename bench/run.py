@@ -32,7 +32,7 @@ SESSIONS = 4000  # evicted in a round
 SAMPLES = 300  # of latency, in a round
 GENERATOR = ("20", "16")  # requests a second, tokens of each
 STALLED = 50
-STALLED_RING_MB = 16
+STALLED_RING_MB = 8
 SERVICE = "/kvpool.v1.KvPoolService/"
 ECHO = "/bench.v1.Bench/Echo"
 FROM_EARLIEST = "0a00"  # StreamReceiptsRequest{earliest{}}
@@ -361,7 +361,7 @@ def stall_once(bench):
     at once, and after the ring has moved past all that they hold."""
     with bench.kvpoold(f"--receipts-ring-mb={STALLED_RING_MB}",
                        "--subscriber-stall-ms=600000") as kvpoold:
-        bench.fill(kvpoold, (STALLED_RING_MB << 20) // 100)
+        bench.fill(kvpoold, (STALLED_RING_MB << 20) // 200)
         oldest, last = bench.ledger(kvpoold)
         before = kvpoold.rss()
         readers = subprocess.Popen(
@@ -372,7 +372,7 @@ def stall_once(bench):
             readers.send_signal(signal.SIGSTOP)
             time.sleep(2)
             stalled = kvpoold.rss()
-            bench.fill(kvpoold, (STALLED_RING_MB << 20) // 100)
+            bench.fill(kvpoold, (STALLED_RING_MB << 20) // 200)
             passed = kvpoold.rss()
         finally:
             readers.kill()

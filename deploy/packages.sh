@@ -14,17 +14,18 @@ set -euo pipefail
 # from: many machines have their Node.js from elsewhere than Debian.
 packages_for() {
     case $1 in
-    run) echo libgrpc29 libjansson4 libprotobuf-c1 libuv1 ;;
+    run) echo libgrpc29 libjansson4 libprotobuf-c1 libuv1 libyaml-0-2 ;;
     build) echo ca-certificates gcc libc6-dev cmake ninja-build pkg-config \
         ccache check grpc-proto libgrpc-dev libjansson-dev libprotobuf-c-dev \
-        libprotobuf-dev libuv1-dev protobuf-c-compiler protobuf-compiler ;;
+        libprotobuf-dev libuv1-dev libyaml-dev protobuf-c-compiler \
+        protobuf-compiler ;;
     node) echo nodejs/node npm/npm ;;
     python) echo python3 python3-grpcio python3-grpc-tools \
         python3-pkg-resources python3-protobuf ;;
     lint) echo clang-14 clang-format-14 clang-tidy-14 cppcheck git python3 \
         shellcheck ;;
     bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev nats-server \
-        redis-server ;;
+        python3 redis-server ;;
     container) echo aardvark-dns buildah ca-certificates iptables mmdebstrap \
         netavark podman runc ;;
     *)

@@ -19,9 +19,9 @@
  * the request sits this step out.
  *
  * Waiting requests that were set aside go back in by age too. They are let in
- * only while the pool could hold all of their conversation and a block for
- * every running sequence beside it, or else they would push each other out
- * again at every step. */
+ * only while the pool could hold all of their conversation beside what the
+ * running sequences still need of theirs, and a block more for each, or else
+ * they would push each other out again at every step. */
 
 struct scheduler {
     struct scheduler_config config;
@@ -162,7 +162,7 @@ enum kv_status scheduler_submit(struct scheduler *scheduler,
 
     if (status != KV_OK)
         return status;
-    if (scheduler->n_waiting >= scheduler->config.max_waiting)
+    if (scheduler_load(scheduler).waiting >= scheduler->config.max_waiting)
         status = KV_LIMIT;
     else
         status = pool_session_append(pool, request->session, tokens, n_tokens);
@@ -172,6 +172,7 @@ enum kv_status scheduler_submit(struct scheduler *scheduler,
     }
     prepare(request, scheduler->next_age++, n_tokens, now_ns);
     enter_waiting(scheduler, request);
+    pool_session_tokens(request->session, &n_tokens);
     scheduler->load.prompt_tokens += n_tokens;
     return KV_OK;
 }
@@ -225,9 +226,10 @@ void scheduler_hand_back(struct scheduler *scheduler, int64_t now_ns)
 {
     hand_back(scheduler, &scheduler->waiting, now_ns);
     hand_back(scheduler, &scheduler->running, now_ns);
-    /* Those in the step end with it: they may generate nothing beyond. */
+    /* Those in the step end with it; one that was cancelled stays so. */
     KV_LIST_EACH(link, &scheduler->running)
-    request_of(link)->max_tokens = 0;
+    if (request_of(link)->ends_with_step == REQUEST_GOES_ON)
+        request_of(link)->ends_with_step = REQUEST_DRAINED;
 }
 
 /* ---- planning */
@@ -361,20 +363,30 @@ static uint64_t blocks_for(const struct scheduler *scheduler, size_t n_tokens)
     return (n_tokens + scheduler->block_tokens - 1) / scheduler->block_tokens;
 }
 
-static bool may_enter(
+/* Blocks that a request has yet to get for its conversation and a token. */
+static uint64_t blocks_missing(
     const struct scheduler *scheduler, const struct request *request)
 {
     size_t n_tokens, n_held;
-    uint64_t needed;
+    uint64_t n_needed;
 
+    pool_session_tokens(request->session, &n_tokens);
+    pool_session_blocks(request->session, &n_held);
+    n_needed = blocks_for(scheduler, n_tokens + 1);
+    return n_needed > n_held ? n_needed - n_held : 0;
+}
+
+/* n_promised: blocks that the running requests have yet to get. */
+static bool may_enter(const struct scheduler *scheduler,
+    const struct request *request, uint64_t n_promised)
+{
     if (scheduler->n_running == 0)
         return true;
     if (scheduler->n_running == scheduler->config.max_running)
         return false;
-    pool_session_tokens(request->session, &n_tokens);
-    pool_session_blocks(request->session, &n_held);
-    needed = blocks_for(scheduler, n_tokens + 1) + scheduler->n_running;
-    return needed <= n_held + pool_reclaimable_blocks(scheduler->config.pool);
+    return n_promised + blocks_missing(scheduler, request) +
+               scheduler->n_running <=
+           pool_reclaimable_blocks(scheduler->config.pool);
 }
 
 /* The first time in the batch: what of the prompt is there, for the counters.
@@ -417,9 +429,20 @@ static void admit(
 
 static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
 {
-    while (!kv_list_empty(&scheduler->waiting) &&
-           may_enter(scheduler, request_of(scheduler->waiting.next)))
-        admit(scheduler, request_of(scheduler->waiting.next), now_ns);
+    uint64_t n_promised = 0;
+
+    if (kv_list_empty(&scheduler->waiting))
+        return;
+    KV_LIST_EACH(link, &scheduler->running)
+    n_promised += blocks_missing(scheduler, request_of(link));
+    while (!kv_list_empty(&scheduler->waiting)) {
+        struct request *request = request_of(scheduler->waiting.next);
+
+        if (!may_enter(scheduler, request, n_promised))
+            break;
+        n_promised += blocks_missing(scheduler, request);
+        admit(scheduler, request, now_ns);
+    }
 }
 
 /* Tokens that prompts may take in this step: what the generating leave over,
@@ -504,9 +527,10 @@ static void learn_speed(
     double token_ns =
         (double)(now_ns - scheduler->step_began_ns) / (double)n_tokens;
 
-    /* Steps of a few tokens cost a pass over the weights, whatever they hold.
-     */
-    if (n_tokens < 16)
+    /* Steps of a few tokens cost a pass over the weights, whatever they hold,
+     * so they only say that a token costs no more than that: which is how a
+     * budget cut short by one slow step grows again. */
+    if (n_tokens < 16 && token_ns >= scheduler->token_ns)
         return;
     scheduler->token_ns = scheduler->token_ns > 0
                               ? 0.75 * scheduler->token_ns + 0.25 * token_ns
@@ -528,8 +552,8 @@ static bool ends_after(const struct scheduler *scheduler,
     else if (n_tokens >= scheduler->max_tokens)
         *end = REQUEST_CONTEXT_FULL;
     else
-        return false;
-    return true;
+        *end = request->ends_with_step;
+    return *end != REQUEST_GOES_ON;
 }
 
 static void take_token(struct scheduler *scheduler, struct request *request,
@@ -557,27 +581,34 @@ static void take_token(struct scheduler *scheduler, struct request *request,
         end_request(scheduler, request, end, now_ns);
 }
 
+/* What lay in blocks once and does not now, up to `end`. A last token whose
+ * blocks are there, computed only for its logits, is not among them. */
+static void count_recomputed(
+    struct scheduler *scheduler, struct request *request, size_t end)
+{
+    size_t computed = pool_session_n_computed(request->session);
+    size_t n_cached = pool_session_n_cached(request->session);
+    size_t until = end < computed ? end : computed;
+
+    if (until <= n_cached)
+        return;
+    request->usage.recomputed_tokens += (uint32_t)(until - n_cached);
+    scheduler->load.recomputed_tokens += until - n_cached;
+}
+
 static void commit_slice(struct scheduler *scheduler, struct request *request,
     const struct compute_slice *slice, int64_t now_ns)
 {
-    struct pool *pool = scheduler->config.pool;
-    size_t computed = pool_session_n_computed(request->session);
     size_t end = slice->position + slice->n_tokens;
 
-    if (slice->position < computed) {
-        uint32_t again =
-            (uint32_t)((end < computed ? end : computed) - slice->position);
-
-        request->usage.recomputed_tokens += again;
-        scheduler->load.recomputed_tokens += again;
-    }
-    pool_session_commit(pool, request->session, end);
+    count_recomputed(scheduler, request, end);
+    pool_session_commit(scheduler->config.pool, request->session, end);
     request->in_step = false;
     request->n_known = end;
-    if (request->ends_with_step != REQUEST_GOES_ON)
-        end_request(scheduler, request, request->ends_with_step, now_ns);
-    else if (slice->samples)
+    if (slice->samples && request->ends_with_step != REQUEST_CANCELLED)
         take_token(scheduler, request, slice->next_token, now_ns);
+    else if (request->ends_with_step != REQUEST_GOES_ON)
+        end_request(scheduler, request, request->ends_with_step, now_ns);
 }
 
 void scheduler_commit(struct scheduler *scheduler,

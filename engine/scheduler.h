@@ -126,7 +126,8 @@ enum kv_status scheduler_submit(struct scheduler *scheduler,
 void scheduler_cancel(
     struct scheduler *scheduler, struct request *request, int64_t now_ns);
 
-/* Ends all requests with REQUEST_DRAINED, now or with the present step. */
+/* Ends all requests with REQUEST_DRAINED, now or with the present step, whose
+ * token they still get. */
 void scheduler_hand_back(struct scheduler *scheduler, int64_t now_ns);
 
 /* The next batch, in slices[max_running]: returns how many, 0 if there is
@@ -143,6 +144,7 @@ bool scheduler_in_step(const struct scheduler *scheduler);
 
 struct scheduler_load {
     uint32_t running, waiting, set_aside; /* set_aside are not in waiting */
+    /* Prompts are conversations with their input; cached is a part of them. */
     uint64_t steps, prompt_tokens, cached_tokens, generated_tokens;
     uint64_t recomputed_tokens, preemptions;
 };

@@ -230,6 +230,21 @@ void evict_for_room(struct pool *pool, uint32_t n_blocks,
     pool_batch_end(pool, &scope, &cause, now_ns);
 }
 
+void evict_for_place(
+    struct pool *pool, const struct pool_key *key, int64_t now_ns)
+{
+    const struct pool_cause cause = {
+        .reason = POOL_REASON_LRU, .forced_by = key};
+    struct pool_session *victim = next_victim(pool);
+    const struct departure departure = {
+        .session = victim, .cause = &cause, .now_ns = now_ns};
+    struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
+
+    give_up(pool, &departure);
+    registry_remove(pool, victim);
+    pool_batch_end(pool, &scope, &cause, now_ns);
+}
+
 /* ---- by time */
 
 int64_t pool_next_deadline(const struct pool *pool)

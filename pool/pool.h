@@ -79,7 +79,9 @@ void pool_close(struct pool *pool);
 
 /* Finds or creates (*created). KV_INVALID: id not 1 to
  * 128 bytes, tenant over 128, not UTF-8, or with control characters; KV_LIMIT:
- * max_sessions, and no idle session without blocks to forget; KV_NO_MEMORY. */
+ * there are max_sessions, and all of them run; KV_NO_MEMORY. When there are as
+ * many as allowed, the longest evicted is forgotten for a new one, or else the
+ * least recently used evicted and forgotten. */
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out, bool *created);
 

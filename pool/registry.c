@@ -157,6 +157,17 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
 
 /* ---- the facade's part */
 
+/* Somebody goes for a session with this key: the longest kept, who loses least,
+ * or else the least recently used. */
+static void make_place(
+    struct pool *pool, const struct pool_key *key, int64_t now_ns)
+{
+    if (kv_list_empty(&pool->kept))
+        evict_for_place(pool, key, now_ns);
+    else
+        registry_remove(pool, longest_kept(pool));
+}
+
 /* A session that is on no list yet. KV_LIMIT, KV_NO_MEMORY. */
 static enum kv_status create(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out)
@@ -164,13 +175,13 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
     bool is_full = pool->n_sessions >= pool->config.max_sessions;
     struct pool_session *session;
 
-    if (is_full && longest_kept(pool) == NULL)
+    if (is_full && kv_list_empty(&pool->kept) && kv_list_empty(&pool->cached))
         return KV_LIMIT;
     session = session_open(key);
     if (session == NULL)
         return KV_NO_MEMORY;
     if (is_full)
-        registry_remove(pool, longest_kept(pool));
+        make_place(pool, key, now_ns);
     session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
     pool->n_sessions++;

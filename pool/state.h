@@ -113,6 +113,12 @@ void evict_release(struct pool *pool, struct pool_session *session,
 void evict_idle(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
+/* The least recently used session, of which there must be one with blocks, is
+ * evicted and forgotten: no more sessions are allowed, and one with this key is
+ * to come. */
+void evict_for_place(
+    struct pool *pool, const struct pool_key *key, int64_t now_ns);
+
 /* Gives up idle sessions until n_blocks are free or being zeroed, which must be
  * possible. forced_by is the session that needs them. */
 void evict_for_room(struct pool *pool, uint32_t n_blocks,

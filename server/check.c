@@ -114,3 +114,30 @@ struct pool_key check_pool_key(const char *tenant, const char *id)
         .id_bytes = strlen(id),
     };
 }
+
+void check_ids(struct rpc_error *error, const char *field, const uint32_t *ids,
+    size_t n_ids, uint32_t n_vocab)
+{
+    char path[64];
+
+    for (size_t i = 0; i < n_ids; i++) {
+        if (ids[i] < n_vocab)
+            continue;
+        snprintf(path, sizeof path, "%s[%zu]", field, i);
+        rpc_error_add_violation(error, path,
+            "%" PRIu32 " was given; allowed are 0 to %" PRIu32, ids[i],
+            n_vocab - 1);
+        return;
+    }
+}
+
+bool check_model(
+    struct rpc_error *error, const struct model *model, const char *name)
+{
+    if (name[0] == '\0' || strcmp(name, model->name) == 0)
+        return true;
+    rpc_error_init(error, RPC_NOT_FOUND, "MODEL_NOT_FOUND",
+        "no model of that name is loaded; \"%s\" is", model->name);
+    rpc_error_add_metadata(error, "model", "%s", model->name);
+    return false;
+}

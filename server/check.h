@@ -5,7 +5,9 @@
 
 #include <stdbool.h>
 
+#include "engine/model.h"
 #include "kvpool/v1/common.pb-c.h"
+#include "kvpool/v1/inference_service.pb-c.h"
 #include "kvpool/v1/pool_service.pb-c.h"
 #include "pool/observer.h"
 #include "rpc/error.h"
@@ -30,6 +32,21 @@ void check_session_filter(struct rpc_error *error, const char *field,
     const Kvpool__V1__SessionFilter *filter);
 void check_session_order(
     struct rpc_error *error, const char *field, Kvpool__V1__SessionOrder order);
+
+/* Each below the vocabulary's size; the first that is not is named. */
+void check_ids(struct rpc_error *error, const char *field, const uint32_t *ids,
+    size_t n_ids, uint32_t n_vocab);
+
+/* A GenerateRequest but for its model and the length of its input;
+ * check_generate.c. */
+#define CHECK_STANDARD_MAX_TOKENS 256 /* where it says none */
+void check_generate(struct rpc_error *error, const struct model_shape *shape,
+    const Kvpool__V1__GenerateRequest *message);
+
+/* Whether a model of this name is loaded; empty means the one that is. If not,
+ * *error is started over with MODEL_NOT_FOUND. */
+bool check_model(
+    struct rpc_error *error, const struct model *model, const char *name);
 
 /* The pool's form of a key; borrowed from the strings. */
 struct pool_key check_pool_key(const char *tenant, const char *id);

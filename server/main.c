@@ -41,11 +41,41 @@ static int run(const struct options *options)
     return status == KV_INVALID ? EX_CONFIG : EXIT_FAILURE;
 }
 
+static int check_config(const struct options *options)
+{
+    struct kv_error error;
+
+    if (server_check_options(options, &error) != KV_OK) {
+        fprintf(stderr, "kvpoold: %s\n", error.text);
+        return EX_CONFIG;
+    }
+    puts("configuration is valid");
+    return EXIT_SUCCESS;
+}
+
+/* What a command asks for, or else the server. */
+static int obey(const struct options *options)
+{
+    if (options->help) {
+        options_print_help();
+    } else if (options->version) {
+        printf("kvpoold %s\n", SERVER_VERSION);
+    } else if (options->check_config) {
+        return check_config(options);
+    } else if (options->print_config) {
+        options_print_config(options);
+    } else {
+        set_up_log(options);
+        return run(options);
+    }
+    return EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
     struct options options;
     struct kv_error error;
-    int code = EXIT_SUCCESS;
+    int code;
 
     signal(SIGPIPE, SIG_IGN);
     if (options_parse(&options, argc, (const char *const *)argv,
@@ -53,14 +83,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "kvpoold: %s\n", error.text);
         return EX_CONFIG;
     }
-    if (options.help) {
-        options_print_help();
-    } else if (options.version) {
-        printf("kvpoold %s\n", SERVER_VERSION);
-    } else {
-        set_up_log(&options);
-        code = run(&options);
-    }
+    code = obey(&options);
     options_fini(&options);
     return code;
 }

@@ -117,10 +117,35 @@ static bool check_delimited(struct walk *walk,
     return true;
 }
 
+/* Whether a field may come in this wire type, alone or packed; protobuf-c looks
+ * at it for most types, and takes any for a bool. */
+static bool fits(const ProtobufCFieldDescriptor *field, unsigned wire_type)
+{
+    bool is_packable = field->label == PROTOBUF_C_LABEL_REPEATED;
+
+    switch (field->type) {
+    case PROTOBUF_C_TYPE_STRING:
+    case PROTOBUF_C_TYPE_BYTES:
+    case PROTOBUF_C_TYPE_MESSAGE:
+        return wire_type == 2;
+    case PROTOBUF_C_TYPE_SFIXED64:
+    case PROTOBUF_C_TYPE_FIXED64:
+    case PROTOBUF_C_TYPE_DOUBLE:
+        return wire_type == 1 || (is_packable && wire_type == 2);
+    case PROTOBUF_C_TYPE_SFIXED32:
+    case PROTOBUF_C_TYPE_FIXED32:
+    case PROTOBUF_C_TYPE_FLOAT:
+        return wire_type == 5 || (is_packable && wire_type == 2);
+    default:
+        return wire_type == 0 || (is_packable && wire_type == 2);
+    }
+}
+
 /* No message type of ours is recursive, so neither is the walk without end. */
 static bool check_message(struct walk *walk,
     const ProtobufCMessageDescriptor *type, struct rpc_error *error)
 {
+    const ProtobufCFieldDescriptor *field;
     size_t index = 0;
     uint64_t tag, value, last = 0;
 
@@ -129,6 +154,10 @@ static bool check_message(struct walk *walk,
             return false;
         index = tag == last ? index + 1 : 0;
         last = tag;
+        field =
+            protobuf_c_message_descriptor_get_field(type, (unsigned)(tag >> 3));
+        if (field != NULL && !fits(field, tag & 7))
+            return false;
         switch (tag & 7) {
         case 0:
             if (!take_varint(walk, &value))
@@ -139,10 +168,7 @@ static bool check_message(struct walk *walk,
                 return false;
             break;
         case 2:
-            if (!check_delimited(walk,
-                    protobuf_c_message_descriptor_get_field(
-                        type, (unsigned)(tag >> 3)),
-                    index, error))
+            if (!check_delimited(walk, field, index, error))
                 return false;
             break;
         case 5:
@@ -187,13 +213,18 @@ bool message_encode(const ProtobufCMessage *message, struct rpc_bytes *out)
 void message_reply(struct rpc_call *call, const ProtobufCMessage *message)
 {
     struct rpc_bytes bytes;
+
+    if (message_encode(message, &bytes))
+        rpc_call_reply(call, &bytes);
+    else
+        message_fail_no_memory(call);
+}
+
+void message_fail_no_memory(struct rpc_call *call)
+{
     struct rpc_error error;
 
-    if (message_encode(message, &bytes)) {
-        rpc_call_reply(call, &bytes);
-        return;
-    }
-    rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "",
-        "the server has no memory for the answer");
+    rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY",
+        "the server has no memory for this request");
     rpc_call_fail(call, &error);
 }

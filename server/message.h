@@ -25,4 +25,7 @@ bool message_encode(const ProtobufCMessage *message, struct rpc_bytes *out);
  */
 void message_reply(struct rpc_call *call, const ProtobufCMessage *message);
 
+/* Ends a call for which there is no memory. */
+void message_fail_no_memory(struct rpc_call *call);
+
 #endif

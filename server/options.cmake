@@ -1,5 +1,10 @@
-# The table of options and its parser, apart so that a test can link it alone.
+# The table of options and its readers, apart so that a test can link them alone.
 pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET GLOBAL libcrypto)
+pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
 
-add_library(options STATIC ${CMAKE_CURRENT_LIST_DIR}/options.c)
-target_link_libraries(options PUBLIC base PRIVATE PkgConfig::CRYPTO)
+add_library(options STATIC
+    ${CMAKE_CURRENT_LIST_DIR}/options.c
+    ${CMAKE_CURRENT_LIST_DIR}/options_file.c
+    ${CMAKE_CURRENT_LIST_DIR}/options_print.c
+    ${CMAKE_CURRENT_LIST_DIR}/options_table.c)
+target_link_libraries(options PUBLIC base PRIVATE PkgConfig::CRYPTO PkgConfig::YAML)

@@ -1,10 +1,13 @@
 /* Everything that can be set, from one table: name, type, default, range, and a
- * line of help. Defaults < KVPOOL_* in the environment < flags.
+ * line of help. Defaults < a YAML file < KVPOOL_* in the environment < flags.
  *
- *     --kv-cache-size-mb=512   KVPOOL_KV_CACHE_SIZE_MB=512
+ *     kv_cache_size_mb: 512    in the file that --config or KVPOOL_CONFIG names
+ *     KVPOOL_KV_CACHE_SIZE_MB=512
+ *     --kv-cache-size-mb=512
  *
- * Strict: an unknown flag, an unknown KVPOOL_* variable or a bad value is an
- * error that says what was given and what is allowed. */
+ * Strict: an unknown name or a bad value is an error that says what was given
+ * and what is allowed, and in a file where: kvpool.yaml:3:19. What is
+ * overridden must be right all the same. */
 #ifndef SERVER_OPTIONS_H
 #define SERVER_OPTIONS_H
 
@@ -14,10 +17,11 @@
 #include "base/error.h"
 #include "base/log.h"
 
-/* KIND(field, default, least, most, "unit or value", "help") for numbers;
- * TEXT and CHOICE have their own shapes. The order is that of --help. */
-#define SERVER_OPTIONS(TEXT, UINT, BOOL, CHOICE)                               \
-    TEXT(listen, "127.0.0.1:7440", "ADDRESS[,ADDRESS]",                        \
+/* KIND(field, default, least, most, "unit or value", "help") for numbers; the
+ * others have their own shapes. A LIST is a text with commas, in a file also a
+ * list of texts. The order is that of --help. */
+#define SERVER_OPTIONS(TEXT, LIST, UINT, BOOL, CHOICE)                         \
+    LIST(listen, "127.0.0.1:7440", "ADDRESS[,ADDRESS]",                        \
         "where gRPC is served: host:port, [v6]:port or unix:/path")            \
     TEXT(model, "", "FILE", "GGUF model; empty is the built-in demo model")    \
     UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
@@ -40,7 +44,7 @@
         "aim for the length of a step; prompts are cut to fit")                \
     UINT(batch_timeout_ms, 0, 0, 10000, "ms",                                  \
         "wait this long for more requests before an idle loop starts")         \
-    UINT(max_waiting_requests, 1024, 0, 1048576, "",                           \
+    UINT(max_waiting_requests, 1024, 1, 1048576, "",                           \
         "requests that may wait for the batch")                                \
     BOOL(enable_receipts, false, "issue, keep and stream receipts")            \
     UINT(receipts_ring_mb, 64, 1, 1048576, "MiB", "receipts kept in memory")   \
@@ -61,29 +65,63 @@
     CHOICE(log_level, "info", "debug|info|warn|error", "least level to log")   \
     CHOICE(log_format, "logfmt", "logfmt|json", "form of log lines")
 
+/* What to do instead of serving; flags without a value, and nothing else. */
+#define SERVER_COMMANDS(COMMAND)                                               \
+    COMMAND(check_config, "say whether the configuration is valid, and exit")  \
+    COMMAND(print_config, "print each value with its source, and exit")        \
+    COMMAND(help, "this text")                                                 \
+    COMMAND(version, "the version")
+
+/* From the weakest to the strongest. */
+enum option_source {
+    OPTION_DEFAULT,
+    OPTION_FILE,
+    OPTION_VARIABLE,
+    OPTION_FLAG
+};
+
+struct option_origin {
+    enum option_source source;
+    uint32_t line; /* OPTION_FILE: where, from 1 */
+};
+
+#define OPTION_COUNT(...) +1
+enum {
+    N_OPTIONS = 0 SERVER_OPTIONS(
+        OPTION_COUNT, OPTION_COUNT, OPTION_COUNT, OPTION_COUNT, OPTION_COUNT),
+    /* Beside them config itself, and the commands. */
+    N_OPTION_ROWS = N_OPTIONS + 1 SERVER_COMMANDS(OPTION_COUNT),
+};
+#undef OPTION_COUNT
+
 #define OPTION_TEXT(name, standard, value, help) const char *name;
 #define OPTION_UINT(name, standard, least, most, unit, help) uint64_t name;
 #define OPTION_BOOL(name, standard, help) bool name;
-#define OPTION_CHOICE(name, standard, choices, help) const char *name;
+#define OPTION_COMMAND(name, help) bool name;
 struct options {
-    SERVER_OPTIONS(OPTION_TEXT, OPTION_UINT, OPTION_BOOL, OPTION_CHOICE)
-    bool help, version;
-    char *storage; /* what the texts point into */
+    SERVER_OPTIONS(
+        OPTION_TEXT, OPTION_TEXT, OPTION_UINT, OPTION_BOOL, OPTION_TEXT)
+    const char *config; /* the file; empty: there is none */
+    SERVER_COMMANDS(OPTION_COMMAND)
+    struct option_origin origins[N_OPTION_ROWS]; /* in the table's order */
+    char *storage;                               /* what the texts point into */
 };
 #undef OPTION_TEXT
 #undef OPTION_UINT
 #undef OPTION_BOOL
-#undef OPTION_CHOICE
+#undef OPTION_COMMAND
 
 /* Takes flags as --name=value or --name value, a BOOL also as --name and
  * --no-name; --help and --version, which win over everything else; -- ends the
  * flags, and nothing may follow. The last of several flags wins. argv[0] is
  * skipped. environment is as environ(7); of KVPOOL_* in it, those of our client
  * and tests (KVPOOL_SERVER, KVPOOL_MODELS) and those that Kubernetes sets for a
- * Service (KVPOOL_SERVICE_HOST, KVPOOL_PORT=tcp://...) are not ours.
+ * Service (KVPOOL_SERVICE_HOST, KVPOOL_PORT=tcp://...) are not ours. The file
+ * is read here, once; docs/configuration.md says what may be in it.
  *
- * On KV_INVALID *error names the flag or variable, what was given, and what is
- * allowed; KV_NO_MEMORY. *options is written on success only. */
+ * KV_INVALID: *error names the flag, the variable or the place in the file,
+ * what was given, and what is allowed. KV_IO: the file cannot be read.
+ * KV_NO_MEMORY. *options is written on success only. */
 enum kv_status options_parse(struct options *options, int argc,
     const char *const *argv, const char *const *environment,
     struct kv_error *error);
@@ -92,6 +130,10 @@ void options_fini(struct options *options);
 /* The text of --help: every option with its value, default, range and its
  * environment variable. To stdout. */
 void options_print_help(void);
+
+/* The text of --print-config: every option with its value, and where it comes
+ * from as a comment. As a file it gives the same values again. To stdout. */
+void options_print_config(const struct options *options);
 
 /* SHA-256 of the effective values, name by name: the same if and only if the
  * values are. All zero where there is no memory for it. */

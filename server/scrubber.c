@@ -27,6 +27,8 @@ struct scrubber {
     pthread_cond_t work;
     struct ring dirty, clean;
     bool posted, stop;
+
+    bool stopped; /* the owner's: the pool is not ours any more */
 };
 
 static void ring_put(struct ring *ring, const struct pool_scrub *job)
@@ -93,6 +95,8 @@ static void on_post(struct rpc_post *post)
         (struct scrubber *)(void *)((char *)post -
                                     offsetof(struct scrubber, post));
 
+    if (scrubber->stopped) /* scrubber_stop has collected it */
+        return;
     collect(scrubber);
     scrubber_pump(scrubber);
     scrubber->scrubbed(scrubber->ctx);
@@ -140,12 +144,10 @@ free_scrubber:
         error, KV_LIMIT, "no thread for the scrubber: %s", strerror(failed));
 }
 
-void scrubber_close(struct scrubber *scrubber)
+void scrubber_stop(struct scrubber *scrubber)
 {
     struct pool_scrub job;
 
-    if (scrubber == NULL)
-        return;
     pthread_mutex_lock(&scrubber->mutex);
     scrubber->stop = true;
     pthread_cond_signal(&scrubber->work);
@@ -159,6 +161,11 @@ void scrubber_close(struct scrubber *scrubber)
         zero(pool_arena(scrubber->pool), &job);
         pool_scrub_done(scrubber->pool, job.scrub_id, kv_clock_mono_ns());
     }
+    scrubber->stopped = true;
+}
+
+void scrubber_close(struct scrubber *scrubber)
+{
     pthread_cond_destroy(&scrubber->work);
     pthread_mutex_destroy(&scrubber->mutex);
     kv_free(scrubber);

@@ -19,7 +19,11 @@ enum kv_status scrubber_open(struct scrubber **out, struct rpc_loop *loop,
 void scrubber_pump(struct scrubber *scrubber);
 
 /* Waits for the job in hand; what is left over is zeroed here and now, so that
- * the pool gets all of it back. NULL is fine. */
+ * the pool gets all of it back. After this only scrubber_close. */
+void scrubber_stop(struct scrubber *scrubber);
+
+/* After the loop has run its last: what the thread posted may still have been
+ * on its way until then. */
 void scrubber_close(struct scrubber *scrubber);
 
 #endif

@@ -5,7 +5,8 @@
  *   NOT_SERVING, no new calls        at once
  *   requests run to their end        until 3/4 of the limit
  *   what still runs is handed back   then
- *   streams get the rest, `closing`  when nothing runs any more
+ *   the last snapshot receipt        when nothing runs any more
+ *   streams get the rest, `closing`  when all receipts can be read
  *   calls left over are cancelled    at the limit
  *   sinks flush, the loop stops      at the end
  *
@@ -21,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "rpc/address.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define DRAIN_TICK_MS 10
@@ -146,6 +148,8 @@ static enum kv_status open_rpc(struct server *server, struct kv_error *error)
         status = service_receipts_add(server);
     if (status == KV_OK)
         status = service_inference_add(server);
+    if (status == KV_OK)
+        status = service_generate_add(server);
     if (status == KV_NO_MEMORY)
         kv_error_set(error, status, "no memory for the service");
     return status;
@@ -179,7 +183,29 @@ static void close_timers(struct server *server)
     rpc_loop_touched(server->loop);
 }
 
-static enum kv_status check_options(
+/* Each address in turn is listened on, or without a server only looked at. */
+static enum kv_status take_addresses(const struct options *options,
+    struct rpc_server *rpc, struct kv_error *error)
+{
+    char *addresses = kv_strdup(options->listen);
+    enum kv_status status = KV_OK;
+    char *rest = addresses;
+
+    if (addresses == NULL)
+        return kv_error_set(error, KV_NO_MEMORY, "no memory for addresses");
+    /* An empty address is refused like any other that is none. */
+    while (rest != NULL && status == KV_OK) {
+        const char *text = strsep(&rest, ",");
+        struct rpc_address address;
+
+        status = rpc == NULL ? rpc_address_parse(&address, text, error)
+                             : rpc_server_listen(rpc, text, error);
+    }
+    kv_free(addresses);
+    return status;
+}
+
+enum kv_status server_check_options(
     const struct options *options, struct kv_error *error)
 {
     if (options->max_batch_tokens < options->max_batch_size)
@@ -187,7 +213,7 @@ static enum kv_status check_options(
             "max-batch-tokens: %" PRIu64 " was given; allowed are at least "
             "max-batch-size, which is %" PRIu64,
             options->max_batch_tokens, options->max_batch_size);
-    return KV_OK;
+    return take_addresses(options, NULL, error);
 }
 
 static uint32_t count_threads(const struct options *options)
@@ -209,7 +235,7 @@ static enum kv_status make_secret(struct server *server, struct kv_error *error)
 enum kv_status server_open(struct server *server, const struct options *options,
     struct kv_error *error)
 {
-    enum kv_status status = check_options(options, error);
+    enum kv_status status = server_check_options(options, error);
 
     memset(server, 0, sizeof *server);
     server->options = options;
@@ -259,7 +285,16 @@ static bool is_idle(const struct server *server)
 {
     struct scheduler_load load = scheduler_load(server->scheduler);
 
-    return load.running + load.waiting + load.set_aside == 0;
+    return server->n_works + load.running + load.waiting + load.set_aside == 0;
+}
+
+/* Whether all that was issued can be read. */
+static bool is_settled(const struct server *server)
+{
+    struct ledger_position position;
+
+    return !recorder_position(server->recorder, &position) ||
+           position.durable_sequence == position.applied_sequence;
 }
 
 static void on_drain_tick(uv_timer_t *timer)
@@ -272,9 +307,12 @@ static void on_drain_tick(uv_timer_t *timer)
         scheduler_hand_back(server->scheduler, now);
         step_settle(server->step);
     }
-    if (!server->closing_streams && is_idle(server)) {
-        server->closing_streams = true;
+    if (!server->issued_last && is_idle(server)) {
+        server->issued_last = true;
         recorder_issue_snapshot(server->recorder, server->pool);
+    }
+    if (!server->closing_streams && server->issued_last && is_settled(server)) {
+        server->closing_streams = true;
         service_receipts_drain(server);
     }
 }
@@ -287,7 +325,8 @@ static void drain(struct server *server, const char *cause)
         KV_LOG_TEXT("cause", cause),
         KV_LOG_UINT("limit_ms", server->options->drain_limit_ms));
     server->draining = true;
-    server->hand_back_ns = kv_clock_mono_ns() + limit_ns / 4 * 3;
+    server->drain_end_ns = kv_clock_mono_ns() + limit_ns;
+    server->hand_back_ns = server->drain_end_ns - limit_ns / 4;
     for (size_t i = 0; i < N_SERVICES; i++)
         rpc_server_set_serving(server->rpc, services[i], false);
     recorder_issue_drain(server->recorder, cause, limit_ns);
@@ -310,21 +349,6 @@ static void on_signal(uv_signal_t *handle, int number)
 }
 
 /* ---- starting */
-
-static enum kv_status listen_all(struct server *server, struct kv_error *error)
-{
-    char *addresses = kv_strdup(server->options->listen);
-    enum kv_status status = KV_OK;
-    char *rest = addresses;
-
-    if (addresses == NULL)
-        return kv_error_set(error, KV_NO_MEMORY, "no memory for addresses");
-    /* An empty address is refused like any other that is none. */
-    while (rest != NULL && status == KV_OK)
-        status = rpc_server_listen(server->rpc, strsep(&rest, ","), error);
-    kv_free(addresses);
-    return status;
-}
 
 static void on_snapshot_tick(uv_timer_t *timer)
 {
@@ -360,7 +384,7 @@ static void log_start(const struct server *server)
 
 enum kv_status server_start(struct server *server, struct kv_error *error)
 {
-    enum kv_status status = listen_all(server, error);
+    enum kv_status status = take_addresses(server->options, server->rpc, error);
 
     if (status == KV_OK)
         status = rpc_server_start(server->rpc, error);
@@ -389,6 +413,7 @@ void server_close(struct server *server)
         step_stop(server->step);
     close_timers(server);
     rpc_server_close(server->rpc);
+    service_pool_close(server);
     compute_close(server->compute);
     scheduler_close(server->scheduler);
     pool_close(server->pool);

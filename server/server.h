@@ -26,6 +26,10 @@
 #define SERVER_LOG_TARGET "kvpool::server"
 #define SERVER_VERSION "0.1.0"
 
+/* A longer text takes more than some milliseconds to become tokens, and is left
+ * to another thread. */
+#define SERVER_SHORT_TEXT_BYTES 8192
+
 struct server {
     const struct options *options;
     struct rpc_loop *loop;
@@ -42,7 +46,8 @@ struct server {
     uint64_t secret[2]; /* of this process */
     int64_t started_unix_ns;
 
-    struct kv_list evict_calls; /* waiting for their receipts */
+    struct kv_list evict_calls;   /* waiting for their receipts */
+    struct evp_md_ctx_st *sha256; /* of requests; NULL before there is one */
     struct ledger_watcher evict_watcher;
 
     struct kv_list subscribers;
@@ -50,9 +55,16 @@ struct server {
     struct ledger_watcher subscriber_watcher;
     uv_timer_t subscriber_tick, snapshot_tick, drain_tick;
     uv_signal_t signals[2];
-    bool timers_open, draining, handed_back, closing_streams;
+    uint32_t n_works; /* texts that other threads make tokens */
+    bool timers_open, draining, handed_back, issued_last, closing_streams;
     int64_t hand_back_ns; /* when draining no longer waits for requests */
+    int64_t drain_end_ns; /* when it waits for nothing any more */
 };
+
+/* Whether the options make sense together, as far as can be said without a
+ * model and without opening anything. KV_INVALID, KV_NO_MEMORY. */
+enum kv_status server_check_options(
+    const struct options *options, struct kv_error *error);
 
 /* server/server.c. KV_INVALID: the configuration cannot work; anything else: it
  * could not be had. What was opened is closed again. */
@@ -65,10 +77,14 @@ enum kv_status server_start(struct server *server, struct kv_error *error);
 /* After the loop stopped, or after a failed start. */
 void server_close(struct server *server);
 
-/* service_pool.c, service_receipts.c, service_inference.c: their methods. */
+/* service_*.c: their methods. */
 enum kv_status service_pool_add(struct server *server);
 enum kv_status service_receipts_add(struct server *server);
 enum kv_status service_inference_add(struct server *server);
+enum kv_status service_generate_add(struct server *server);
+
+/* service_pool.c: what service_pool_add has opened, even if it failed. */
+void service_pool_close(struct server *server);
 
 /* service_receipts.c: streams get what is left, then `closing`. */
 void service_receipts_start(struct server *server);

@@ -25,15 +25,6 @@
 
 static const char anonymous[] = "anonymous";
 
-static void fail_no_memory(struct rpc_call *call)
-{
-    struct rpc_error error;
-
-    rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "",
-        "the server has no memory for this request");
-    rpc_call_fail(call, &error);
-}
-
 /* ---- Evict */
 
 /* A call in progress: from its request to its answer. */
@@ -267,6 +258,24 @@ static bool decided(
     return false;
 }
 
+/* Whether an earlier target covers all that this one could. */
+static bool covered(const struct evict *evict, size_t target)
+{
+    const Kvpool__V1__EvictTarget *wanted = evict->request->targets[target];
+
+    for (size_t i = 0; i < target; i++) {
+        const Kvpool__V1__EvictTarget *earlier = evict->request->targets[i];
+
+        if (earlier->target_case == KVPOOL__V1__EVICT_TARGET__TARGET_ALL ||
+            (earlier->target_case == wanted->target_case &&
+                wanted->target_case ==
+                    KVPOOL__V1__EVICT_TARGET__TARGET_TENANT &&
+                strcmp(earlier->tenant, wanted->tenant) == 0))
+            return true;
+    }
+    return false;
+}
+
 /* A batch receipt has room for so many outcomes; another batch begins then. */
 static void make_batch_room(struct evict *evict)
 {
@@ -303,6 +312,7 @@ static void evict_matching(struct evict *evict, size_t target)
             : "",
         "");
     struct pool_session *session = pool_session_after(pool, &from);
+    bool is_covered = covered(evict, target);
     struct state_place place;
     bool matched = false;
 
@@ -312,6 +322,8 @@ static void evict_matching(struct evict *evict, size_t target)
         if (!in_target(&info.key, wanted))
             break;
         matched = true;
+        if (is_covered) /* and there is no second walk over all sessions */
+            break;
         /* Evicting may make this session go, and others, so the next one is
          * found by a copy of the name. */
         state_place_copy(&place, &info.key);
@@ -396,8 +408,9 @@ static void decide(struct step_errand *errand)
     finish_evict(evict, first_sequence);
 }
 
-/* SHA-256 of the request without its id and paging. */
-static void digest_request(
+/* SHA-256 of the request without its id and paging. The server's context knows
+ * its algorithm: OpenSSL takes longer to find one than to digest a request. */
+static void digest_request(struct server *server,
     const Kvpool__V1__EvictRequest *request, uint8_t digest[32])
 {
     Kvpool__V1__EvictRequest bare = *request;
@@ -409,7 +422,10 @@ static void digest_request(
     memset(digest, 0, 32);
     if (!message_encode(&bare.base, &bytes))
         return;
-    EVP_Digest(bytes.data, bytes.n, digest, NULL, EVP_sha256(), NULL);
+    if (EVP_DigestInit_ex(server->sha256, NULL, NULL) != 1 ||
+        EVP_DigestUpdate(server->sha256, bytes.data, bytes.n) != 1 ||
+        EVP_DigestFinal_ex(server->sha256, digest, NULL) != 1)
+        memset(digest, 0, 32);
     bytes.release(bytes.ctx);
 }
 
@@ -440,7 +456,7 @@ static void on_evict(void *ctx, struct rpc_call *call,
     struct rpc_error error;
 
     if (evict == NULL) {
-        fail_no_memory(call);
+        message_fail_no_memory(call);
         return;
     }
     evict->server = server;
@@ -455,14 +471,14 @@ static void on_evict(void *ctx, struct rpc_call *call,
         return;
     }
     if (!make_room(evict)) {
-        fail_no_memory(call);
+        message_fail_no_memory(call);
         free_evict(evict);
         return;
     }
     evict->has_trace_id = trace_id != NULL;
     if (trace_id != NULL)
         memcpy(evict->trace_id, trace_id, sizeof evict->trace_id);
-    digest_request(evict->request, evict->digest);
+    digest_request(server, evict->request, evict->digest);
     evict->errand.run = decide;
     if (evict->request->preempt)
         step_between(server->step, &evict->errand);
@@ -498,11 +514,15 @@ static void check_snapshot(
     for (size_t i = 0; i < request->n_sections; i++) {
         Kvpool__V1__SnapshotSection section = request->sections[i];
 
-        snprintf(path, sizeof path, "sections[%zu]", i);
-        if (section == KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)
+        if (section ==
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS) {
             sessions = true;
-        else if (
-            section >
+            continue;
+        }
+        if (error->n_violations == RPC_ERROR_MAX_VIOLATIONS)
+            break; /* enough said */
+        snprintf(path, sizeof path, "sections[%zu]", i);
+        if (section >
                 KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_UNSPECIFIED &&
             section <=
                 KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)
@@ -537,7 +557,7 @@ static void reply_snapshot(struct server *server, struct rpc_call *call,
                 query != NULL && query->page_size > 0 ? query->page_size
                                                       : STANDARD_LIST_PAGE,
                 NULL) != KV_OK) {
-            fail_no_memory(call);
+            message_fail_no_memory(call);
             state_page_fini(&page);
             return;
         }
@@ -582,7 +602,7 @@ static void reply_list(struct server *server, struct rpc_call *call,
 
     if (state_page_fill(&page, server, request->filter, page_size, after) !=
         KV_OK) {
-        fail_no_memory(call);
+        message_fail_no_memory(call);
     } else {
         response.sessions = page.list;
         response.n_sessions = page.n;
@@ -592,6 +612,14 @@ static void reply_list(struct server *server, struct rpc_call *call,
         message_reply(call, &response.base);
     }
     state_page_fini(&page);
+}
+
+static void refuse_page_token(struct rpc_error *error)
+{
+    rpc_error_init(error, RPC_INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "%s", "");
+    rpc_error_add_violation(error, "page_token",
+        "damaged, of another epoch, or of another request; allowed is the "
+        "next_page_token of the page before");
 }
 
 static void on_list_sessions(void *ctx, struct rpc_call *call,
@@ -613,8 +641,7 @@ static void on_list_sessions(void *ctx, struct rpc_call *call,
     }
     if (error.n_violations == 0 && !first &&
         !state_place_parse(ctx, request->page_token, request->filter, &place))
-        rpc_error_init(&error, RPC_INVALID_ARGUMENT, "PAGE_TOKEN_INVALID",
-            "page_token: damaged, of another epoch, or of another request");
+        refuse_page_token(&error);
     if (error.code != RPC_OK)
         rpc_call_fail(call, &error);
     else
@@ -660,8 +687,17 @@ enum kv_status service_pool_add(struct server *server)
     kv_list_init(&server->evict_calls);
     server->evict_watcher.on_durable = on_durable;
     recorder_watch(server->recorder, &server->evict_watcher);
+    server->sha256 = EVP_MD_CTX_new();
+    if (server->sha256 == NULL ||
+        EVP_DigestInit_ex(server->sha256, EVP_sha256(), NULL) != 1)
+        return KV_NO_MEMORY;
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
         if (status == KV_OK)
             status = rpc_server_add_method(server->rpc, &methods[i]);
     return status;
+}
+
+void service_pool_close(struct server *server)
+{
+    EVP_MD_CTX_free(server->sha256);
 }

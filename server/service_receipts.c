@@ -390,9 +390,7 @@ static void subscribe(struct server *server, struct rpc_call *call,
     }
     subscriber = kv_calloc(1, sizeof *subscriber);
     if (subscriber == NULL) {
-        rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "",
-            "the server has no memory for another stream");
-        rpc_call_fail(call, &error);
+        message_fail_no_memory(call);
         return;
     }
     subscriber->server = server;

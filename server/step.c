@@ -92,17 +92,18 @@ static void on_computed(struct rpc_post *post)
     step_settle(step);
 }
 
-/* On a thread of the team. */
+/* On a thread of the team. Once the owner has the post it may begin another
+ * step, so `computing` is taken back before; and once step_stop sees it taken
+ * back the loop may go, so the post comes before the mutex is free. */
 static void on_compute_done(void *ctx)
 {
     struct step *step = ctx;
 
-    /* Before the post, which may begin the next step at once. */
     pthread_mutex_lock(&step->mutex);
     step->computing = false;
+    rpc_loop_post(step->config.loop, &step->computed);
     pthread_cond_signal(&step->idle);
     pthread_mutex_unlock(&step->mutex);
-    rpc_loop_post(step->config.loop, &step->computed);
 }
 
 static void begin(struct step *step)
@@ -217,8 +218,7 @@ void step_stop(struct step *step)
     step->stopped = true;
     if (scheduler_in_step(step->config.scheduler))
         commit(step);
-    scrubber_close(step->scrubber);
-    step->scrubber = NULL;
+    scrubber_stop(step->scrubber);
     uv_close((uv_handle_t *)&step->expiry, NULL);
     uv_close((uv_handle_t *)&step->fill, NULL);
     rpc_loop_touched(step->config.loop);
@@ -228,6 +228,7 @@ void step_close(struct step *step)
 {
     if (step == NULL)
         return;
+    scrubber_close(step->scrubber);
     pthread_cond_destroy(&step->idle);
     pthread_mutex_destroy(&step->mutex);
     kv_free(step->slices);

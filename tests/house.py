@@ -36,6 +36,7 @@ FOREIGN = {
     "grpc/": {"rpc"},
     "protobuf-c": {"receipts", "sinks", "rpc", "server", "cli"},
     "jansson.h": {"receipts", "sinks", "server", "cli"},
+    "yaml.h": {"server"},
     "microhttpd.h": {"server/admin"},
     "curl/": {"sinks"},
     "nats": {"sinks"},

@@ -241,6 +241,22 @@ END_TEST
 
 START_TEST(beyond_max_sessions_the_longest_evicted_is_forgotten)
 {
+    char id[8];
+
+    for (int i = 0; i < 8; i++) {
+        snprintf(id, sizeof id, "s%d", i);
+        fixture_cache(id, 4);
+    }
+    fixture_evict("s5", false);
+    fixture_evict("s2", false);
+    ck_assert_int_eq(get_named("t", 1, "new", 3), KV_OK);
+    ck_assert_ptr_null(fixture_find("s5"));
+    ck_assert_ptr_nonnull(fixture_find("s2"));
+}
+END_TEST
+
+START_TEST(beyond_max_sessions_with_blocks_the_least_recently_used_goes)
+{
     struct pool_session *anonymous;
     char id[16];
 
@@ -248,16 +264,37 @@ START_TEST(beyond_max_sessions_the_longest_evicted_is_forgotten)
         snprintf(id, sizeof id, "s%d", i);
         fixture_cache(id, 4);
     }
+    ck_assert_int_eq(get_named("t", 1, "new", 3), KV_OK);
+    ck_assert_ptr_null(fixture_find("s0"));
+    ck_assert_uint_eq(pool_stats(fixture.pool).evictions, 1);
+    ck_assert_uint_eq(
+        pool_totals(fixture.pool).evictions_by_reason[POOL_REASON_LRU], 1);
+    ck_assert_uint_eq(fixture.auditor.last.tokens_kept, 0);
+    fixture_check();
+    /* The new one has no blocks, so it goes before any that has. */
+    ck_assert_int_eq(pool_session_anonymous(
+                         fixture.pool, "t", 1, fixture.now_ns, &anonymous),
+        KV_OK);
+    ck_assert_ptr_nonnull(fixture_find("s1"));
+    pool_session_forget(fixture.pool, anonymous, fixture.now_ns);
+    fixture_check();
+}
+END_TEST
+
+START_TEST(beyond_max_sessions_that_all_run_a_new_one_is_refused)
+{
+    struct pool_session *anonymous;
+    char id[8];
+
+    for (int i = 0; i < 8; i++) {
+        snprintf(id, sizeof id, "s%d", i);
+        fixture_run(id, 4);
+    }
     ck_assert_int_eq(get_named("t", 1, "new", 3), KV_LIMIT);
     ck_assert_int_eq(pool_session_anonymous(
                          fixture.pool, "t", 1, fixture.now_ns, &anonymous),
         KV_LIMIT);
     fixture_check();
-    fixture_evict("s5", false);
-    fixture_evict("s2", false);
-    ck_assert_int_eq(get_named("t", 1, "new", 3), KV_OK);
-    ck_assert_ptr_null(fixture_find("s5"));
-    ck_assert_ptr_nonnull(fixture_find("s2"));
 }
 END_TEST
 
@@ -413,6 +450,8 @@ int main(void)
         an_anonymous_session_can_be_set_aside,
         forget_releases_what_an_idle_session_holds,
         beyond_max_sessions_the_longest_evicted_is_forgotten,
+        beyond_max_sessions_with_blocks_the_least_recently_used_goes,
+        beyond_max_sessions_that_all_run_a_new_one_is_refused,
         kept_tokens_have_a_cap_and_the_longest_evicted_go_first,
         a_session_with_more_tokens_than_may_be_kept_is_gone_when_evicted,
         a_preempted_session_keeps_its_tokens_whatever_the_cap,

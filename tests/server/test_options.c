@@ -353,7 +353,8 @@ static size_t help_text(char *text, size_t size)
 START_TEST(help_has_every_option_with_its_variable_in_100_columns)
 {
 #define NAME(name, ...) #name,
-    static const char *const names[] = {SERVER_OPTIONS(NAME, NAME, NAME, NAME)};
+    static const char *const names[] = {
+        SERVER_OPTIONS(NAME, NAME, NAME, NAME, NAME)};
 #undef NAME
     static char text[32768];
     size_t n = help_text(text, sizeof text);

@@ -1,0 +1,135 @@
+/* What --help and --print-config print. */
+#include "server/options_table.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/utf8.h"
+
+enum { HELP_COLUMN = 32 };
+
+/* ---- --help */
+
+static void print_flag(const struct option_row *row)
+{
+    struct option_name name = option_name(row, OPTION_AS_FLAG);
+    const char *value = row->kind == OPTION_UINT ? "N" : row->value;
+    int n;
+
+    if (row->kind == OPTION_BOOL || row->kind == OPTION_COMMAND)
+        n = printf("  %s", name.text);
+    else
+        n = printf("  %s=%s", name.text, value);
+    if (n >= HELP_COLUMN) {
+        putchar('\n');
+        n = 0;
+    }
+    printf("%*s%s\n", HELP_COLUMN - n, "", row->help);
+}
+
+static void print_values(const struct option_row *row)
+{
+    if (row->kind == OPTION_COMMAND)
+        return;
+    printf("%*s", HELP_COLUMN, "");
+    if (row->kind == OPTION_UINT)
+        printf("%" PRIu64 " to %" PRIu64 "%s%s, ", row->least, row->most,
+            row->value[0] == '\0' ? "" : " ", row->value);
+    printf("default %s; %s\n",
+        row->standard[0] == '\0' ? "empty" : row->standard,
+        option_name(row, OPTION_AS_VARIABLE).text);
+}
+
+void options_print_help(void)
+{
+    puts("kvpoold serves a language model over gRPC. Its KV cache is a pool "
+         "that can be watched\n"
+         "and steered, and that leaves a receipt of everything it gives up.\n"
+         "\n"
+         "Usage: kvpoold [OPTION]...\n"
+         "\n"
+         "Each option is --name=value or --name value, a switch --name or "
+         "--no-name; or it is a variable in\n"
+         "the environment, or its name and value stand in the YAML file that "
+         "--config names. Flags win over\n"
+         "variables, variables over the file.\n");
+    for (size_t i = 0; i < N_OPTION_ROWS; i++) {
+        print_flag(&option_rows[i]);
+        print_values(&option_rows[i]);
+    }
+    puts("\nExit code: 0 after an orderly stop, 78 for a bad configuration, "
+         "1 for any other failure.");
+}
+
+/* ---- --print-config */
+
+/* The character that the three bytes are, if it may not stand in a line of YAML
+ * as it is: line breaks of its own, byte order marks, noncharacters. Else 0. */
+static unsigned special_character(const char *text)
+{
+    static const char specials[][4] = {
+        "\u2028", "\u2029", "\uFEFF", "\xEF\xBF\xBE", "\xEF\xBF\xBF"};
+    static const unsigned characters[] = {
+        0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF};
+
+    for (size_t i = 0; i < sizeof specials / sizeof *specials; i++) {
+        if (memcmp(text, specials[i], 3) == 0)
+            return characters[i];
+    }
+    return 0;
+}
+
+/* Text that has no control characters, as it stands between double quotes. */
+static void print_escaped(const char *text)
+{
+    size_t n = strlen(text);
+
+    for (size_t i = 0; i < n;) {
+        int length = kv_utf8_length(text + i, n - i);
+        unsigned special = length == 3 ? special_character(text + i) : 0;
+
+        if (special != 0)
+            printf("\\u%04X", special);
+        else if (text[i] == '"' || text[i] == '\\')
+            printf("\\%c", text[i]);
+        else
+            fwrite(text + i, 1, (size_t)length, stdout);
+        i += (size_t)length;
+    }
+}
+
+static void print_source(
+    const struct option_row *row, struct option_origin origin, const char *path)
+{
+    switch (origin.source) {
+    case OPTION_DEFAULT:
+        puts("default");
+        break;
+    case OPTION_FILE:
+        printf("file ");
+        print_escaped(path);
+        printf(":%" PRIu32 "\n", origin.line);
+        break;
+    case OPTION_VARIABLE:
+        puts(option_name(row, OPTION_AS_VARIABLE).text);
+        break;
+    case OPTION_FLAG:
+        puts("flag");
+        break;
+    }
+}
+
+void options_print_config(const struct options *options)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const struct option_row *row = &option_rows[i];
+        bool is_quoted = row->kind == OPTION_TEXT || row->kind == OPTION_LIST;
+        char number[24];
+
+        printf("%s: %s", row->name, is_quoted ? "\"" : "");
+        print_escaped(option_value(row, options, number));
+        printf("%s  # ", is_quoted ? "\"" : "");
+        print_source(row, options->origins[i], options->config);
+    }
+}

@@ -1,0 +1,739 @@
+/* The inference loop without a server: a real pool, a real model, a clock of
+ * its own. Whatever happens to a sequence, its tokens are those of a quiet run.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/heap.h"
+#include "base/list.h"
+#include "engine/scheduler.h"
+#include "tests/engine/engine_fixture.h"
+#include "tests/support/check_main.h"
+#include "tests/support/faulty_heap.h"
+
+#define MAX_RUNNING 6
+#define MAX_TOKENS 64
+#define N_CLIENTS 6
+
+/* One request, and what it was told. */
+struct client {
+    struct request request; /* first */
+    uint32_t tokens[MAX_TOKENS];
+    size_t n_tokens;
+    char text[4096];
+    size_t n_text;
+    bool started, ended;
+    enum request_end end;
+};
+
+static struct {
+    struct model *model;
+    struct tokenizer *tokenizer;
+    struct pool *pool;
+    struct compute *compute;
+    struct scheduler *scheduler;
+    struct compute_slice slices[MAX_RUNNING];
+    size_t n_slices;
+    int64_t now_ns;
+    uint64_t random;
+} rig;
+
+struct rig_config {
+    uint32_t n_blocks, block_tokens, max_running, max_batch_tokens, max_waiting;
+};
+
+static const struct rig_config plain_config = {
+    .n_blocks = 64,
+    .block_tokens = 8,
+    .max_running = 1,
+    .max_batch_tokens = 128,
+    .max_waiting = 16,
+};
+
+static void rig_open(const struct rig_config *config)
+{
+    const enum kv_type kv_type = KV_TYPE_F16;
+    struct kv_error error;
+    struct pool_config pool = {
+        .n_blocks = config->n_blocks,
+        .block_tokens = config->block_tokens,
+        .max_sessions = 16,
+        .max_kept_tokens = 100000,
+    };
+    struct compute_config compute = {
+        .block_tokens = config->block_tokens,
+        .kv_type = kv_type,
+        .n_threads = 1,
+        .max_batch_tokens = config->max_batch_tokens,
+        .max_slices = config->max_running,
+        .kernels = "auto",
+    };
+    struct scheduler_config scheduler = {
+        .max_running = config->max_running,
+        .max_waiting = config->max_waiting,
+        .max_batch_tokens = config->max_batch_tokens,
+        .max_step_ns = KV_NS_PER_S,
+    };
+
+    ck_assert_int_eq(model_open(&rig.model, ENGINE_DEMO, &error), KV_OK);
+    ck_assert_int_eq(tokenizer_open(&rig.tokenizer, rig.model->gguf,
+                         rig.model->shape.n_vocab, &error),
+        KV_OK);
+    pool.block_bytes =
+        kv_block_bytes(&rig.model->shape, kv_type, config->block_tokens);
+    ck_assert_int_eq(pool_open(&rig.pool, &pool, 0, &error), KV_OK);
+    compute.model = rig.model;
+    compute.arena = pool_arena(rig.pool);
+    compute.block_bytes = pool.block_bytes;
+    ck_assert_int_eq(compute_open(&rig.compute, &compute, &error), KV_OK);
+    scheduler.pool = rig.pool;
+    scheduler.tokenizer = rig.tokenizer;
+    scheduler.n_context = rig.model->shape.n_context;
+    ck_assert_int_eq(scheduler_open(&rig.scheduler, &scheduler, &error), KV_OK);
+    rig.now_ns = 0;
+    rig.random = 88172645463325252u;
+}
+
+static void rig_close(void)
+{
+    scheduler_close(rig.scheduler);
+    compute_close(rig.compute);
+    pool_close(rig.pool);
+    tokenizer_close(rig.tokenizer);
+    model_close(rig.model);
+}
+
+static uint64_t draw(uint64_t n)
+{
+    rig.random ^= rig.random << 13;
+    rig.random ^= rig.random >> 7;
+    rig.random ^= rig.random << 17;
+    return rig.random % n;
+}
+
+/* ---- clients */
+
+static void on_started(struct request *request)
+{
+    struct client *client = (struct client *)(void *)request;
+
+    ck_assert(!client->started);
+    client->started = true;
+}
+
+static void add_text(struct client *client, const char *text, size_t n)
+{
+    ck_assert_uint_lt(client->n_text + n, sizeof client->text);
+    if (n > 0)
+        memcpy(client->text + client->n_text, text, n);
+    client->n_text += n;
+}
+
+static void on_token(
+    struct request *request, uint32_t token, const char *text, size_t n_text)
+{
+    struct client *client = (struct client *)(void *)request;
+
+    ck_assert(client->started && !client->ended);
+    ck_assert_uint_lt(client->n_tokens, MAX_TOKENS);
+    client->tokens[client->n_tokens++] = token;
+    add_text(client, text, n_text);
+}
+
+static void on_ended(struct request *request, enum request_end end,
+    const char *text, size_t n_text)
+{
+    struct client *client = (struct client *)(void *)request;
+
+    ck_assert(!client->ended);
+    add_text(client, text, n_text);
+    client->ended = true;
+    client->end = end;
+}
+
+static const struct request_ops ops = {
+    .on_started = on_started, .on_token = on_token, .on_ended = on_ended};
+
+static const char *const prompts[N_CLIENTS] = {
+    "Once upon a time there was a dog",
+    "What is the sun?",
+    "A cat sat",
+    "One two three four five six seven eight nine ten eleven twelve",
+    "The king and the queen went to the sea and saw a ship",
+    "Why?",
+};
+
+/* Submits a request on a session of this name; "" is none. */
+static enum kv_status submit(struct client *client, const char *id,
+    const char *text, uint32_t max_tokens)
+{
+    const struct pool_key key = {
+        .tenant = "", .id = id, .id_bytes = strlen(id)};
+    uint32_t *ids = NULL;
+    size_t n_ids = 0;
+    bool created;
+    enum kv_status status;
+
+    if (key.id_bytes == 0)
+        status = pool_session_anonymous(
+            rig.pool, "", 0, rig.now_ns, &client->request.session);
+    else
+        status = pool_session_get(
+            rig.pool, &key, rig.now_ns, &client->request.session, &created);
+    ck_assert_int_eq(status, KV_OK);
+    if (text[0] != '\0')
+        ck_assert_int_eq(tokenizer_encode(rig.tokenizer, text, strlen(text),
+                             true, &ids, &n_ids),
+            KV_OK);
+    client->request.ops = &ops;
+    client->request.max_tokens = max_tokens;
+    status = scheduler_submit(
+        rig.scheduler, &client->request, ids, n_ids, rig.now_ns);
+    kv_free(ids);
+    return status;
+}
+
+/* ---- the loop */
+
+static void scrub(void)
+{
+    struct pool_scrub job;
+
+    while (pool_scrub_next(rig.pool, &job)) {
+        for (size_t i = 0; i < job.n_extents; i++)
+            memset(pool_arena(rig.pool) + job.extents[i].offset, 0,
+                job.extents[i].size);
+        pool_scrub_done(rig.pool, job.scrub_id, rig.now_ns);
+    }
+}
+
+static size_t plan(void)
+{
+    rig.now_ns += KV_NS_PER_MS;
+    rig.n_slices = scheduler_plan(rig.scheduler, rig.slices, rig.now_ns);
+    return rig.n_slices;
+}
+
+static void commit(void)
+{
+    rig.now_ns += KV_NS_PER_MS;
+    scheduler_commit(rig.scheduler, rig.slices, rig.n_slices, rig.now_ns);
+}
+
+/* One step; what was given up is zeroed after it. */
+static void step(void)
+{
+    if (plan() > 0) {
+        compute_run(rig.compute, rig.slices, rig.n_slices);
+        commit();
+    }
+    scrub();
+}
+
+static void run_all(struct client *clients, size_t n_clients)
+{
+    for (size_t i = 0; i < n_clients; i++)
+        for (int n_steps = 0; !clients[i].ended; n_steps++) {
+            ck_assert_int_lt(n_steps, 5000);
+            step();
+        }
+}
+
+/* What each prompt yields when nobody else is there. */
+static void run_plain(struct client *plain, uint32_t max_tokens,
+    const struct sampler_params *sampling)
+{
+    rig_open(&plain_config);
+    for (int i = 0; i < N_CLIENTS; i++) {
+        if (sampling != NULL)
+            plain[i].request.sampling = *sampling;
+        ck_assert_int_eq(submit(&plain[i], "", prompts[i], max_tokens), KV_OK);
+        run_all(&plain[i], 1);
+    }
+    rig_close();
+}
+
+static void check_same(const struct client *a, const struct client *b)
+{
+    ck_assert_uint_eq(a->n_tokens, b->n_tokens);
+    ck_assert_mem_eq(a->tokens, b->tokens, a->n_tokens * sizeof *a->tokens);
+    ck_assert_uint_eq(a->n_text, b->n_text);
+    ck_assert_mem_eq(a->text, b->text, a->n_text);
+    ck_assert_int_eq(a->end, b->end);
+}
+
+static void check_pool(void)
+{
+    struct kv_error error;
+
+    ck_assert_msg(pool_check(rig.pool, &error), "%s", error.text);
+}
+
+static void submit_all(struct client *clients, uint32_t max_tokens,
+    const char *prefix, const struct sampler_params *sampling)
+{
+    char id[16];
+
+    for (int i = 0; i < N_CLIENTS; i++) {
+        snprintf(id, sizeof id, "%s%d", prefix, i);
+        if (sampling != NULL)
+            clients[i].request.sampling = *sampling;
+        ck_assert_int_eq(submit(&clients[i], prefix[0] == '\0' ? "" : id,
+                             prompts[i], max_tokens),
+            KV_OK);
+    }
+}
+
+/* ---- the same tokens whatever happens */
+
+static const struct sampler_params seeded = {
+    .temperature = 0.9f, .top_k = 40, .top_p = 0.95f, .seed = 7};
+
+START_TEST(batched_and_chunked_sequences_yield_what_plain_ones_do)
+{
+    static const uint32_t batch_tokens[] = {1, 2, 3, 7, 16, 128};
+    struct client plain[N_CLIENTS] = {0};
+
+    run_plain(plain, 10, &seeded);
+    for (size_t i = 0; i < sizeof batch_tokens / sizeof *batch_tokens; i++) {
+        struct client clients[N_CLIENTS] = {0};
+        struct rig_config config = plain_config;
+
+        config.max_batch_tokens = batch_tokens[i];
+        config.max_running =
+            batch_tokens[i] < MAX_RUNNING ? batch_tokens[i] : MAX_RUNNING;
+        rig_open(&config);
+        submit_all(clients, 10, "", &seeded);
+        run_all(clients, N_CLIENTS);
+        for (int j = 0; j < N_CLIENTS; j++)
+            check_same(&plain[j], &clients[j]);
+        ck_assert_uint_eq(pool_stats(rig.pool).used_bytes, 0);
+        check_pool();
+        rig_close();
+    }
+}
+END_TEST
+
+/* Evicts a session that runs, between steps, as an Evict call would. */
+static void evict(struct client *client)
+{
+    const struct pool_cause cause = {
+        .reason = POOL_REASON_MANUAL, .requested_by = "test"};
+    struct pool_batch_scope scope = pool_batch_begin(rig.pool, rig.now_ns);
+
+    pool_evict_session(
+        rig.pool, client->request.session, &cause, true, rig.now_ns);
+    pool_batch_end(rig.pool, &scope, &cause, rig.now_ns);
+}
+
+START_TEST(sequences_evicted_at_random_yield_what_plain_ones_do)
+{
+    struct client plain[N_CLIENTS] = {0}, clients[N_CLIENTS] = {0};
+    struct rig_config config = plain_config;
+    uint64_t n_preempted = 0;
+
+    config.max_running = MAX_RUNNING;
+    config.max_batch_tokens = 24;
+    run_plain(plain, 16, &seeded);
+    rig_open(&config);
+    submit_all(clients, 16, "s", &seeded);
+    for (int i = 0; i < N_CLIENTS; i++)
+        while (!clients[i].ended) {
+            int victim = (int)draw(N_CLIENTS);
+
+            if (!clients[victim].ended && draw(3) > 0)
+                evict(&clients[victim]);
+            step();
+            check_pool();
+        }
+    for (int i = 0; i < N_CLIENTS; i++) {
+        check_same(&plain[i], &clients[i]);
+        n_preempted += clients[i].request.usage.preemptions;
+    }
+    ck_assert_uint_gt(n_preempted, 3);
+    ck_assert_uint_gt(scheduler_load(rig.scheduler).recomputed_tokens, 0);
+    ck_assert_uint_eq(scheduler_load(rig.scheduler).preemptions, n_preempted);
+    rig_close();
+}
+END_TEST
+
+/* The pool holds the longest of them and hardly more. */
+START_TEST(sequences_short_of_blocks_yield_what_plain_ones_do)
+{
+    struct client plain[N_CLIENTS] = {0}, clients[N_CLIENTS] = {0};
+    const struct rig_config config = {
+        .n_blocks = 10,
+        .block_tokens = 4,
+        .max_running = MAX_RUNNING,
+        .max_batch_tokens = 32,
+        .max_waiting = 16,
+    };
+
+    run_plain(plain, 16, NULL);
+    rig_open(&config);
+    submit_all(clients, 16, "s", NULL);
+    run_all(clients, N_CLIENTS);
+    for (int i = 0; i < N_CLIENTS; i++)
+        check_same(&plain[i], &clients[i]);
+    /* The oldest is nobody's victim. */
+    ck_assert_uint_eq(clients[0].request.usage.preemptions, 0);
+    ck_assert_uint_gt(
+        pool_totals(rig.pool).evictions_by_reason[POOL_REASON_PRESSURE] +
+            pool_totals(rig.pool).evictions_by_reason[POOL_REASON_LRU],
+        0);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(what_does_not_fit_together_is_not_let_in_together)
+{
+    struct client clients[N_CLIENTS] = {0};
+    const struct rig_config config = {
+        .n_blocks = 8,
+        .block_tokens = 4,
+        .max_running = MAX_RUNNING,
+        .max_batch_tokens = 64,
+        .max_waiting = 16,
+    };
+
+    rig_open(&config);
+    submit_all(clients, 1, "s", NULL);
+    run_all(clients, N_CLIENTS);
+    ck_assert_uint_eq(scheduler_load(rig.scheduler).preemptions, 0);
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_session_continued_yields_what_one_call_does)
+{
+    struct client whole = {0}, parts[4] = {0};
+    uint32_t tokens[MAX_TOKENS];
+    size_t n = 0;
+
+    rig_open(&plain_config);
+    ck_assert_int_eq(submit(&whole, "whole", prompts[0], 8), KV_OK);
+    run_all(&whole, 1);
+    ck_assert_uint_eq(whole.n_tokens, 8);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(
+            submit(&parts[i], "parts", i == 0 ? prompts[0] : "", 2), KV_OK);
+        if (i == 2) /* its cache goes, its tokens stay */
+            evict(&parts[i]);
+        run_all(&parts[i], 1);
+        memcpy(tokens + n, parts[i].tokens, 2 * sizeof *tokens);
+        n += parts[i].n_tokens;
+    }
+    ck_assert_mem_eq(tokens, whole.tokens, 8 * sizeof *tokens);
+    ck_assert_uint_eq(parts[1].request.usage.recomputed_tokens, 0);
+    ck_assert_uint_eq(parts[1].request.usage.prompt_tokens, 0);
+    ck_assert_uint_gt(parts[1].request.usage.cached_tokens, 2);
+    ck_assert_uint_eq(parts[2].request.usage.cached_tokens, 0);
+    ck_assert_uint_gt(parts[2].request.usage.recomputed_tokens, 2);
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_last_token_computed_again_for_its_logits_is_no_recomputation)
+{
+    struct client first = {0}, second = {0};
+
+    rig_open(&plain_config);
+    ck_assert_int_eq(submit(&first, "a", prompts[0], 4), KV_OK);
+    ck_assert_uint_eq(plan(), 1);
+    compute_run(rig.compute, rig.slices, rig.n_slices);
+    scheduler_cancel(rig.scheduler, &first.request, rig.now_ns);
+    commit();
+    ck_assert_int_eq(first.end, REQUEST_CANCELLED);
+    /* All of it lies in blocks now, and none of it says how to go on. */
+    ck_assert_int_eq(submit(&second, "a", "", 4), KV_OK);
+    run_all(&second, 1);
+    ck_assert_uint_eq(second.n_tokens, 4);
+    ck_assert_uint_eq(second.request.usage.recomputed_tokens, 0);
+    rig_close();
+}
+END_TEST
+
+/* ---- ends */
+
+START_TEST(a_cancelled_request_ends_at_once_or_with_its_step)
+{
+    struct client waiting = {0}, running = {0};
+
+    rig_open(&plain_config);
+    ck_assert_int_eq(submit(&running, "a", prompts[0], 8), KV_OK);
+    ck_assert_int_eq(submit(&waiting, "b", prompts[1], 8), KV_OK);
+    ck_assert_uint_eq(plan(), 1);
+    compute_run(rig.compute, rig.slices, rig.n_slices);
+    scheduler_cancel(rig.scheduler, &waiting.request, rig.now_ns);
+    ck_assert(waiting.ended && waiting.end == REQUEST_CANCELLED);
+    scheduler_cancel(rig.scheduler, &running.request, rig.now_ns);
+    scheduler_cancel(rig.scheduler, &running.request, rig.now_ns);
+    ck_assert(!running.ended);
+    commit();
+    ck_assert(running.ended && running.end == REQUEST_CANCELLED);
+    ck_assert_uint_eq(running.n_tokens, 0);
+    ck_assert_uint_eq(scheduler_load(rig.scheduler).running, 0);
+    ck_assert_uint_eq(plan(), 0);
+    rig_close();
+}
+END_TEST
+
+START_TEST(all_that_is_handed_back_ends_drained_within_the_step)
+{
+    struct client clients[4] = {0};
+    struct rig_config config = plain_config;
+
+    config.max_running = 3;
+    config.max_batch_tokens = 16;
+    rig_open(&config);
+    ck_assert_int_eq(submit(&clients[0], "a", prompts[2], 32), KV_OK);
+    step();
+    ck_assert_uint_eq(clients[0].n_tokens, 1);
+    /* A prompt that needs several steps, one cancelled, one that waits. */
+    ck_assert_int_eq(submit(&clients[1], "b", prompts[3], 32), KV_OK);
+    ck_assert_int_eq(submit(&clients[2], "c", prompts[5], 32), KV_OK);
+    ck_assert_int_eq(submit(&clients[3], "d", prompts[1], 32), KV_OK);
+    ck_assert_uint_ge(plan(), 2);
+    compute_run(rig.compute, rig.slices, rig.n_slices);
+    scheduler_cancel(rig.scheduler, &clients[2].request, rig.now_ns);
+    scheduler_hand_back(rig.scheduler, rig.now_ns);
+    ck_assert(clients[3].ended);
+    commit();
+    ck_assert_uint_eq(clients[0].n_tokens, 2);
+    for (int i = 0; i < 4; i++) {
+        ck_assert(clients[i].ended);
+        ck_assert_int_eq(
+            clients[i].end, i == 2 ? REQUEST_CANCELLED : REQUEST_DRAINED);
+    }
+    ck_assert_uint_eq(plan(), 0);
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_full_context_and_a_full_queue_are_said)
+{
+    struct client clients[4] = {0};
+    const struct rig_config config = {
+        .n_blocks = 3,
+        .block_tokens = 8,
+        .max_running = 1,
+        .max_batch_tokens = 64,
+        .max_waiting = 2,
+    };
+
+    rig_open(&config);
+    ck_assert_uint_eq(scheduler_max_tokens(rig.scheduler), 24);
+    ck_assert_int_eq(submit(&clients[0], "a", prompts[1], 60), KV_OK);
+    step();
+    ck_assert_int_eq(submit(&clients[1], "b", "b", 1), KV_OK);
+    ck_assert_int_eq(submit(&clients[2], "c", "c", 1), KV_OK);
+    ck_assert_int_eq(submit(&clients[3], "d", "d", 1), KV_LIMIT);
+    ck_assert_int_eq(submit(&clients[3], "b", "d", 1), KV_BUSY);
+    run_all(clients, 3);
+    ck_assert_int_eq(clients[0].end, REQUEST_CONTEXT_FULL);
+    ck_assert_uint_eq(clients[0].request.usage.prompt_tokens +
+                          clients[0].request.usage.generated_tokens,
+        24);
+    rig_close();
+}
+END_TEST
+
+START_TEST(who_is_set_aside_does_not_count_as_waiting)
+{
+    struct client clients[3] = {0};
+    struct rig_config config = plain_config;
+
+    config.max_running = 2;
+    config.max_waiting = 1;
+    rig_open(&config);
+    ck_assert_int_eq(submit(&clients[0], "a", prompts[0], 8), KV_OK);
+    step();
+    evict(&clients[0]);
+    ck_assert_int_eq(submit(&clients[1], "b", prompts[1], 8), KV_OK);
+    step();
+    evict(&clients[0]);
+    evict(&clients[1]);
+    ck_assert_int_eq(submit(&clients[2], "c", prompts[2], 8), KV_OK);
+    run_all(clients, 3);
+    rig_close();
+}
+END_TEST
+
+/* A stop string ends the text before it, wherever it falls among the tokens. */
+START_TEST(a_stop_string_is_no_part_of_the_text)
+{
+    struct client plain = {0};
+
+    rig_open(&plain_config);
+    ck_assert_int_eq(submit(&plain, "", prompts[0], 24), KV_OK);
+    run_all(&plain, 1);
+    ck_assert_uint_gt(plain.n_text, 12);
+    for (size_t at = 1; at + 4 < plain.n_text; at += 3) {
+        char stop[5] = "";
+        const char *stops[] = {"\x01never", stop};
+        struct client client = {0};
+        size_t first;
+
+        memcpy(stop, plain.text + at, 4);
+        first = (size_t)(strstr(plain.text, stop) - plain.text);
+        client.request.stops = stops;
+        client.request.n_stops = 2;
+        ck_assert_int_eq(submit(&client, "", prompts[0], 24), KV_OK);
+        run_all(&client, 1);
+        ck_assert_int_eq(client.end, REQUEST_STOP_STRING);
+        ck_assert_int_eq(client.request.text.stopped_by, 1);
+        ck_assert_uint_eq(client.n_text, first);
+        ck_assert_mem_eq(client.text, plain.text, first);
+    }
+    rig_close();
+}
+END_TEST
+
+/* ---- budgets and memory */
+
+/* Time stands still, runs, jumps: the steps go on, and prompts in big pieces
+ * again after a pause that had nothing to do with them. */
+START_TEST(one_slow_step_does_not_cut_prompts_short_for_ever)
+{
+    struct client slow = {0}, clients[8] = {0};
+    size_t longest = 0;
+
+    rig_open(&plain_config);
+    ck_assert_int_eq(submit(&slow, "", prompts[3], 2), KV_OK);
+    plan();
+    compute_run(rig.compute, rig.slices, rig.n_slices);
+    rig.now_ns += 3600 * KV_NS_PER_S;
+    commit();
+    run_all(&slow, 1);
+    for (int i = 0; i < 8; i++) {
+        ck_assert_int_eq(submit(&clients[i], "", prompts[3], 8), KV_OK);
+        while (!clients[i].ended) {
+            plan();
+            for (size_t j = 0; i == 7 && j < rig.n_slices; j++)
+                if (rig.slices[j].n_tokens > longest)
+                    longest = rig.slices[j].n_tokens;
+            compute_run(rig.compute, rig.slices, rig.n_slices);
+            commit();
+            scrub();
+        }
+    }
+    ck_assert_uint_gt(longest, 4);
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_step_allocates_nothing_but_what_sessions_need)
+{
+    struct client clients[N_CLIENTS] = {0};
+    struct rig_config config = plain_config;
+    int n_calls;
+
+    config.max_running = MAX_RUNNING;
+    rig_open(&config);
+    submit_all(clients, 48, "s", NULL);
+    step();
+    n_calls = faulty_heap_calls();
+    for (int i = 0; i < 5; i++)
+        step();
+    /* Blocks and tokens of a session grow by more than they need. */
+    ck_assert_int_le(faulty_heap_calls() - n_calls, 2 * N_CLIENTS);
+    scheduler_hand_back(rig.scheduler, rig.now_ns);
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_failing_heap_ends_requests_and_nothing_else)
+{
+    for (int nth = 0; nth < 40; nth += 3) {
+        struct client clients[N_CLIENTS] = {0}, after = {0};
+        struct rig_config config = plain_config;
+
+        config.max_running = MAX_RUNNING;
+        config.block_tokens = 2;
+        config.n_blocks = 200;
+        rig_open(&config);
+        submit_all(clients, 24, "s", NULL);
+        faulty_heap_fail_at(nth);
+        run_all(clients, N_CLIENTS);
+        faulty_heap_fail_at(-1);
+        check_pool();
+        for (int i = 0; i < N_CLIENTS; i++)
+            ck_assert(clients[i].end == REQUEST_NO_MEMORY ||
+                      clients[i].end == REQUEST_MAX_TOKENS ||
+                      clients[i].end == REQUEST_END_OF_TEXT);
+        ck_assert_int_eq(submit(&after, "new", prompts[0], 3), KV_OK);
+        run_all(&after, 1);
+        ck_assert_uint_eq(after.n_tokens, 3);
+        rig_close();
+    }
+}
+END_TEST
+
+START_TEST(opening_survives_each_failing_allocation)
+{
+    struct scheduler_config config;
+    struct scheduler *scheduler = NULL;
+    struct kv_error error;
+    int nth = 0;
+
+    rig_open(&plain_config);
+    config = (struct scheduler_config){
+        .pool = rig.pool,
+        .tokenizer = rig.tokenizer,
+        .n_context = 64,
+        .max_running = 2,
+        .max_waiting = 2,
+        .max_batch_tokens = 8,
+    };
+    for (;; nth++) {
+        int n_live = faulty_heap_live();
+
+        faulty_heap_fail_at(nth);
+        if (scheduler_open(&scheduler, &config, &error) == KV_OK)
+            break;
+        ck_assert_ptr_null(scheduler);
+        ck_assert_int_eq(faulty_heap_live(), n_live);
+    }
+    faulty_heap_fail_at(-1);
+    ck_assert_int_gt(nth, 1);
+    scheduler_close(scheduler);
+    rig_close();
+}
+END_TEST
+
+static void set_up(void)
+{
+    faulty_heap_install();
+    faulty_heap_fail_at(-1);
+}
+
+static void tear_down(void)
+{
+    ck_assert_int_eq(faulty_heap_live(), 0);
+}
+
+int main(void)
+{
+    const TTest *tests[] = {
+        batched_and_chunked_sequences_yield_what_plain_ones_do,
+        sequences_evicted_at_random_yield_what_plain_ones_do,
+        sequences_short_of_blocks_yield_what_plain_ones_do,
+        what_does_not_fit_together_is_not_let_in_together,
+        a_session_continued_yields_what_one_call_does,
+        a_last_token_computed_again_for_its_logits_is_no_recomputation,
+        a_cancelled_request_ends_at_once_or_with_its_step,
+        all_that_is_handed_back_ends_drained_within_the_step,
+        a_full_context_and_a_full_queue_are_said,
+        who_is_set_aside_does_not_count_as_waiting,
+        a_stop_string_is_no_part_of_the_text,
+        one_slow_step_does_not_cut_prompts_short_for_ever,
+        a_step_allocates_nothing_but_what_sessions_need,
+        a_failing_heap_ends_requests_and_nothing_else,
+        opening_survives_each_failing_allocation,
+    };
+
+    return CHECK_RUN("scheduler", set_up, tear_down, tests);
+}
