@@ -173,6 +173,8 @@ exec 3>&2 2>>"$work/log" # what tools say is shown if something fails
 echo "Building the base image, kvpool, and a subscriber (some minutes) ..."
 make_base
 build_image localhost/kvpool
+echo "image   $(bah images --format '{{.Size}}' localhost/kvpool)," \
+    "base $(bah images --format '{{.Size}}' localhost/debian:bookworm-slim)"
 build_subscriber
 
 pod network create --subnet "$subnet" "$name" >/dev/null
