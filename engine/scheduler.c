@@ -217,9 +217,9 @@ void scheduler_cancel(
 static void hand_back(
     struct scheduler *scheduler, struct kv_list *queue, int64_t now_ns)
 {
-    KV_LIST_EACH(link, queue)
-    if (!request_of(link)->in_step)
-        end_request(scheduler, request_of(link), REQUEST_DRAINED, now_ns);
+    KV_LIST_EACH (link, queue)
+        if (!request_of(link)->in_step)
+            end_request(scheduler, request_of(link), REQUEST_DRAINED, now_ns);
 }
 
 void scheduler_hand_back(struct scheduler *scheduler, int64_t now_ns)
@@ -227,9 +227,9 @@ void scheduler_hand_back(struct scheduler *scheduler, int64_t now_ns)
     hand_back(scheduler, &scheduler->waiting, now_ns);
     hand_back(scheduler, &scheduler->running, now_ns);
     /* Those in the step end with it; one that was cancelled stays so. */
-    KV_LIST_EACH(link, &scheduler->running)
-    if (request_of(link)->ends_with_step == REQUEST_GOES_ON)
-        request_of(link)->ends_with_step = REQUEST_DRAINED;
+    KV_LIST_EACH (link, &scheduler->running)
+        if (request_of(link)->ends_with_step == REQUEST_GOES_ON)
+            request_of(link)->ends_with_step = REQUEST_DRAINED;
 }
 
 /* ---- planning */
@@ -262,8 +262,7 @@ static void to_waiting(
  * aside as well. */
 static void notice_evictions(struct scheduler *scheduler, int64_t now_ns)
 {
-    KV_LIST_EACH(link, &scheduler->running)
-    {
+    KV_LIST_EACH (link, &scheduler->running) {
         struct request *request = request_of(link);
 
         if (pool_session_n_cached(request->session) < request->n_known)
@@ -433,8 +432,8 @@ static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
 
     if (kv_list_empty(&scheduler->waiting))
         return;
-    KV_LIST_EACH(link, &scheduler->running)
-    n_promised += blocks_missing(scheduler, request_of(link));
+    KV_LIST_EACH (link, &scheduler->running)
+        n_promised += blocks_missing(scheduler, request_of(link));
     while (!kv_list_empty(&scheduler->waiting)) {
         struct request *request = request_of(scheduler->waiting.next);
 
@@ -457,9 +456,9 @@ static size_t prompt_budget(struct scheduler *scheduler)
 
         budget = fit < (double)budget ? (size_t)fit : budget;
     }
-    KV_LIST_EACH(link, &scheduler->running)
-    if (n_pending(request_of(link)) == 1 && budget > 1)
-        budget--;
+    KV_LIST_EACH (link, &scheduler->running)
+        if (n_pending(request_of(link)) == 1 && budget > 1)
+            budget--;
     return budget > 0 ? budget : 1;
 }
 

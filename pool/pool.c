@@ -102,8 +102,8 @@ free_pool:
 
 static void close_sessions(struct kv_list *list)
 {
-    KV_LIST_EACH(link, list)
-    session_close(KV_LIST_ENTRY(link, struct pool_session, link));
+    KV_LIST_EACH (link, list)
+        session_close(KV_LIST_ENTRY(link, struct pool_session, link));
 }
 
 void pool_close(struct pool *pool)

@@ -88,8 +88,7 @@ static uint64_t slots_passed(uint64_t from, uint64_t to)
 
 static void move_all(struct kv_list *to, struct kv_list *from)
 {
-    KV_LIST_EACH(node, from)
-    {
+    KV_LIST_EACH (node, from) {
         kv_list_remove(node);
         kv_list_append(to, node);
     }
@@ -125,8 +124,7 @@ void timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ns)
         from >>= DIGIT_BITS;
         to >>= DIGIT_BITS;
     }
-    KV_LIST_EACH(node, &passed)
-    {
+    KV_LIST_EACH (node, &passed) {
         kv_list_remove(node);
         place(wheel, KV_LIST_ENTRY(node, struct timer, link));
     }

@@ -394,8 +394,8 @@ enum kv_status call_class_add_spare(struct call_class *class)
 
 void call_class_free_spares(struct call_class *class)
 {
-    KV_LIST_EACH(node, &class->spares)
-    kv_free(KV_LIST_ENTRY(node, struct rpc_call, link));
+    KV_LIST_EACH (node, &class->spares)
+        kv_free(KV_LIST_ENTRY(node, struct rpc_call, link));
     kv_list_init(&class->spares);
     class->n_spares = 0;
 }

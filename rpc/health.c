@@ -43,8 +43,7 @@ static struct service *find(const struct rpc_health *health, const char *name)
 {
     struct service *service;
 
-    KV_LIST_EACH(node, &health->services)
-    {
+    KV_LIST_EACH (node, &health->services) {
         service = KV_LIST_ENTRY(node, struct service, link);
         if (strcmp(service->name, name) == 0)
             return service;
@@ -205,8 +204,8 @@ static void on_watch(void *ctx, struct rpc_call *call,
 
 static void tell_all(struct rpc_health *health)
 {
-    KV_LIST_EACH(node, &health->watchers)
-    tell(KV_LIST_ENTRY(node, struct watcher, link));
+    KV_LIST_EACH (node, &health->watchers)
+        tell(KV_LIST_ENTRY(node, struct watcher, link));
 }
 
 static struct service *add_service(struct rpc_health *health, const char *name)
@@ -283,8 +282,7 @@ void rpc_health_close(struct rpc_health *health)
     if (health == NULL)
         return;
     assert(kv_list_empty(&health->watchers));
-    KV_LIST_EACH(node, &health->services)
-    {
+    KV_LIST_EACH (node, &health->services) {
         service = KV_LIST_ENTRY(node, struct service, link);
         kv_free(service->name);
         kv_free(service);

@@ -244,8 +244,7 @@ void rpc_reflection_end(struct rpc_reflection *reflection)
     struct stream *stream;
 
     reflection->ending = true;
-    KV_LIST_EACH(node, &reflection->streams)
-    {
+    KV_LIST_EACH (node, &reflection->streams) {
         stream = KV_LIST_ENTRY(node, struct stream, link);
         if (stream->reading)
             dismiss(stream);

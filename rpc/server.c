@@ -63,8 +63,7 @@ static bool is_registered(const struct rpc_server *server, const char *path)
 {
     const struct call_class *class;
 
-    KV_LIST_EACH(node, &server->classes)
-    {
+    KV_LIST_EACH (node, &server->classes) {
         class = KV_LIST_ENTRY(node, struct call_class, link);
         if (class->registered != NULL && strcmp(class->path, path) == 0)
             return true;
@@ -263,8 +262,8 @@ enum kv_status rpc_server_start(
     }
     server->started = true;
     grpc_server_start(server->core);
-    KV_LIST_EACH(node, &server->classes)
-    call_class_top_up(KV_LIST_ENTRY(node, struct call_class, link));
+    KV_LIST_EACH (node, &server->classes)
+        call_class_top_up(KV_LIST_ENTRY(node, struct call_class, link));
     rpc_loop_touched(server->config.loop);
     return KV_OK;
 }
@@ -387,8 +386,8 @@ static void on_limit(uv_timer_t *timer)
 {
     struct rpc_server *server = timer->data;
 
-    KV_LIST_EACH(link, &server->calls)
-    call_cut_off(call_of_link(link));
+    KV_LIST_EACH (link, &server->calls)
+        call_cut_off(call_of_link(link));
     if (!server->shutting_down)
         shut_core_down(server);
 }
@@ -435,8 +434,8 @@ void rpc_server_close(struct rpc_server *server)
     assert(!server->started || server->closing_timer);
     close_listeners(server);
     kv_free(server->listeners);
-    KV_LIST_EACH(node, &server->classes)
-    close_class(KV_LIST_ENTRY(node, struct call_class, link));
+    KV_LIST_EACH (node, &server->classes)
+        close_class(KV_LIST_ENTRY(node, struct call_class, link));
     rpc_reflection_close(server->reflection);
     rpc_health_close(server->health);
     grpc_server_credentials_release(server->credentials);

@@ -494,8 +494,7 @@ static void on_durable(struct ledger_watcher *watcher)
     struct ledger_position position;
 
     recorder_position(server->recorder, &position);
-    KV_LIST_EACH(link, &server->evict_calls)
-    {
+    KV_LIST_EACH (link, &server->evict_calls) {
         struct evict *evict = KV_LIST_ENTRY(link, struct evict, link);
 
         if (evict->receipts.last_sequence <= position.durable_sequence)

@@ -151,8 +151,7 @@ static void on_signed(void *ctx)
     struct server *server = ctx;
     uint64_t tree_size = recorder_checkpoint_size(server->recorder);
 
-    KV_LIST_EACH(link, &server->checkpoint_calls)
-    {
+    KV_LIST_EACH (link, &server->checkpoint_calls) {
         struct waiter *waiter = KV_LIST_ENTRY(link, struct waiter, link);
 
         if (waiter->covering_sequence > tree_size)

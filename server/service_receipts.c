@@ -198,8 +198,8 @@ static const struct rpc_stream_ops stream_ops = {
 
 static void advance_all(struct server *server)
 {
-    KV_LIST_EACH(link, &server->subscribers)
-    advance(KV_LIST_ENTRY(link, struct subscriber, link));
+    KV_LIST_EACH (link, &server->subscribers)
+        advance(KV_LIST_ENTRY(link, struct subscriber, link));
 }
 
 static void on_durable(struct ledger_watcher *watcher)
@@ -231,8 +231,7 @@ static void on_tick(uv_timer_t *timer)
     int64_t limit =
         (int64_t)server->options->subscriber_stall_ms * KV_NS_PER_MS;
 
-    KV_LIST_EACH(link, &server->subscribers)
-    {
+    KV_LIST_EACH (link, &server->subscribers) {
         struct subscriber *subscriber =
             KV_LIST_ENTRY(link, struct subscriber, link);
 

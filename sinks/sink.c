@@ -80,8 +80,7 @@ static void on_durable(struct ledger_watcher *watcher)
 {
     struct sink_set *set = KV_LIST_ENTRY(watcher, struct sink_set, watcher);
 
-    KV_LIST_EACH(node, &set->sinks)
-    {
+    KV_LIST_EACH (node, &set->sinks) {
         struct sink *sink = KV_LIST_ENTRY(node, struct sink, link);
 
         if (!sink->waits)
@@ -162,8 +161,7 @@ void sink_set_close(struct sink_set *set, void (*closed)(void *ctx), void *ctx)
     set->closed = closed;
     set->ctx = ctx;
     set->n_open++;
-    KV_LIST_EACH(node, &set->sinks)
-    {
+    KV_LIST_EACH (node, &set->sinks) {
         struct sink *sink = KV_LIST_ENTRY(node, struct sink, link);
 
         drain(sink);

@@ -80,8 +80,7 @@ START_TEST(a_list_keeps_order_and_survives_removal_while_walking)
     kv_list_init(&list);
     for (int i = 0; i < 4; i++)
         kv_list_append(&list, &nodes[i]);
-    KV_LIST_EACH(node, &list)
-    {
+    KV_LIST_EACH (node, &list) {
         ck_assert_ptr_eq(node, &nodes[seen]);
         kv_list_remove(node);
         seen++;
