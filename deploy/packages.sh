@@ -27,11 +27,12 @@ packages_for() {
         shellcheck ;;
     bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev nats-server \
         python3 redis-server ;;
+    fuzz) echo clang-14 libclang-rt-14-dev ;;
     container) echo aardvark-dns buildah ca-certificates iptables mmdebstrap \
         netavark podman runc ;;
     *)
         echo "packages.sh: unknown purpose '$1'; one of:" \
-            "run build node python lint bench container" >&2
+            "run build node python lint bench fuzz container" >&2
         return 64
         ;;
     esac

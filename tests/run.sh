@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.." || exit
 
 quick="format scripts house proto cppcheck tidy unit"
 default="$quick clang asan switches tsan e2e quickstart bench"
-long="$default long container"
+long="$default tsan_e2e long_storm fuzz container"
 
 # --- how things are built and run --------------------------------------------
 
@@ -164,8 +164,26 @@ gate_bench() {
 
 # --- long --------------------------------------------------------------------
 
-gate_long() {
-    node_packages && build asan asan && run_tests asan -L long
+# The end-to-end tests once more, where threads that race are caught.
+gate_tsan_e2e() {
+    node_packages && build tsan tsan &&
+        run_tests tsan -L e2e -E 'storm' --timeout 1800
+}
+
+# Ten times as many evictions in mid-sentence as by default.
+gate_long_storm() {
+    build asan asan &&
+        STORM_EVICTIONS=2000 run_tests asan -R 'e2e\.(stubs|storm)' --timeout 3600
+}
+
+# Every fuzzer for a minute, from nothing.
+gate_fuzz() {
+    local fuzzers
+    build fuzz debug -DCMAKE_C_COMPILER=clang-14 -DKVPOOL_FUZZ=ON \
+        -DKVPOOL_SANITIZE=fuzzer-no-link,address,undefined || return
+    fuzzers=$(find build/fuzz/tests/fuzz -name 'fuzz_*' -type f -executable)
+    [ -n "$fuzzers" ] && $fixed_layout xargs -I '{}' '{}' \
+        -max_total_time=60 -print_final_stats=1 <<<"$fuzzers"
 }
 
 gate_container() {
@@ -177,6 +195,7 @@ gate_container() {
 purposes() {
     echo build lint node python
     [[ " $* " != *" bench "* ]] || echo bench
+    [[ " $* " != *" fuzz "* ]] || echo fuzz
     [[ " $* " != *" container "* ]] || echo container
 }
 

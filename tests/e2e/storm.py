@@ -23,9 +23,10 @@ from kvpool_e2e import (CALL_SECONDS, Generated, Kvpoold, Subscriber, common,
 CONVERSATIONS = 64
 TURNS = 3
 SUBSCRIBERS = 64
-EVICTIONS = 200        # at least, of sequences in generation
+# At least, of sequences in generation.
+EVICTIONS = int(os.environ.get("STORM_EVICTIONS", "200"))
 TARGET = EVICTIONS + 60
-MAX_ROUNDS = 5
+MAX_ROUNDS = 5 * max(1, EVICTIONS // 200)
 CHANNELS = 8
 SEED = int(os.environ.get("STORM_SEED", "0")) or random.SystemRandom(
     ).randrange(1, 1 << 32)
