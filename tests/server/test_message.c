@@ -16,6 +16,9 @@ static const ProtobufCMessageDescriptor *const types[] = {
     &kvpool__v1__stream_receipts_request__descriptor,
     &kvpool__v1__list_sessions_request__descriptor,
     &kvpool__v1__set_retention_request__descriptor,
+    &kvpool__v1__get_checkpoint_request__descriptor,
+    &kvpool__v1__get_inclusion_proof_request__descriptor,
+    &kvpool__v1__get_consistency_proof_request__descriptor,
     &kvpool__v1__generate_request__descriptor,
     &kvpool__v1__tokenize_request__descriptor,
     &kvpool__v1__detokenize_request__descriptor,
@@ -273,9 +276,41 @@ START_TEST(what_is_encoded_parses_to_the_same)
 }
 END_TEST
 
+/* The types from a request down to `type`, innermost first. */
+struct descent {
+    const ProtobufCMessageDescriptor *type;
+    const struct descent *outer;
+};
+
+static size_t count_types(const struct descent *at)
+{
+    size_t n = 1;
+
+    for (const struct descent *up = at->outer; up != NULL; up = up->outer)
+        ck_assert_msg(
+            up->type != at->type, "%s contains itself", at->type->name);
+    for (unsigned i = 0; i < at->type->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &at->type->fields[i];
+        struct descent inner = {field->descriptor, at};
+
+        if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+            n += count_types(&inner);
+    }
+    return n;
+}
+
+/* protobuf-c unpacks without a limit of depth, so depth must have an end. */
+START_TEST(no_type_of_a_request_contains_itself)
+{
+    for (size_t i = 0; i < N_TYPES; i++)
+        ck_assert_uint_ge(count_types(&(struct descent){types[i], NULL}), 1);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *tests[] = {
+        no_type_of_a_request_contains_itself,
         a_string_that_is_no_text_is_named_by_its_path,
         what_is_no_encoding_is_refused_as_a_whole,
         what_a_newer_client_adds_is_passed_over,
