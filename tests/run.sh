@@ -178,12 +178,16 @@ gate_long_storm() {
 
 # Every fuzzer for a minute, from nothing.
 gate_fuzz() {
-    local fuzzers
-    build fuzz debug -DCMAKE_C_COMPILER=clang-14 -DKVPOOL_FUZZ=ON \
-        -DKVPOOL_SANITIZE=fuzzer-no-link,address,undefined || return
+    local fuzzers fuzzer
+    configure fuzz debug -DCMAKE_C_COMPILER=clang-14 -DKVPOOL_FUZZ=ON \
+        -DKVPOOL_SANITIZE=fuzzer-no-link,address,undefined &&
+        compile fuzz -t tests/fuzz/all || return
     fuzzers=$(find build/fuzz/tests/fuzz -name 'fuzz_*' -type f -executable)
-    [ -n "$fuzzers" ] && $fixed_layout xargs -I '{}' '{}' \
-        -max_total_time=60 -print_final_stats=1 <<<"$fuzzers"
+    [ -n "$fuzzers" ] || return
+    for fuzzer in $fuzzers; do
+        $fixed_layout "$fuzzer" -max_total_time=60 -print_final_stats=1 ||
+            return
+    done
 }
 
 gate_container() {
