@@ -137,26 +137,6 @@ static enum cli_exit audit_file(struct auditing *auditing)
     return code;
 }
 
-/* The last receipt there is now; 0 if there is none. */
-static enum cli_exit read_last(struct cli *cli, uint64_t *last)
-{
-    Kvpool__V1__SnapshotRequest request = KVPOOL__V1__SNAPSHOT_REQUEST__INIT;
-    enum cli_exit code = CLI_OK;
-    Kvpool__V1__SnapshotResponse *answer =
-        cli_call(cli, CLI_POOL_SERVICE "Snapshot", &request.base,
-            &kvpool__v1__snapshot_response__descriptor, &code);
-
-    if (answer == NULL)
-        return code;
-    if (answer->snapshot == NULL || answer->snapshot->stamp == NULL)
-        code = cli_fail(cli, CLI_FAILED,
-            "receipts are off (enable_receipts): there is nothing to audit");
-    else
-        *last = answer->snapshot->stamp->durable_sequence;
-    cli_free_answer(answer);
-    return code;
-}
-
 static enum cli_exit audit_server(struct auditing *auditing)
 {
     struct follower follower = {.cli = auditing->cli,
@@ -164,7 +144,7 @@ static enum cli_exit audit_server(struct auditing *auditing)
         .n_left = UINT64_MAX,
         .take = audit_receipt,
         .ctx = auditing};
-    enum cli_exit code = read_last(auditing->cli, &follower.last);
+    enum cli_exit code = follow_end(auditing->cli, &follower.last);
     struct kv_error error;
 
     if (code != CLI_OK || follower.last == 0)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "cli/command.h"
+#include "cli/follow.h"
 #include "cli/leaves.h"
 #include "kvpool/v1/pool_service.pb-c.h"
 #include "receipts/checkpoint.h"
@@ -373,32 +374,12 @@ static enum cli_exit print_verdict(const struct verifying *verifying)
 
 /* ---- receipts verify */
 
-/* The last durable receipt there is now, so that the checkpoint covers it. */
-static enum cli_exit find_end(struct cli *cli, uint64_t *out)
-{
-    Kvpool__V1__SnapshotRequest request = KVPOOL__V1__SNAPSHOT_REQUEST__INIT;
-    enum cli_exit code = CLI_OK;
-    Kvpool__V1__SnapshotResponse *answer =
-        cli_call(cli, CLI_POOL_SERVICE "Snapshot", &request.base,
-            &kvpool__v1__snapshot_response__descriptor, &code);
-
-    if (answer == NULL)
-        return code;
-    if (answer->snapshot == NULL || answer->snapshot->stamp == NULL)
-        code = cli_fail(cli, CLI_FAILED,
-            "receipts are off (enable_receipts): there is nothing to verify");
-    else
-        *out = answer->snapshot->stamp->durable_sequence;
-    cli_free_answer(answer);
-    return code;
-}
-
 static enum cli_exit take_newest(struct verifying *verifying)
 {
     struct cli *cli = verifying->cli;
     Kvpool__V1__GetCheckpointResponse *answer;
     uint64_t end = 0;
-    enum cli_exit code = find_end(cli, &end);
+    enum cli_exit code = follow_end(cli, &end);
 
     if (code != CLI_OK)
         return code;

@@ -218,3 +218,22 @@ enum cli_exit follow_receipts(struct follower *follower)
             return CLI_INTERRUPTED;
     }
 }
+
+enum cli_exit follow_end(struct cli *cli, uint64_t *last)
+{
+    Kvpool__V1__SnapshotRequest request = KVPOOL__V1__SNAPSHOT_REQUEST__INIT;
+    enum cli_exit code = CLI_OK;
+    Kvpool__V1__SnapshotResponse *answer =
+        cli_call(cli, CLI_POOL_SERVICE "Snapshot", &request.base,
+            &kvpool__v1__snapshot_response__descriptor, &code);
+
+    if (answer == NULL)
+        return code;
+    if (answer->snapshot == NULL || answer->snapshot->stamp == NULL)
+        code = cli_fail(cli, CLI_FAILED,
+            "receipts are off (enable_receipts): there is nothing to read");
+    else
+        *last = answer->snapshot->stamp->durable_sequence;
+    cli_free_answer(answer);
+    return code;
+}

@@ -37,4 +37,8 @@ struct follower {
 /* CLI_OK: the end that was asked for, or output that nobody reads. */
 enum cli_exit follow_receipts(struct follower *follower);
 
+/* The last receipt that can be read now, 0 if there is none. Receipts that are
+ * off are a failure, which has been told. */
+enum cli_exit follow_end(struct cli *cli, uint64_t *last);
+
 #endif

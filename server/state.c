@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/heap.h"
 #include "base/map.h"
+#include "receipts/statistics.h"
 
 /* Sessions that one page looks at, at most: what bounds its time. */
 #define PAGE_VISITS 20000
@@ -38,22 +39,6 @@ static void fill_ledger(
     status->stored_bytes = position.stored_bytes;
     status->limit_bytes = position.limit_bytes;
     status->checkpoint_tree_size = recorder_checkpoint_size(server->recorder);
-}
-
-static void fill_statistics(
-    Kvpool__V1__PoolStatistics *out, const struct pool_stats *stats)
-{
-    kvpool__v1__pool_statistics__init(out);
-    out->total_sessions = stats->total_sessions;
-    out->used_memory_bytes = stats->used_bytes;
-    out->allocated_bytes_total = stats->allocated_bytes_total;
-    out->freed_bytes_total = stats->freed_bytes_total;
-    out->evictions = stats->evictions;
-    out->cache_hits = stats->cache_hits;
-    out->cache_misses = stats->cache_misses;
-    out->session_tokens = stats->session_tokens;
-    out->total_memory_bytes = stats->total_bytes;
-    out->free_runs = stats->free_runs;
 }
 
 static void fill_ratios(Kvpool__V1__PoolRatios *out,
@@ -130,7 +115,7 @@ void state_fill(struct state *state, struct server *server)
     if (state_stamp(server, &state->stamp))
         snapshot->stamp = &state->stamp.stamp;
     snapshot->time_unix_ns = kv_clock_wall_ns();
-    fill_statistics(&state->statistics, &stats);
+    statistics_fill(&state->statistics, &stats);
     fill_ratios(&state->ratios, &stats, server->pool);
     fill_blocks(&state->blocks, &stats, server->pool);
     fill_ledger(&state->ledger, server);
