@@ -9,14 +9,21 @@ static uint64_t oldest(const struct ledger *ledger)
 }
 
 enum kv_status feed_seek(
-    const struct ledger *ledger, uint64_t sequence, struct feed_cursor *cursor)
+    struct ledger *ledger, uint64_t sequence, struct feed_cursor *cursor)
 {
     if (sequence > ledger->applied)
         return KV_RANGE;
     if (sequence + 1 < oldest(ledger))
         return KV_DATA_LOSS;
-    *cursor = (struct feed_cursor){.sequence = sequence};
+    feed_leave(ledger, cursor);
+    cursor->sequence = sequence;
     return KV_OK;
+}
+
+void feed_leave(struct ledger *ledger, struct feed_cursor *cursor)
+{
+    (void)ledger;
+    cursor->load = NULL;
 }
 
 /* Entries [begin, end) that fit into max_bytes, at least one. */
@@ -68,6 +75,11 @@ enum kv_status feed_next(struct ledger *ledger, struct feed_cursor *cursor,
     };
     cursor->sequence += run->n_receipts;
     return KV_OK;
+}
+
+void feed_run_retain(const struct feed_run *run)
+{
+    ring_chunk_retain(run->chunk);
 }
 
 void feed_run_release(void *chunk)

@@ -387,9 +387,58 @@ bool ledger_failed(const struct ledger *ledger)
     return ledger->failed;
 }
 
+enum ledger_state ledger_state(const struct ledger *ledger, const char **error)
+{
+    *error = ledger->failed ? "out of memory" : "";
+    return ledger->failed ? LEDGER_FAILED : LEDGER_OK;
+}
+
+void ledger_poll(struct ledger *ledger)
+{
+    (void)ledger;
+}
+
+const struct journal_start *ledger_start(const struct ledger *ledger)
+{
+    (void)ledger;
+    return NULL;
+}
+
 struct merkle *ledger_tree(struct ledger *ledger)
 {
     return &ledger->tree;
+}
+
+uint32_t ledger_epoch_of(const struct ledger *ledger, uint64_t sequence)
+{
+    struct ledger_position position = ledger_position(ledger);
+
+    return sequence > 0 && sequence <= position.applied_sequence
+               ? position.epoch
+               : 0;
+}
+
+enum kv_status ledger_set_cursor(
+    struct ledger *ledger, const char *name, uint64_t sequence)
+{
+    (void)ledger;
+    (void)name;
+    (void)sequence;
+    return KV_OK;
+}
+
+bool ledger_cursor(struct ledger *ledger, const char *name, uint64_t *sequence)
+{
+    (void)ledger;
+    (void)name;
+    (void)sequence;
+    return false;
+}
+
+void ledger_drop_cursor(struct ledger *ledger, const char *name)
+{
+    (void)ledger;
+    (void)name;
 }
 
 void ledger_watch(struct ledger *ledger, struct ledger_watcher *watcher)

@@ -42,6 +42,7 @@
 #include "base/error.h"
 #include "kvpool/v1/receipts.pb-c.h"
 #include "pool/observer.h"
+#include "receipts/journal.h"
 #include "receipts/merkle.h"
 #include "receipts/performance.h"
 
@@ -64,6 +65,12 @@ struct ledger_config {
     uint8_t pool_id[16]; /* UUID of this ledger */
     uint32_t epoch;      /* from 1 */
     uint8_t config_digest[32];
+    /* NULL: the ring in memory is all there is. Otherwise the ring is what was
+     * written last, pool_id and epoch are the journal's (those given here are
+     * not looked at), and `wake` is to lead to ledger_poll. */
+    const struct journal_config *journal;
+    uint32_t max_ahead; /* receipts that may wait for the disk before changes
+                           that need another one have to wait */
     int64_t (*wall_ns)(void);        /* wall clock; a test may give its own */
     struct performance *performance; /* borrowed; NULL: no reports; looked at
                                         in builds with KVPOOL_TUNING only */
@@ -122,9 +129,39 @@ struct ledger_position ledger_position(const struct ledger *ledger);
 /* Whether the ledger had to stop numbering (see above). It stays so. */
 bool ledger_failed(const struct ledger *ledger);
 
-/* The tree over all receipts that were numbered: leaf `sequence - 1` is the
- * receipt as encoded. What lies beyond durable_sequence is nobody's yet. */
+/* Whether a change that needs a receipt may be made now. */
+enum ledger_state {
+    LEDGER_OK,
+    LEDGER_BEHIND, /* max_ahead receipts wait for the disk; soon again */
+    LEDGER_FULL,   /* the disk is full */
+    LEDGER_FAILED, /* for good: the journal has met an error, or no memory */
+};
+/* *error is what happened, "" while it is well; borrowed until the next call.
+ */
+enum ledger_state ledger_state(const struct ledger *ledger, const char **error);
+
+/* What the journal's threads have done since: durable_sequence grows, watchers
+ * and readers are called. Soon after each wake; nothing without a journal. */
+void ledger_poll(struct ledger *ledger);
+
+/* What the start found on disk; NULL without a journal. */
+const struct journal_start *ledger_start(const struct ledger *ledger);
+
+/* The tree over the ledger's receipts, at least all that are durable: leaf
+ * `sequence - 1` is the receipt as encoded. What lies beyond durable_sequence
+ * is nobody's yet. */
 struct merkle *ledger_tree(struct ledger *ledger);
+
+/* Under which epoch a receipt was issued; 0: it is gone, or not there yet. */
+uint32_t ledger_epoch_of(const struct ledger *ledger, uint64_t sequence);
+
+/* How far a reader of this name has got, kept over a restart (and holding back
+ * retention) where there is a journal; without one nothing is kept. false:
+ * there is none of that name. KV_LIMIT: too many names. */
+enum kv_status ledger_set_cursor(
+    struct ledger *ledger, const char *name, uint64_t sequence);
+bool ledger_cursor(struct ledger *ledger, const char *name, uint64_t *sequence);
+void ledger_drop_cursor(struct ledger *ledger, const char *name);
 
 /* A watcher is called after receipts became durable, once a release. That may
  * be within a hook of the pool: it reads, and never calls the pool, and issues
@@ -139,12 +176,22 @@ void ledger_unwatch(struct ledger *ledger, struct ledger_watcher *watcher);
 
 /* ---- reading */
 
-/* A place in the log: everything up to `sequence` has been read. The caller's,
- * plain data; chunk is a hint of the ledger's, and any value is safe. A reader
- * that used only part of a run sets sequence back to the last one used. */
+/* A place in the log: everything up to `sequence` has been read. The caller's;
+ * zeroed, it is before the first receipt. A reader that used only part of a run
+ * sets sequence back to the last one used. chunk is a hint of the ledger's, and
+ * any value is safe.
+ *
+ * What has left the ring is read from disk, by another thread: feed_next says
+ * KV_BUSY then, and on_ready is called when it is worth asking again, from
+ * ledger_poll, never within a hook of the pool. A reader that stops meanwhile
+ * leaves with feed_leave. A cursor is not copied. */
 struct feed_cursor {
     uint64_t sequence;
     uint64_t chunk;
+    void (*on_ready)(struct feed_cursor *cursor); /* the caller's; may be NULL
+                                                     where KV_BUSY is asked
+                                                     again anyway */
+    struct feed_load *load; /* the ledger's: what is read from disk for it */
 };
 
 struct feed_run {
@@ -155,18 +202,26 @@ struct feed_run {
     void *chunk;
 };
 
-/* A cursor behind `sequence`. KV_RANGE: it is ahead of what is applied.
- * KV_DATA_LOSS: the receipt after it is gone already. */
+/* Moves the cursor behind `sequence`; on_ready stays. KV_RANGE: it is ahead of
+ * what is applied. KV_DATA_LOSS: the receipt after it is gone already. */
 enum kv_status feed_seek(
-    const struct ledger *ledger, uint64_t sequence, struct feed_cursor *cursor);
+    struct ledger *ledger, uint64_t sequence, struct feed_cursor *cursor);
+
+/* Gives back what was read from disk for the cursor; on_ready will not be
+ * called. It may be used again. */
+void feed_leave(struct ledger *ledger, struct feed_cursor *cursor);
 
 /* The next run of at most max_receipts and about max_bytes, at least one
  * receipt; the cursor moves behind it. The caller gives it back.
  *   KV_NOT_FOUND  nothing yet
- *   KV_DATA_LOSS  the next receipt has left the ring; the cursor stays */
+ *   KV_BUSY       it is being read from disk
+ *   KV_DATA_LOSS  the next receipt is gone; the cursor stays
+ *   KV_IO         it cannot be read from disk; the cursor stays */
 enum kv_status feed_next(struct ledger *ledger, struct feed_cursor *cursor,
     uint32_t max_receipts, size_t max_bytes, struct feed_run *run);
 
+/* Keeps a run that was borrowed: it is to be released once more. */
+void feed_run_retain(const struct feed_run *run);
 /* Any thread, once a run. */
 void feed_run_release(void *chunk);
 

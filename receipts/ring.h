@@ -34,6 +34,7 @@ struct ring_chunk {
     uint32_t n_entries;
     uint32_t n_bytes;
     uint64_t first_sequence;
+    struct ring_chunk *next_written; /* the journal's */
     uint16_t starts[RING_CHUNK_ENTRIES];
     unsigned char bytes[RING_CHUNK_BYTES];
 };

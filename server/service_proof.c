@@ -228,7 +228,7 @@ static void on_get_checkpoint(void *ctx, struct rpc_call *call,
 static bool find_leaf(struct ledger *ledger, uint64_t sequence,
     struct feed_run *run, const unsigned char **leaf, size_t *n_bytes)
 {
-    struct feed_cursor cursor;
+    struct feed_cursor cursor = {0};
     const unsigned char *at;
 
     if (feed_seek(ledger, sequence - 1, &cursor) != KV_OK ||

@@ -46,13 +46,12 @@ static void skip_gap(struct sink *sink)
 /* false if there is no more to offer, or the sink takes no more. */
 static bool offer_run(struct sink *sink)
 {
-    struct feed_cursor cursor = sink->cursor;
     enum kv_status status;
     struct feed_run run;
     uint32_t n_taken = 0;
 
     status = feed_next(
-        sink->set->ledger, &cursor, OFFER_RECEIPTS, OFFER_BYTES, &run);
+        sink->set->ledger, &sink->cursor, OFFER_RECEIPTS, OFFER_BYTES, &run);
     if (status == KV_DATA_LOSS) {
         skip_gap(sink);
         return true;
@@ -63,8 +62,7 @@ static bool offer_run(struct sink *sink)
     feed_run_release(run.chunk);
     assert(n_taken <= run.n_receipts);
     assert((status == KV_OK) == (n_taken == run.n_receipts));
-    cursor.sequence = run.first_sequence + n_taken - 1;
-    sink->cursor = cursor;
+    sink->cursor.sequence = run.first_sequence + n_taken - 1;
     sink->delivered_total += n_taken;
     sink->waits = status == KV_BUSY;
     return status == KV_OK;

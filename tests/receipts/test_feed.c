@@ -150,7 +150,7 @@ END_TEST
 
 START_TEST(a_cursor_from_nowhere_is_only_told_that_there_is_nothing)
 {
-    struct feed_cursor cursor = {UINT64_MAX, 5};
+    struct feed_cursor cursor = {.sequence = UINT64_MAX, .chunk = 5};
     struct feed_run run;
 
     issue(3, 1);

@@ -58,7 +58,7 @@ static uint64_t applied(void)
 /* The receipt with this sequence; the caller frees it. */
 static Kvpool__V1__Receipt *read_one(uint64_t sequence)
 {
-    struct feed_cursor cursor;
+    struct feed_cursor cursor = {0};
     struct feed_run run;
     const unsigned char *at, *bytes;
     Kvpool__V1__Receipt *receipt;
