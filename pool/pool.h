@@ -128,6 +128,11 @@ enum kv_status pool_session_append(struct pool *pool,
 size_t pool_session_adopt(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
+/* How many tokens of full blocks the first of two sessions could take over from
+ * the second, once that has computed them all. */
+size_t pool_session_common(const struct pool *pool,
+    const struct pool_session *session, const struct pool_session *other);
+
 /* Shortens the conversation to its first n_tokens; blocks beyond them are
  * released, not evicted, and so is the block that the last of them lies in if
  * others hold it too: fewer are cached then. KV_INVALID: it has fewer, or the

@@ -13,6 +13,7 @@
 #include "pool/state.h"
 
 #include <assert.h>
+#include <string.h>
 
 static const uint32_t *tokens_at(
     const struct pool *pool, const struct pool_session *session, uint32_t index)
@@ -195,4 +196,26 @@ size_t pool_session_adopt(
         registry_grow(pool, session, 0, n_most) == KV_OK)
         adopt_from(pool, session, n_own, n_most, now_ns);
     return session->n_cached;
+}
+
+static bool same_tenant(
+    const struct pool_session *a, const struct pool_session *b)
+{
+    return a->tenant_bytes == b->tenant_bytes &&
+           memcmp(a->name, b->name, a->tenant_bytes) == 0;
+}
+
+size_t pool_session_common(const struct pool *pool,
+    const struct pool_session *session, const struct pool_session *other)
+{
+    size_t n = 0, n_most = session->n_tokens;
+
+    if (pool->prefixes.entries == NULL || !same_tenant(session, other))
+        return 0;
+    n_most = n_most < other->n_tokens ? n_most : other->n_tokens;
+    while (n < n_most && session->tokens[n] == other->tokens[n])
+        n++;
+    if (n == session->n_tokens && n > 0) /* the last is its own to compute */
+        n--;
+    return n - n % pool->config.block_tokens;
 }
