@@ -18,11 +18,10 @@ struct notary {
 
 struct notary_origin notary_origin(const uint8_t pool_id[16])
 {
+    struct checkpoint_origin said = checkpoint_origin_of(pool_id);
     struct notary_origin origin;
-    int n = snprintf(origin.s, sizeof origin.s, "kvpool/");
 
-    for (size_t i = 0; i < 16; i++)
-        n += snprintf(origin.s + n, 3, "%02x", pool_id[i]);
+    snprintf(origin.s, sizeof origin.s, "%s", said.s);
     return origin;
 }
 
