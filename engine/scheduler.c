@@ -344,11 +344,19 @@ static bool make_room(struct scheduler *scheduler, struct request *request,
             return true;
         case KV_POOL_FULL:
             victim = choose_victim(scheduler, request);
+            if (holds_blocks(victim) &&
+                !pool_may_evict(scheduler->config.pool)) {
+                end_request(scheduler, request, REQUEST_NO_EVICTION, now_ns);
+                return false;
+            }
             set_aside(scheduler, victim, request, now_ns);
             if (victim == request)
                 return false;
             break;
         case KV_BUSY:
+            return false;
+        case KV_IO:
+            end_request(scheduler, request, REQUEST_NO_EVICTION, now_ns);
             return false;
         default:
             end_request(scheduler, request, REQUEST_NO_MEMORY, now_ns);
