@@ -100,8 +100,9 @@ class LivesTest(JournalTest):
             self.assertEqual(self.boots(before)[0].lifecycle.boot.clean, False)
             stream = Subscriber(server, **EARLIEST)
             stream.wait_sequence(before[-1].sequence)
-            server.stop()
+            server.signal(signal.SIGTERM)
             stream.wait_end()
+            self.assertEqual(server.wait(), 0, server.tail())
         # The stop's own receipts were durable before the stream was closed.
         last = stream.receipts[-1]
         self.assertEqual(last.WhichOneof("kind"), "pool_snapshot")
