@@ -47,7 +47,8 @@ enum request_end {
     REQUEST_CANCELLED = 6,
     REQUEST_NO_MEMORY = 7,
     REQUEST_NO_EVICTION = 8, /* it needed one, and that may not be now (see
-                                pool_may_evict) */
+                                pool_may_evict); without a token generated the
+                                session is as it was before */
 };
 
 /* What a request took; times are nanoseconds. */

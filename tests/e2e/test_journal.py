@@ -287,6 +287,57 @@ class RefusedTest(JournalTest):
                      r.lifecycle.WhichOneof("change") == "loss_accepted"]), 1)
 
 
+class BehindTest(JournalTest):
+    """With one receipt ahead of the disk, the second eviction of a turn is one
+    too many."""
+
+    def test_evictions_beyond_the_bound_wait_for_the_disk(self):
+        with self.start("--receipts-max-ahead=1") as server:
+            for i in range(3):
+                generate(server, text="A dog", session="s%d" % i, max_tokens=4)
+            everything = pool.EvictRequest(targets=[
+                pool.EvictTarget(all=pool.EvictAll())])
+            for left in (2, 1, 0):
+                answer = server.pool.Evict(everything, timeout=CALL_SECONDS)
+                self.assertEqual(answer.sessions_evicted, 1)
+                self.assertEqual(answer.more, left > 0)
+            self.assertEqual(snapshot(server).blocks.cached, 0)
+
+    def test_a_request_that_needs_more_evictions_than_may_be_is_told(self):
+        with self.start("--receipts-max-ahead=1", "--kv-cache-size-mb=1",
+                        "--no-prefix-cache") as server:
+            total = snapshot(server).blocks.total
+            n = 0
+            while snapshot(server).blocks.free > 0:
+                try:
+                    generate(server, ids=[5] * 17, session="s%d" % n,
+                             max_tokens=1)
+                except grpc.RpcError:
+                    break  # its second block would take a second victim
+                n += 1
+            failure = None
+            try:
+                generate(server, ids=[5] * 16 * 8, session="long",
+                         max_tokens=1)
+            except grpc.RpcError as error:
+                failure = Failure(error)
+            self.assertEqual((failure.code, failure.reason),
+                             ("UNAVAILABLE", "JOURNAL_BEHIND"))
+            self.assertEqual(set(failure.metadata),
+                             {"waiting_receipts", "limit"})
+            self.assertEqual(failure.metadata["limit"], "1")
+            self.assertEqual(snapshot(server).blocks.total, total)
+            # Trying again gets there in the end: each try frees a little.
+            for _ in range(1000):
+                try:
+                    generate(server, ids=[5] * 16 * 8, session="long",
+                             max_tokens=1)
+                    return
+                except grpc.RpcError as error:
+                    self.assertEqual(Failure(error).reason, "JOURNAL_BEHIND")
+            self.fail("never let in")
+
+
 # Runs a program with a small file system of its own, which nobody else sees.
 ON_TMPFS = """#!/bin/sh
 exec unshare --user --map-root-user --mount sh -c '

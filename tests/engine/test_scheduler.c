@@ -405,6 +405,18 @@ START_TEST(sequences_short_of_blocks_yield_what_plain_ones_do)
 }
 END_TEST
 
+static size_t session_tokens(const char *prefix, int i)
+{
+    struct pool_session *session;
+    char id[16];
+    struct pool_key key = {.tenant = "", .id = id};
+
+    key.id_bytes = (size_t)snprintf(id, sizeof id, "%s%d", prefix, i);
+    session = pool_session_find(rig.pool, &key);
+    return session == NULL ? 0
+                           : pool_session_info(rig.pool, session).n_tokens;
+}
+
 static bool never(void *ctx)
 {
     (void)ctx;
@@ -435,6 +447,8 @@ START_TEST(while_nothing_may_be_evicted_requests_end_that_need_it)
         n_refused += clients[i].end == REQUEST_NO_EVICTION;
         if (clients[i].end != REQUEST_NO_EVICTION)
             check_same(&plain[i], &clients[i]);
+        else if (clients[i].n_tokens == 0)
+            ck_assert_uint_eq(session_tokens("s", i), 0);
     }
     ck_assert_int_gt(n_refused, 0);
     ck_assert_int_lt(n_refused, N_CLIENTS);
