@@ -40,7 +40,7 @@ struct part {
 static void report_eviction(struct pool *pool,
     const struct departure *departure, const struct part *part)
 {
-    const struct pool_session *session = departure->session;
+    struct pool_session *session = departure->session;
     int64_t now_ns = departure->now_ns;
     const struct pool_eviction eviction = {
         .key = session_key(session),
@@ -62,6 +62,7 @@ static void report_eviction(struct pool *pool,
         .before = part->before,
         .after = state_stats(pool),
         .scrub_id = part->scrub_id,
+        .note = part->number == 1 ? &session->loss.note : NULL,
         .mono_ns = now_ns,
     };
 
@@ -75,6 +76,8 @@ static void report_release(struct pool *pool, const struct departure *departure,
         .key = session_key(departure->session),
         .extents = pool->extents,
         .n_extents = part->sweep.n_extents,
+        .part = part->number,
+        .n_parts = part->n_parts,
         .before = part->before,
         .after = state_stats(pool),
         .scrub_id = part->scrub_id,
@@ -132,6 +135,11 @@ static void give_up(struct pool *pool, const struct departure *departure)
     struct part part = {.n_shared_kept = drop_references(pool, departure)};
     uint32_t n_runs = pool->blocks.n_leaving_runs;
 
+    if (departure->cause != NULL)
+        session->loss = (struct session_loss){
+            .evicted_ns = departure->now_ns,
+            .reason = departure->cause->reason,
+        };
     pool->n_pinned -= is_pinned ? part.n_shared_kept : 0;
     part.n_parts =
         n_runs / POOL_PART_EXTENTS + (n_runs % POOL_PART_EXTENTS > 0);
@@ -323,13 +331,19 @@ struct pool_outcome pool_evict_session(struct pool *pool,
 
 /* ---- what goes together */
 
+static int64_t stopwatch_ns(const struct pool *pool, int64_t now_ns)
+{
+    return pool->config.stopwatch_ns != NULL ? pool->config.stopwatch_ns()
+                                             : now_ns;
+}
+
 struct pool_batch_scope pool_batch_begin(
     const struct pool *pool, int64_t now_ns)
 {
     return (struct pool_batch_scope){
         .before = state_stats(pool),
         .n_evictions = pool->evictions,
-        .begin_ns = now_ns,
+        .begin_ns = stopwatch_ns(pool, now_ns),
     };
 }
 
@@ -346,7 +360,7 @@ void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
             after.freed_bytes_total - scope->before.freed_bytes_total,
         .before = scope->before,
         .after = after,
-        .duration_ns = now_ns - scope->begin_ns,
+        .duration_ns = stopwatch_ns(pool, now_ns) - scope->begin_ns,
         .trace_id = cause->trace_id,
         .mono_ns = now_ns,
     };

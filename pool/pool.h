@@ -63,6 +63,9 @@ struct pool_config {
     int64_t default_idle_ttl_ns;          /* of new sessions; 0: none */
     uint64_t secret[2];                   /* keys the map of sessions */
     const struct pool_observer *observer; /* borrowed; NULL is fine */
+    /* A monotonic clock for what a batch takes, and nothing else: sweeps do all
+     * their work at one told time. NULL: by the told times. */
+    int64_t (*stopwatch_ns)(void);
 };
 
 /* The arena is anonymous memory, huge pages advised, left out of core dumps.
@@ -144,6 +147,13 @@ void pool_session_commit(
  * once a request, with the session running; n_hit > 0 counts as its hit. */
 void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
     uint64_t n_hit_blocks, uint64_t n_missed_blocks);
+
+/* The next n_tokens, which the next commit covers, lay in blocks once and were
+ * computed again by the step that began then. When they were the last of those
+ * the observer is told what the eviction cost. */
+void pool_session_count_recomputed(struct pool *pool,
+    struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
+    int64_t began_ns, int64_t now_ns);
 
 /* Sets a running session aside (POOL_REASON_PRESSURE or MANUAL): its blocks go,
  * its tokens stay, and it counts as running (state PREEMPTED) until ended. The

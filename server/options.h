@@ -49,6 +49,8 @@
     BOOL(enable_receipts, false, "issue, keep and stream receipts")            \
     UINT(receipts_ring_mb, 64, 1, 1048576, "MiB", "receipts kept in memory")   \
     BOOL(receipts_log, true, "write receipts to the log as well")              \
+    BOOL(receipts_allocations, false,                                          \
+        "issue receipts of allocations and releases as well")                  \
     TEXT(signing_key, "", "FILE",                                              \
         "key of checkpoints, made if not there; empty is a new one each time") \
     UINT(snapshot_interval_ms, 10000, 0, 86400000, "ms",                       \

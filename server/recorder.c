@@ -40,6 +40,7 @@ static enum kv_status open_ledger(struct recorder *recorder,
     struct ledger_config config = {
         .ring_bytes = (size_t)(options->receipts_ring_mb * MIB),
         .epoch = 1,
+        .allocations = options->receipts_allocations,
         .wall_ns = kv_clock_wall_ns,
         .performance = &recorder->performance,
     };

@@ -71,6 +71,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
         .secret = {server->secret[0], server->secret[1]},
         .observer = recorder_observer(server->recorder),
+        .stopwatch_ns = kv_clock_mono_ns,
     };
 
     if (n_blocks == 0)
