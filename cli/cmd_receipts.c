@@ -184,9 +184,12 @@ enum cli_exit cmd_receipts_audit(struct cli *cli)
     struct auditing auditing = {.cli = cli};
     enum cli_exit code;
 
-    audit_init(&auditing.audit);
-    code = cli->values.file != NULL ? audit_file(&auditing)
-                                    : audit_server(&auditing);
+    if (audit_init(&auditing.audit) != KV_OK)
+        code = cli_fail(cli, CLI_FAILED, "no memory for an audit");
+    else
+        code = cli->values.file != NULL ? audit_file(&auditing)
+                                        : audit_server(&auditing);
+    audit_fini(&auditing.audit);
     cli_progress_clear(cli);
     if (auditing.failed)
         cli_fail(cli, CLI_FAILED, "%s", auditing.error.text);
