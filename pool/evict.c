@@ -297,35 +297,44 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
 
 /* ---- by hand */
 
-struct pool_outcome pool_evict_session(struct pool *pool,
-    struct pool_session *session, const struct pool_cause *cause, bool preempt,
-    int64_t now_ns)
+struct pool_outcome pool_evict_preview(
+    const struct pool *pool, const struct pool_session *session, bool preempt)
 {
     bool is_active = session_is_active(session);
-    uint64_t freed_before = pool->blocks.n_swept_total;
     struct pool_outcome outcome = {
         .result = POOL_EVICTED,
-        .shared_blocks_kept = session->n_blocks,
-        .tokens_kept = session->n_tokens,
+        .tokens_kept =
+            is_active ? session->n_tokens : registry_tokens_kept(pool, session),
         .preempted = is_active,
     };
 
     if (session->n_blocks == 0 || (is_active && !preempt)) {
         outcome.result =
             session->n_blocks == 0 ? POOL_NOTHING_TO_FREE : POOL_EVICT_BUSY;
-        outcome.shared_blocks_kept = 0;
+        outcome.tokens_kept = session->n_tokens;
         outcome.preempted = false;
         return outcome;
     }
-    if (is_active) {
-        pool_session_preempt(pool, session, cause, now_ns);
-    } else {
-        outcome.tokens_kept = registry_tokens_kept(pool, session);
-        evict_idle(pool, session, cause, now_ns);
-    }
-    outcome.blocks_freed = pool->blocks.n_swept_total - freed_before;
+    for (uint32_t i = 0; i < session->n_blocks; i++)
+        outcome.shared_blocks_kept +=
+            pool->blocks.blocks[session->blocks[i]].n_refs > 1;
+    outcome.blocks_freed = session->n_blocks - outcome.shared_blocks_kept;
     outcome.bytes_freed = outcome.blocks_freed * pool->config.block_bytes;
-    outcome.shared_blocks_kept -= outcome.blocks_freed;
+    return outcome;
+}
+
+struct pool_outcome pool_evict_session(struct pool *pool,
+    struct pool_session *session, const struct pool_cause *cause, bool preempt,
+    int64_t now_ns)
+{
+    struct pool_outcome outcome = pool_evict_preview(pool, session, preempt);
+
+    if (outcome.result != POOL_EVICTED)
+        return outcome;
+    if (outcome.preempted)
+        pool_session_preempt(pool, session, cause, now_ns);
+    else
+        evict_idle(pool, session, cause, now_ns);
     return outcome;
 }
 

@@ -193,6 +193,10 @@ struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns);
 
+/* What pool_evict_session would say; changes nothing. */
+struct pool_outcome pool_evict_preview(
+    const struct pool *pool, const struct pool_session *session, bool preempt);
+
 /* A batch of evictions that a caller drives (an Evict call): between begin and
  * end come its pool_evict_session calls, all in one turn. end tells the
  * observer, also when nothing was evicted. */

@@ -9,15 +9,17 @@
 
 #include "base/error.h"
 #include "pool/pool.h"
+#include "receipts/calls.h"
 #include "receipts/ledger.h"
 #include "receipts/notary.h"
 #include "server/options.h"
 
 struct recorder;
 
-/* *out is NULL where receipts are off; the other functions take that. */
+/* *out is NULL where receipts are off; the other functions take that. The
+ * calls that the ledger tells of are added to *calls. */
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct kv_error *error);
+    const struct options *options, struct calls *calls, struct kv_error *error);
 
 /* The switch that is off: an option, or what was left out of the build. */
 const char *recorder_off_switch(void);

@@ -2,8 +2,9 @@
 #include "server/recorder.h"
 
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct kv_error *error)
+    const struct options *options, struct calls *calls, struct kv_error *error)
 {
+    (void)calls;
     *out = NULL;
     if (!options->enable_receipts)
         return KV_OK;
