@@ -88,23 +88,31 @@ struct pool_batch {
     int64_t mono_ns;
 };
 
-/* Blocks came into use for a session. Many at once come as several reports of
- * at most POOL_PART_EXTENTS runs, each whole by itself. */
+/* A session came to hold blocks. Many at once come as several reports of at
+ * most POOL_PART_EXTENTS runs, each of which reconciles by itself. */
 struct pool_allocation {
     struct pool_key key;
     const struct pool_extent *extents; /* in the order of the block table */
     size_t n_extents;
+    /* Blocks in use already that the session holds now too: in the order of the
+     * block table, and behind the extents, of which there are none then. */
+    const struct pool_extent *reused;
+    size_t n_reused;
     uint32_t part, n_parts; /* 1 of 1 if whole */
     struct pool_stats before, after;
     int64_t mono_ns;
 };
 
-/* Blocks left use without an eviction; many runs come as several reports too.
- */
+/* Blocks left use, or lost this holder, without an eviction; many runs come as
+ * several reports too. */
 struct pool_release {
     struct pool_key key;
     const struct pool_extent *extents; /* ascending, not touching */
     size_t n_extents;
+    /* Blocks that others hold still, in the order of the block table; a report
+     * has either these or extents. */
+    const struct pool_extent *shared;
+    size_t n_shared;
     uint32_t part, n_parts; /* 1 of 1 if whole */
     struct pool_stats before, after;
     uint64_t scrub_id;

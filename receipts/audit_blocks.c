@@ -219,7 +219,7 @@ static enum kv_status check_loss(
 
     if (status == KV_OK)
         status = audit_check_extents(check, release->shared_extents,
-            release->n_shared_extents, total, true, &shared);
+            release->n_shared_extents, total, false, &shared);
     if (status != KV_OK)
         return status;
     if (after->freed_bytes_total - before->freed_bytes_total != sum ||

@@ -55,6 +55,7 @@ static Kvpool__V1__PoolStatistics *put_stats(
     return out;
 }
 
+/* One list at a time: a change has only one that is not empty. */
 static Kvpool__V1__Extent **put_extents(
     struct draft *draft, const struct pool_extent *extents, size_t n_extents)
 {
@@ -182,6 +183,10 @@ void draft_allocation(
     out->extents =
         put_extents(draft, allocation->extents, allocation->n_extents);
     out->n_extents = allocation->n_extents;
+    if (allocation->n_reused > 0)
+        out->reused_extents =
+            put_extents(draft, allocation->reused, allocation->n_reused);
+    out->n_reused_extents = allocation->n_reused;
     out->before = put_stats(&draft->before, &allocation->before);
     out->after = put_stats(&draft->after, &allocation->after);
     out->part = put_part(draft, allocation->part, allocation->n_parts);
@@ -199,6 +204,10 @@ void draft_release(struct draft *draft, const struct pool_release *release)
     out->tenant = copy_text(draft->texts[1], key->tenant, key->tenant_bytes);
     out->extents = put_extents(draft, release->extents, release->n_extents);
     out->n_extents = release->n_extents;
+    if (release->n_shared > 0)
+        out->shared_extents =
+            put_extents(draft, release->shared, release->n_shared);
+    out->n_shared_extents = release->n_shared;
     out->before = put_stats(&draft->before, &release->before);
     out->after = put_stats(&draft->after, &release->after);
     out->part = put_part(draft, release->part, release->n_parts);

@@ -12,7 +12,7 @@
 
 #define BLOCK_BYTES POOL_HISTORY_BLOCK_BYTES
 #define N_BLOCKS POOL_HISTORY_BLOCKS
-#define N_IDS 12
+#define N_IDS POOL_HISTORY_IDS
 #define MAX_JOBS 64
 
 struct history {
@@ -103,6 +103,7 @@ static void grow(struct history *h, struct pool_session *session)
     ck_assert_int_eq(
         pool_session_append(h->pool, session, tokens, 1 + (size_t)rand() % 200),
         KV_OK);
+    pool_session_adopt(h->pool, session, h->now_ns);
     pool_session_tokens(session, &n_tokens);
     status = pool_session_reserve(h->pool, session, n_tokens, NULL, h->now_ns);
     while (status == KV_BUSY) {
@@ -247,7 +248,7 @@ static void step(struct history *h)
         end_job(h);
 }
 
-static void open_all(struct history *h, bool allocations)
+static void open_all(struct history *h, bool allocations, bool share)
 {
     const struct ledger_config ledger_config = {.ring_bytes = 64 << 20,
         .epoch = 1,
@@ -262,6 +263,7 @@ static void open_all(struct history *h, bool allocations)
         .max_sessions = 64,
         .max_kept_tokens = 1000,
         .kept_ttl_ns = 5000 * KV_NS_PER_MS,
+        .share_prefixes = share,
     };
 
     ck_assert_int_eq(ledger_open(&h->ledger, &ledger_config, NULL), KV_OK);
@@ -296,7 +298,7 @@ static void mark(
     const pool_block_id *blocks = pool_session_blocks(session, &n_blocks);
 
     for (size_t i = 0; i < n_blocks; i++)
-        truth->holders[blocks[i]] = (int8_t)holder;
+        truth->holders[blocks[i]] |= UINT32_C(1) << holder;
 }
 
 static void take_truth(const struct history *h, struct pool_truth *truth)
@@ -305,7 +307,6 @@ static void take_truth(const struct history *h, struct pool_truth *truth)
     struct pool_key key;
 
     truth->sequence = applied(h);
-    memset(truth->holders, POOL_HISTORY_NOBODY, sizeof truth->holders);
     session = pool_session_after(h->pool, NULL);
     for (; session != NULL; session = pool_session_after(h->pool, &key)) {
         char id[16];
@@ -315,7 +316,7 @@ static void take_truth(const struct history *h, struct pool_truth *truth)
         mark(truth, session, atoi(id + strlen("chat-")));
     }
     if (h->nameless != NULL)
-        mark(truth, h->nameless, POOL_HISTORY_ANONYMOUS);
+        mark(truth, h->nameless, POOL_HISTORY_IDS);
 }
 
 void pool_history_run(
@@ -324,7 +325,7 @@ void pool_history_run(
     struct history h = {.now_ns = 0};
 
     srand(seed);
-    open_all(&h, allocations);
+    open_all(&h, allocations, seed % 2 == 0);
     history->truths = calloc((size_t)n_steps, sizeof *history->truths);
     for (history->n_truths = 0; history->n_truths < (size_t)n_steps;
          history->n_truths++) {

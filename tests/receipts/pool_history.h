@@ -15,11 +15,13 @@
 #define POOL_HISTORY_BLOCK_BYTES 128
 #define POOL_HISTORY_TENANT "acme"
 
+#define POOL_HISTORY_IDS 12 /* chat-0 to chat-11, and one without a name */
+
 /* Who held each block, by the pool, when so many receipts were numbered. */
-enum { POOL_HISTORY_NOBODY = -1, POOL_HISTORY_ANONYMOUS = -2 };
 struct pool_truth {
     uint64_t sequence;
-    int8_t holders[POOL_HISTORY_BLOCKS]; /* N of chat-N */
+    uint32_t holders[POOL_HISTORY_BLOCKS]; /* bit N: chat-N, the last bit
+                                              (POOL_HISTORY_IDS): no name */
 };
 
 struct pool_history {
@@ -30,7 +32,7 @@ struct pool_history {
 };
 
 /* The same seed gives the same receipts; `allocations` says whether those of
- * allocations and releases are among them. */
+ * allocations and releases are among them. Even seeds share prefixes. */
 void pool_history_run(
     struct pool_history *history, unsigned seed, int n_steps, bool allocations);
 void pool_history_free(struct pool_history *history);
