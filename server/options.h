@@ -65,6 +65,13 @@
     BOOL(accept_loss, false,                                                   \
         "where receipts are damaged, set them aside and begin anew")           \
     BOOL(receipts_log, true, "write receipts to the log as well")              \
+    BOOL(receipts_allocations, false,                                          \
+        "issue receipts of allocations and releases as well")                  \
+    UINT(max_request_ids, 10000, 1, 1048576, "",                               \
+        "Evict calls remembered for a repeat of their request_id")             \
+    UINT(request_ids_mb, 64, 1, 1048576, "MiB", "memory for their outcomes")   \
+    UINT(request_id_ttl_s, 3600, 1, 31536000, "s",                             \
+        "how long they are remembered")                                        \
     TEXT(signing_key, "", "FILE",                                              \
         "key of checkpoints, made if not there; empty is signing.key in "      \
         "data_dir, or a new one each time")                                    \

@@ -17,6 +17,7 @@
 #include "engine/scheduler.h"
 #include "engine/tokenizer.h"
 #include "pool/pool.h"
+#include "receipts/calls.h"
 #include "rpc/loop.h"
 #include "rpc/server.h"
 #include "server/options.h"
@@ -46,7 +47,9 @@ struct server {
     uint64_t secret[2]; /* of this process */
     int64_t started_unix_ns;
 
+    struct calls *calls;          /* Evict calls that may be repeated */
     struct kv_list evict_calls;   /* waiting for their receipts */
+    struct kv_list evict_repeats; /* waiting for the first to be decided */
     struct evp_md_ctx_st *sha256; /* of requests; NULL before there is one */
     struct ledger_watcher evict_watcher;
 
@@ -63,8 +66,8 @@ struct server {
     uv_signal_t signals[2];
     uint32_t n_works; /* texts that other threads make tokens */
     bool timers_open, draining, handed_back, issued_last, closing_streams;
-    bool calls_over; /* of the draining; sinks are next */
-    bool hurried;    /* a second signal: nothing is waited for */
+    bool calls_over;      /* of the draining; sinks are next */
+    bool hurried;         /* a second signal: nothing is waited for */
     int64_t hand_back_ns; /* when draining no longer waits for requests */
     int64_t drain_end_ns; /* when it waits for nothing any more */
 };
