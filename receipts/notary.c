@@ -29,11 +29,14 @@ struct notary_origin notary_origin(const uint8_t pool_id[16])
 static void sign(struct notary *notary, uint64_t tree_size)
 {
     struct checkpoint *checkpoint = &notary->newest.checkpoint;
+    struct merkle *tree = ledger_tree(notary->ledger);
     struct merkle_hash root;
 
-    if (!merkle_root(ledger_tree(notary->ledger), tree_size, &root)) {
+    if (!merkle_root(tree, tree_size, &root)) {
         kv_log(KV_LOG_ERROR, "kvpool::receipts", "no checkpoint was signed",
-            KV_LOG_TEXT("reason", "hashing failed"),
+            KV_LOG_TEXT("reason", merkle_damage(tree) != KV_OK
+                                      ? "the tree's file is damaged"
+                                      : "hashing failed"),
             KV_LOG_UINT("tree_size", tree_size));
         return;
     }
