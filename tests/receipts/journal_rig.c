@@ -29,10 +29,12 @@ static void on_receipt(
     unsigned char expected[JOURNAL_RIG_BYTES];
     size_t n_expected;
 
-    ck_assert(rig->n_seen == 0 || sequence == rig->last_seen + 1);
     n_expected = journal_rig_receipt(sequence, expected);
-    ck_assert_mem_eq(
-        bytes, expected, n_bytes < n_expected ? n_bytes : n_expected);
+    if (n_expected > n_bytes)
+        n_expected = n_bytes;
+    if ((rig->n_seen > 0 && sequence != rig->last_seen + 1) ||
+        memcmp(bytes, expected, n_expected) != 0)
+        ck_abort_msg("receipt %u is another's", (unsigned)sequence);
     rig->last_seen = sequence;
     rig->n_seen++;
 }

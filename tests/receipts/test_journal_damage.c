@@ -139,9 +139,9 @@ static void see(
     struct result *result = ctx;
 
     journal_rig_receipt(sequence, expected);
-    ck_assert_uint_eq(n_bytes, RECEIPT_BYTES);
-    ck_assert_mem_eq(bytes, expected, n_bytes);
-    ck_assert_uint_eq(sequence, ++result->n_seen);
+    if (n_bytes != RECEIPT_BYTES || memcmp(bytes, expected, n_bytes) != 0 ||
+        sequence != ++result->n_seen)
+        ck_abort_msg("receipt %u was invented", (unsigned)sequence);
 }
 
 static struct result recover(const struct victim *victim)
@@ -159,9 +159,8 @@ static struct result recover(const struct victim *victim)
         result.last_sequence = found.next_sequence - 1;
         result.cut_bytes = found.cut_bytes;
         ck_assert_uint_eq(result.n_seen, result.last_sequence);
-    } else {
-        ck_assert_ptr_nonnull(strstr(result.error.text, victim->dir));
-        ck_assert_ptr_nonnull(strstr(result.error.text, ": "));
+    } else if (strstr(result.error.text, victim->dir) == NULL) {
+        ck_abort_msg("which file? %s", result.error.text);
     }
     journal_found_fini(&found);
     return result;
