@@ -18,6 +18,10 @@
  * that were given up are zeroed first; until then the pool answers KV_BUSY and
  * the request sits this step out.
  *
+ * A request whose prompt begins as that of a running one, which has yet to
+ * compute that beginning, waits for it and takes it over: prompts that arrive
+ * together are computed once. Others may go in before it meanwhile.
+ *
  * Waiting requests that were set aside go back in by age too. They are let in
  * only while the pool could hold all of their conversation beside what the
  * running sequences still need of theirs, and a block more for each, or else
@@ -326,6 +330,20 @@ static void set_aside(struct scheduler *scheduler, struct request *victim,
         to_waiting(scheduler, victim, now_ns);
 }
 
+/* It needed an eviction that may not be. Where nothing was generated the
+ * session is as it was, so that the same request may come again. */
+static void turn_away(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    size_t n_tokens;
+
+    pool_session_tokens(request->session, &n_tokens);
+    if (request->usage.generated_tokens == 0)
+        pool_session_truncate(scheduler->config.pool, request->session,
+            n_tokens - request->usage.prompt_tokens, now_ns);
+    end_request(scheduler, request, REQUEST_NO_EVICTION, now_ns);
+}
+
 /* Blocks for the next n tokens of a running request. false: not in this step.
  */
 static bool make_room(struct scheduler *scheduler, struct request *request,
@@ -344,11 +362,19 @@ static bool make_room(struct scheduler *scheduler, struct request *request,
             return true;
         case KV_POOL_FULL:
             victim = choose_victim(scheduler, request);
+            if (holds_blocks(victim) &&
+                !pool_may_evict(scheduler->config.pool)) {
+                turn_away(scheduler, request, now_ns);
+                return false;
+            }
             set_aside(scheduler, victim, request, now_ns);
             if (victim == request)
                 return false;
             break;
         case KV_BUSY:
+            return false;
+        case KV_IO:
+            turn_away(scheduler, request, now_ns);
             return false;
         default:
             end_request(scheduler, request, REQUEST_NO_MEMORY, now_ns);
@@ -426,6 +452,26 @@ static void admit(
         start_request(scheduler, request, now_ns);
 }
 
+/* Whether a running request is computing what this one could take over. */
+static bool waits_for_prefix(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    size_t n_cached = pool_session_n_cached(request->session);
+
+    KV_LIST_EACH (link, &scheduler->running) {
+        const struct request *other = request_of(link);
+        size_t n_other = pool_session_n_cached(other->session), n_common;
+
+        if (n_pending(other) == 1)
+            continue;
+        n_common = pool_session_common(
+            scheduler->config.pool, request->session, other->session);
+        if (n_common > n_cached && n_common > n_other)
+            return true;
+    }
+    return false;
+}
+
 static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
 {
     uint64_t n_promised = 0;
@@ -434,9 +480,14 @@ static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
         return;
     KV_LIST_EACH (link, &scheduler->running)
         n_promised += blocks_missing(scheduler, request_of(link));
-    while (!kv_list_empty(&scheduler->waiting)) {
-        struct request *request = request_of(scheduler->waiting.next);
+    KV_LIST_EACH (link, &scheduler->waiting) {
+        struct request *request = request_of(link);
 
+        if (scheduler->n_running == scheduler->config.max_running)
+            break;
+        if (waits_for_prefix(scheduler, request))
+            continue;
+        pool_session_adopt(scheduler->config.pool, request->session, now_ns);
         if (!may_enter(scheduler, request, n_promised))
             break;
         n_promised += blocks_missing(scheduler, request);

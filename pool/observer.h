@@ -93,6 +93,10 @@ struct pool_allocation {
     struct pool_key key;
     const struct pool_extent *extents; /* in the order of the block table */
     size_t n_extents;
+    /* Blocks in use already that the session holds now too: in the order of the
+     * block table, and behind the extents, of which there are none then. */
+    const struct pool_extent *reused;
+    size_t n_reused;
     struct pool_stats before, after;
     int64_t mono_ns;
 };
@@ -111,6 +115,12 @@ struct pool_release {
 /* Hooks may be NULL. */
 struct pool_observer {
     void *ctx;
+
+    /* Asked before somebody is chosen to be evicted for room, for a place, or
+     * because its time is over; and by whoever would preempt or evict by hand
+     * (pool_may_evict). false: what happens could not be recorded now. NULL is
+     * always. */
+    bool (*may_evict)(void *ctx);
     void (*evicted)(void *ctx, const struct pool_eviction *eviction);
     void (*batch)(void *ctx, const struct pool_batch *batch);
     void (*allocated)(void *ctx, const struct pool_allocation *allocation);

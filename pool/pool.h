@@ -14,9 +14,10 @@
  *
  * Life of a run:
  *
- *   get ──> begin ──> [append ──> reserve ──> commit]* ──> end
+ *   get ──> begin ──> [append ──> adopt ──> reserve ──> commit]* ──> end
  *
  *   append   more tokens of the conversation
+ *   adopt    blocks that other sessions have computed already
  *   reserve  blocks for them, evicting others if needed
  *   commit   their keys and values now lie in the blocks
  *
@@ -60,8 +61,9 @@ struct pool_config {
      * and a session with more than that is not kept at all. */
     uint64_t max_kept_tokens;
     int64_t kept_ttl_ns; /* an evicted session is forgotten after; 0: never */
-    int64_t default_idle_ttl_ns;          /* of new sessions; 0: none */
-    uint64_t secret[2];                   /* keys the map of sessions */
+    int64_t default_idle_ttl_ns; /* of new sessions; 0: none */
+    bool share_prefixes; /* full blocks between sessions of one tenant */
+    uint64_t secret[2];  /* keys the map of sessions, and prefixes */
     const struct pool_observer *observer; /* borrowed; NULL is fine */
 };
 
@@ -81,13 +83,14 @@ void pool_close(struct pool *pool);
  * 128 bytes, tenant over 128, not UTF-8, or with control characters; KV_LIMIT:
  * there are max_sessions, and all of them run; KV_NO_MEMORY. When there are as
  * many as allowed, the longest evicted is forgotten for a new one, or else the
- * least recently used evicted and forgotten. */
+ * least recently used evicted and forgotten; KV_IO: that may not be now (see
+ * pool_may_evict). */
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out, bool *created);
 
 /* For a request without a session: found by nobody, gone at pool_session_end,
  * its blocks released without an eviction. Until then nobody takes it away,
- * begun or not. KV_INVALID, KV_LIMIT, KV_NO_MEMORY as above. */
+ * begun or not. KV_INVALID, KV_LIMIT, KV_IO, KV_NO_MEMORY as above. */
 enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
     size_t tenant_bytes, int64_t now_ns, struct pool_session **out);
 
@@ -117,8 +120,24 @@ enum kv_status pool_session_begin(
 enum kv_status pool_session_append(struct pool *pool,
     struct pool_session *session, const uint32_t *tokens, size_t n_tokens);
 
+/* Takes over full blocks of other sessions of the tenant whose conversations
+ * begin as this active one does, as far as they go beyond its own, but never
+ * the one with its last token. Nothing is computed or copied. Blocks of its own
+ * that were reserved, and not filled, give way. To be called before tokens are
+ * planned: afterwards those from the returned number of cached tokens on are to
+ * be computed, and none of them lies in a block that others hold. */
+size_t pool_session_adopt(
+    struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* How many tokens of full blocks the first of two sessions could take over from
+ * the second, once that has computed them all. */
+size_t pool_session_common(const struct pool *pool,
+    const struct pool_session *session, const struct pool_session *other);
+
 /* Shortens the conversation to its first n_tokens; blocks beyond them are
- * released, not evicted. KV_INVALID: it has fewer, or the session is idle. */
+ * released, not evicted, and so is the block that the last of them lies in if
+ * others hold it too: fewer are cached then. KV_INVALID: it has fewer, or the
+ * session is idle. */
 enum kv_status pool_session_truncate(struct pool *pool,
     struct pool_session *session, size_t n_tokens, int64_t now_ns);
 
@@ -128,8 +147,10 @@ enum kv_status pool_session_truncate(struct pool *pool,
  *                 the next pool_scrub_done
  *   KV_POOL_FULL  everything else is pinned: somebody must be set aside
  *   KV_NO_MEMORY
+ *   KV_IO         no more may be given up now (see pool_may_evict)
  * In each case the session is as it was. What was evicted stays evicted, but
- * nobody is evicted for a call that then fails with one of the last two. A
+ * nobody is evicted for a call that then fails with one of KV_POOL_FULL and
+ * KV_NO_MEMORY. A
  * preempted session runs again. n_tokens is at most what it has. */
 enum kv_status pool_session_reserve(struct pool *pool,
     struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
@@ -159,6 +180,11 @@ void pool_session_end(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
 /* ---- eviction */
+
+/* Whether an eviction could be recorded now (pool_observer.may_evict). The pool
+ * asks where it chooses a victim itself; who calls pool_session_preempt or
+ * pool_evict_session asks before. */
+bool pool_may_evict(const struct pool *pool);
 
 enum pool_evict_result {
     POOL_EVICTED = 1, /* numbers as in EvictResult of the contract */
@@ -202,7 +228,8 @@ int64_t pool_next_deadline(const struct pool *pool);
 
 /* Evicts sessions whose TTL is over, and forgets evicted ones that were kept
  * long enough, in one batch; looks at `budget` sessions at most. Returns how
- * many went. */
+ * many went. While nothing may be evicted it does nothing, and is to be called
+ * again later. */
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
 
 /* ---- zeroing */

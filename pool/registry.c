@@ -142,13 +142,17 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks)
 {
     size_t bytes;
+    uintptr_t tokens;
     enum kv_status status;
 
     if (n_tokens <= session->token_capacity &&
         n_blocks <= session->block_capacity)
         return KV_OK;
     bytes = session_metadata_bytes(session);
+    tokens = (uintptr_t)session->tokens;
     status = session_grow_tokens(session, n_tokens);
+    if ((uintptr_t)session->tokens != tokens)
+        share_move_tokens(pool, session, tokens);
     if (status == KV_OK)
         status = session_grow_blocks(session, n_blocks);
     pool->session_bytes += session_metadata_bytes(session) - bytes;
@@ -168,7 +172,7 @@ static void make_place(
         registry_remove(pool, longest_kept(pool));
 }
 
-/* A session that is on no list yet. KV_LIMIT, KV_NO_MEMORY. */
+/* A session that is on no list yet. KV_LIMIT, KV_IO, KV_NO_MEMORY. */
 static enum kv_status create(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out)
 {
@@ -177,6 +181,8 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
 
     if (is_full && kv_list_empty(&pool->kept) && kv_list_empty(&pool->cached))
         return KV_LIMIT;
+    if (is_full && kv_list_empty(&pool->kept) && !pool_may_evict(pool))
+        return KV_IO;
     session = session_open(key);
     if (session == NULL)
         return KV_NO_MEMORY;

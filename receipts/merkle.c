@@ -156,21 +156,15 @@ enum kv_status merkle_reserve(struct merkle *tree)
 
 static bool add_leaf(struct merkle *tree, const struct merkle_hash *leaf)
 {
-    struct merkle_frontier *edge = &tree->edge;
-    uint64_t place = count_nodes(edge->n_leaves);
-    struct merkle_hash hash = *leaf;
-    unsigned level = 0;
+    uint64_t place = count_nodes(tree->edge.n_leaves);
+    struct merkle_path completed;
 
-    assert(
-        merkle_nodes_have_room(&tree->nodes, count_nodes(edge->n_leaves + 1)));
-    merkle_nodes_put(&tree->nodes, place, &hash);
-    for (; has_peak(edge, level); level++) {
-        if (!merkle_hash_node(&tree->hasher, &edge->peaks[level], &hash, &hash))
-            return false;
-        merkle_nodes_put(&tree->nodes, ++place, &hash);
-    }
-    edge->peaks[level] = hash;
-    edge->n_leaves++;
+    assert(merkle_nodes_have_room(
+        &tree->nodes, count_nodes(tree->edge.n_leaves + 1)));
+    if (!merkle_frontier_grow(&tree->hasher, &tree->edge, leaf, &completed))
+        return false;
+    for (size_t i = 0; i < completed.n; i++)
+        merkle_nodes_put(&tree->nodes, place + i, &completed.hashes[i]);
     return true;
 }
 

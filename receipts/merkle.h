@@ -187,6 +187,10 @@ bool merkle_frontier_start(struct merkle_frontier *frontier, uint64_t n_leaves,
     const struct merkle_path *path);
 bool merkle_frontier_append(struct merkle_hasher *hasher,
     struct merkle_frontier *frontier, const struct merkle_hash *leaf);
+/* The same, and tells the nodes that it completes: the leaf, then up. */
+bool merkle_frontier_grow(struct merkle_hasher *hasher,
+    struct merkle_frontier *frontier, const struct merkle_hash *leaf,
+    struct merkle_path *completed);
 bool merkle_frontier_root(struct merkle_hasher *hasher,
     const struct merkle_frontier *frontier, struct merkle_hash *out);
 

@@ -19,18 +19,29 @@ bool merkle_frontier_start(struct merkle_frontier *frontier, uint64_t n_leaves,
     return true;
 }
 
+bool merkle_frontier_grow(struct merkle_hasher *hasher,
+    struct merkle_frontier *frontier, const struct merkle_hash *leaf,
+    struct merkle_path *completed)
+{
+    struct merkle_hash *hash = completed->hashes;
+    unsigned level = 0;
+
+    *hash = *leaf;
+    for (; has_peak(frontier, level); level++, hash++)
+        if (!merkle_hash_node(hasher, &frontier->peaks[level], hash, hash + 1))
+            return false;
+    completed->n = level + 1;
+    frontier->peaks[level] = *hash;
+    frontier->n_leaves++;
+    return true;
+}
+
 bool merkle_frontier_append(struct merkle_hasher *hasher,
     struct merkle_frontier *frontier, const struct merkle_hash *leaf)
 {
-    struct merkle_hash hash = *leaf;
-    unsigned level = 0;
+    struct merkle_path completed;
 
-    for (; has_peak(frontier, level); level++)
-        if (!merkle_hash_node(hasher, &frontier->peaks[level], &hash, &hash))
-            return false;
-    frontier->peaks[level] = hash;
-    frontier->n_leaves++;
-    return true;
+    return merkle_frontier_grow(hasher, frontier, leaf, &completed);
 }
 
 bool merkle_frontier_root(struct merkle_hasher *hasher,

@@ -15,7 +15,7 @@
 
 /* The file's first bytes: a magic, the version, the size of a hash. Nodes
  * follow. */
-#define HEADER_BYTES 32
+#define HEADER_BYTES MERKLE_NODES_HEADER_BYTES
 
 static const unsigned char header[HEADER_BYTES] = {
     'k', 'v', 'p', 'o', 'o', 'l', 't', 'r', 1, 0, 0, 0, MERKLE_HASH_BYTES};

@@ -21,6 +21,9 @@
 
 #include "receipts/merkle.h"
 
+/* Of the file, before its nodes. */
+#define MERKLE_NODES_HEADER_BYTES 32
+
 /* In memory. KV_NO_MEMORY. */
 enum kv_status merkle_nodes_init(struct merkle_nodes *nodes);
 

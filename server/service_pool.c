@@ -17,6 +17,7 @@
 #include "server/message.h"
 #include "server/server.h"
 #include "server/state.h"
+#include "server/subscriber_status.h"
 
 #define MAX_TARGETS 256
 #define MAX_SESSIONS 10000
@@ -276,6 +277,13 @@ static bool covered(const struct evict *evict, size_t target)
     return false;
 }
 
+/* Whether one session more may go in this call. */
+static bool may_go_on(const struct evict *evict)
+{
+    return evict->response.sessions_evicted < evict->max_sessions &&
+           pool_may_evict(evict->server->pool);
+}
+
 /* A batch receipt has room for so many outcomes; another batch begins then. */
 static void make_batch_room(struct evict *evict)
 {
@@ -296,7 +304,7 @@ static void evict_session(struct evict *evict, size_t target)
     if (session == NULL)
         add_outcome(evict, target, &key,
             KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_NOT_FOUND);
-    else if (evict->response.sessions_evicted == evict->max_sessions)
+    else if (!may_go_on(evict))
         evict->response.more = true;
     else
         evict_one(evict, target, session, true);
@@ -328,7 +336,7 @@ static void evict_matching(struct evict *evict, size_t target)
          * found by a copy of the name. */
         state_place_copy(&place, &info.key);
         if (info.n_blocks > 0 && !decided(evict, target, &info.key)) {
-            if (evict->response.sessions_evicted == evict->max_sessions) {
+            if (!may_go_on(evict)) {
                 evict->response.more = true;
                 break;
             }
@@ -361,6 +369,18 @@ static void answer_off(struct evict *evict)
     answer(evict);
 }
 
+/* The journal has failed: receipts that are not durable never will be. */
+static void answer_unkept(struct evict *evict)
+{
+    struct rpc_error error;
+
+    kv_list_remove(&evict->link);
+    recorder_refuse(evict->server->recorder, &error);
+    rpc_error_add_metadata(&error, "evicted", "true");
+    rpc_call_fail(evict->call, &error);
+    free_evict(evict);
+}
+
 /* Says which receipts there are, and answers now or when they are durable. */
 static void finish_evict(struct evict *evict, uint64_t first_sequence)
 {
@@ -388,12 +408,26 @@ static void finish_evict(struct evict *evict, uint64_t first_sequence)
         answer(evict);
 }
 
+/* Nothing has been touched. */
+static void refuse_unrecorded(struct evict *evict)
+{
+    struct rpc_error error;
+
+    recorder_refuse(evict->server->recorder, &error);
+    rpc_call_fail(evict->call, &error);
+    free_evict(evict);
+}
+
 static void decide(struct step_errand *errand)
 {
     struct evict *evict = KV_LIST_ENTRY(errand, struct evict, errand);
     const Kvpool__V1__EvictRequest *request = evict->request;
     uint64_t first_sequence = applied(evict->server) + 1;
 
+    if (!pool_may_evict(evict->server->pool)) {
+        refuse_unrecorded(evict);
+        return;
+    }
     kvpool__v1__evict_response__init(&evict->response);
     evict->scope = pool_batch_begin(evict->server->pool, kv_clock_mono_ns());
     for (size_t i = 0; i < request->n_targets; i++)
@@ -499,36 +533,34 @@ static void on_durable(struct ledger_watcher *watcher)
 
         if (evict->receipts.last_sequence <= position.durable_sequence)
             answer(evict);
+        else if (recorder_state(server->recorder) == LEDGER_FAILED)
+            answer_unkept(evict);
     }
 }
 
 /* ---- Snapshot */
 
+static bool has_section(const Kvpool__V1__SnapshotRequest *request,
+    Kvpool__V1__SnapshotSection section)
+{
+    for (size_t i = 0; i < request->n_sections; i++)
+        if (request->sections[i] == section)
+            return true;
+    return false;
+}
+
 static void check_snapshot(
     struct rpc_error *error, const Kvpool__V1__SnapshotRequest *request)
 {
+    bool sessions = has_section(
+        request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS);
     char path[32];
-    bool sessions = false;
 
-    for (size_t i = 0; i < request->n_sections; i++) {
-        Kvpool__V1__SnapshotSection section = request->sections[i];
-
-        if (section ==
-            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS) {
-            sessions = true;
-            continue;
-        }
-        if (error->n_violations == RPC_ERROR_MAX_VIOLATIONS)
-            break; /* enough said */
+    for (size_t i = 0; i < request->n_sections &&
+                       error->n_violations < RPC_ERROR_MAX_VIOLATIONS;
+         i++) {
         snprintf(path, sizeof path, "sections[%zu]", i);
-        if (section >
-                KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_UNSPECIFIED &&
-            section <=
-                KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)
-            check_unsupported(error, path, true);
-        else
-            rpc_error_add_violation(
-                error, path, "%d was given; allowed is SESSIONS", (int)section);
+        check_section(error, path, request->sections[i]);
     }
     check_unsupported(error, "block_map", request->block_map != NULL);
     if (request->sessions == NULL)
@@ -542,31 +574,55 @@ static void check_snapshot(
         MAX_PAGE, STANDARD_LIST_PAGE);
 }
 
+/* What the request's sections add to the totals. */
+struct sections {
+    struct state_page page;
+    struct subscriber_status_list subscribers;
+};
+
+static enum kv_status fill_sections(struct sections *sections,
+    Kvpool__V1__PoolSnapshot *snapshot, struct server *server,
+    const Kvpool__V1__SnapshotRequest *request)
+{
+    const Kvpool__V1__SessionQuery *query = request->sessions;
+    enum kv_status status = KV_OK;
+
+    if (has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)) {
+        status = state_page_fill(&sections->page, server,
+            query != NULL ? query->filter : NULL,
+            query != NULL && query->page_size > 0 ? query->page_size
+                                                  : STANDARD_LIST_PAGE,
+            NULL);
+        snapshot->sessions = sections->page.list;
+        snapshot->n_sessions = sections->page.n;
+        snapshot->sessions_next_page_token = sections->page.next_token;
+    }
+    if (status == KV_OK &&
+        has_section(request,
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)) {
+        status = subscriber_status_fill(&sections->subscribers, server);
+        snapshot->subscribers = sections->subscribers.list;
+        snapshot->n_subscribers = sections->subscribers.n;
+    }
+    return status;
+}
+
 static void reply_snapshot(struct server *server, struct rpc_call *call,
     const Kvpool__V1__SnapshotRequest *request)
 {
     Kvpool__V1__SnapshotResponse response = KVPOOL__V1__SNAPSHOT_RESPONSE__INIT;
-    const Kvpool__V1__SessionQuery *query = request->sessions;
-    struct state_page page = {0};
+    struct sections sections = {.page = {.n = 0}, .subscribers = {.n = 0}};
     struct state state;
 
     state_fill(&state, server);
-    if (request->n_sections > 0) {
-        if (state_page_fill(&page, server, query != NULL ? query->filter : NULL,
-                query != NULL && query->page_size > 0 ? query->page_size
-                                                      : STANDARD_LIST_PAGE,
-                NULL) != KV_OK) {
-            message_fail_no_memory(call);
-            state_page_fini(&page);
-            return;
-        }
-        state.snapshot.sessions = page.list;
-        state.snapshot.n_sessions = page.n;
-        state.snapshot.sessions_next_page_token = page.next_token;
-    }
     response.snapshot = &state.snapshot;
-    message_reply(call, &response.base);
-    state_page_fini(&page);
+    if (fill_sections(&sections, &state.snapshot, server, request) == KV_OK)
+        message_reply(call, &response.base);
+    else
+        message_fail_no_memory(call);
+    subscriber_status_fini(&sections.subscribers);
+    state_page_fini(&sections.page);
 }
 
 static void on_snapshot(void *ctx, struct rpc_call *call,

@@ -153,14 +153,15 @@ static struct result recover(const struct victim *victim)
 
     result.status = journal_recover(
         &found, &tree, &victim->opened, &visitor, &result.error);
-    ck_assert(result.status == KV_OK || result.status == KV_DATA_LOSS);
     if (result.status == KV_OK) {
         merkle_fini(&tree);
         result.last_sequence = found.next_sequence - 1;
         result.cut_bytes = found.cut_bytes;
-        ck_assert_uint_eq(result.n_seen, result.last_sequence);
-    } else if (strstr(result.error.text, victim->dir) == NULL) {
-        ck_abort_msg("which file? %s", result.error.text);
+        if (result.n_seen != result.last_sequence)
+            ck_abort_msg("not every receipt was seen");
+    } else if (result.status != KV_DATA_LOSS ||
+               strstr(result.error.text, victim->dir) == NULL) {
+        ck_abort_msg("what, and in which file? %s", result.error.text);
     }
     journal_found_fini(&found);
     return result;
@@ -249,26 +250,29 @@ static void flip_every_bit(
                 (unsigned char)(victim->bytes[i] ^ 1u << bit);
             struct result result;
 
-            ck_assert(journal_write(victim->fd, &flipped, 1, i));
+            if (!journal_write(victim->fd, &flipped, 1, i))
+                ck_abort_msg("cannot flip a bit");
             result = recover(victim);
             expect(&result);
         }
-        ck_assert(journal_write(victim->fd, victim->bytes + i, 1, i));
+        if (!journal_write(victim->fd, victim->bytes + i, 1, i))
+            ck_abort_msg("cannot flip a bit back");
     }
     ck_assert_int_eq(recover(victim).status, KV_OK);
 }
 
 static void expect_refused(const struct result *result)
 {
-    ck_assert_int_eq(result->status, KV_DATA_LOSS);
+    if (result->status != KV_DATA_LOSS)
+        ck_abort_msg("a flipped bit was not noticed");
 }
 
 static void expect_cut_or_refused(const struct result *result)
 {
-    if (result->status == KV_DATA_LOSS)
-        return;
-    ck_assert_uint_eq(result->last_sequence, N_RECEIPTS - N_GROUP_RECEIPTS);
-    ck_assert_uint_gt(result->cut_bytes, 0);
+    if (result->status == KV_OK &&
+        (result->last_sequence != N_RECEIPTS - N_GROUP_RECEIPTS ||
+            result->cut_bytes == 0))
+        ck_abort_msg("a flipped bit was not noticed");
 }
 
 START_TEST(a_flipped_bit_of_a_crashed_journal_is_cut_or_refused)
