@@ -22,6 +22,11 @@ static int64_t wall_ns(void)
     return __atomic_load_n(&wall_now_ns, __ATOMIC_RELAXED);
 }
 
+void journal_rig_pass(int64_t ns)
+{
+    __atomic_fetch_add(&wall_now_ns, ns, __ATOMIC_RELAXED);
+}
+
 static void on_receipt(
     void *ctx, uint64_t sequence, const unsigned char *bytes, size_t n_bytes)
 {

@@ -13,8 +13,6 @@ struct journal_rig {
     char parent[128]; /* temporary, the rig's own */
     char dir[192];    /* the journal's, within */
     struct journal_config config;
-    int64_t wall_ns;
-
     struct journal *journal; /* NULL: closed */
     struct journal_start start;
     struct kv_error error;
@@ -45,6 +43,9 @@ struct journal_position journal_rig_settle(struct journal_rig *rig);
 void journal_rig_write(struct journal_rig *rig, size_t n);
 /* Waits for what was appended, signs it, and has that kept, in a while. */
 void journal_rig_sign(struct journal_rig *rig);
+
+/* The wall clock of all rigs goes on by so much. */
+void journal_rig_pass(int64_t ns);
 
 /* 0: there is no such file. */
 size_t journal_rig_file_bytes(const char *dir, const char *name);
