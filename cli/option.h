@@ -64,7 +64,15 @@ struct option_values {
     bool no_reconnect, lossy;
     struct option_list kinds, reasons, tenants; /* receipts tail */
 
-    const char *key, *old_file; /* --key, --old */
+    const char *key, *witness_key;
+    const char *old_file, *new_file, *out_file; /* --old, --new, --out */
+    bool stats;
+
+    uint64_t first, last; /* export --from, --to; 0: not given */
+
+    const char *signing_key, *name, *state_file; /* witness */
+    bool watch;
+    int64_t interval_ns;
 
     const char **arguments; /* what is no option */
     size_t n_arguments;
