@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/heap.h"
 #include "cli/command.h"
+#include "cli/directory.h"
 #include "cli/follow.h"
 #include "cli/receipt_text.h"
 #include "receipts/audit.h"
@@ -154,6 +156,36 @@ static enum cli_exit audit_server(struct auditing *auditing)
     return follow_receipts(&follower);
 }
 
+static enum cli_exit audit_directory(struct auditing *auditing)
+{
+    struct cli *cli = auditing->cli;
+    char *path = directory_of_receipts(cli, cli->values.arguments[0]);
+    struct directory_reader reader = {.cli = cli,
+        .path = path,
+        .last = UINT64_MAX,
+        .take = audit_receipt,
+        .ctx = auditing};
+    enum cli_exit code = path != NULL ? directory_read(&reader) : CLI_FAILED;
+
+    kv_free(path);
+    return code;
+}
+
+static enum cli_exit audit_all(struct auditing *auditing)
+{
+    const struct option_values *values = &auditing->cli->values;
+    struct kv_error error;
+
+    if (values->n_arguments > 0 && values->file != NULL) {
+        kv_error_set(&error, KV_INVALID,
+            "--file and a directory are given; one of them is allowed");
+        return cli_fail_usage(auditing->cli, &error);
+    }
+    if (values->n_arguments > 0)
+        return audit_directory(auditing);
+    return values->file != NULL ? audit_file(auditing) : audit_server(auditing);
+}
+
 static enum cli_exit print_verdict(const struct auditing *auditing)
 {
     const struct audit *audit = &auditing->audit;
@@ -185,8 +217,7 @@ enum cli_exit cmd_receipts_audit(struct cli *cli)
     enum cli_exit code;
 
     audit_init(&auditing.audit);
-    code = cli->values.file != NULL ? audit_file(&auditing)
-                                    : audit_server(&auditing);
+    code = audit_all(&auditing);
     cli_progress_clear(cli);
     if (auditing.failed)
         cli_fail(cli, CLI_FAILED, "%s", auditing.error.text);
