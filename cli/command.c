@@ -172,7 +172,7 @@ static const struct option_spec witness_options[] = {
     {"state", '\0', OPTION_TEXT, "FILE", 1, 4096, PLACE(state_file),
         .help = "what was cosigned last, of each ledger"},
     {"out", '\0', OPTION_TEXT, "FILE", 1, 4096, PLACE(out_file),
-        .help = "keep the cosigned note there instead of printing it"},
+        .help = "the cosigned note goes there, not to the output"},
     {"watch", '\0', OPTION_FLAG, PLACE(watch),
         .help = "go on for ever, as the ledger grows"},
     {"interval", '\0', OPTION_DURATION, "DURATION", PLACE(interval_ns),
