@@ -2,4 +2,8 @@
 if(KVPOOL_RECEIPTS)
     add_executable(bench_ledger ${CMAKE_CURRENT_LIST_DIR}/bench_ledger.c)
     target_link_libraries(bench_ledger PRIVATE receipts)
+
+    # A ledger on disk: what verifying it costs.
+    add_executable(bench_verify ${CMAKE_CURRENT_LIST_DIR}/bench_verify.c)
+    target_link_libraries(bench_verify PRIVATE receipts)
 endif()
