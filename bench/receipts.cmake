@@ -6,4 +6,8 @@ if(KVPOOL_RECEIPTS)
     pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
     add_executable(bench_journal ${CMAKE_CURRENT_LIST_DIR}/bench_journal.c)
     target_link_libraries(bench_journal PRIVATE receipts PkgConfig::SQLITE)
+
+    # A ledger on disk: what verifying it costs.
+    add_executable(bench_verify ${CMAKE_CURRENT_LIST_DIR}/bench_verify.c)
+    target_link_libraries(bench_verify PRIVATE receipts)
 endif()
