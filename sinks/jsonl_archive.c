@@ -38,8 +38,11 @@ enum kv_status jsonl_names_parse(
     const char *slash = strrchr(path, '/');
     const char *name = slash != NULL ? slash + 1 : path;
     const char *dot = strrchr(name, '.');
-    size_t n_dir = slash == NULL ? 0 : slash == path ? 1 : slash - path;
-    size_t n_stem = dot != NULL && dot != name ? dot - name : strlen(name);
+    size_t n_dir = slash == NULL   ? 0
+                   : slash == path ? 1
+                                   : (size_t)(slash - path);
+    size_t n_stem =
+        dot != NULL && dot != name ? (size_t)(dot - name) : strlen(name);
 
     if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return kv_error_set(
@@ -203,7 +206,8 @@ static bool compress_all(struct compression *run, const atomic_bool *stop)
             continue;
         if (atomic_load(stop))
             errno = ECANCELED;
-        if (n < 0 || atomic_load(stop) || !compress_block(run, n, n == 0))
+        if (n < 0 || atomic_load(stop) ||
+            !compress_block(run, (size_t)n, n == 0))
             return false;
         if (n == 0)
             return fsync(run->to) == 0;
