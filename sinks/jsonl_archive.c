@@ -253,7 +253,8 @@ static bool copy_time(int from, int to)
 /* name becomes name.zst; on failure there is name still. */
 static bool compress_closed(int dir, const char *name, const atomic_bool *stop)
 {
-    char unfinished[NAME_MAX + 1], finished[NAME_MAX + 1];
+    char finished[NAME_MAX + sizeof COMPRESSED];
+    char unfinished[sizeof finished + sizeof UNFINISHED];
     int from = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     int to, number;
     bool done;
