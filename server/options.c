@@ -231,7 +231,8 @@ enum kv_status options_parse(struct options *options, int argc,
     const char *const *argv, const char *const *environment,
     struct kv_error *error)
 {
-    struct options parsed = {0};
+    struct options parsed = {
+        .argc = argc, .argv = argv, .environment = environment};
     struct options_file_texts texts = {NULL};
     enum kv_status status = set_standards(&parsed, error);
     int n_flags = argc > 0 ? argc - 1 : 0;
@@ -255,6 +256,13 @@ enum kv_status options_parse(struct options *options, int argc,
     else
         option_sinks_fini(&parsed.sinks);
     return status;
+}
+
+enum kv_status options_parse_again(
+    const struct options *options, struct options *out, struct kv_error *error)
+{
+    return options_parse(
+        out, options->argc, options->argv, options->environment, error);
 }
 
 void options_fini(struct options *options)

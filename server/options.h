@@ -117,6 +117,8 @@ struct options {
     SERVER_COMMANDS(OPTION_COMMAND)
     struct option_origin origins[N_OPTION_ROWS]; /* in the table's order */
     char *storage;                               /* what the texts point into */
+    int argc;                                    /* as options_parse got them */
+    const char *const *argv, *const *environment;
 };
 #undef OPTION_TEXT
 #undef OPTION_UINT
@@ -138,6 +140,11 @@ enum kv_status options_parse(struct options *options, int argc,
     const char *const *argv, const char *const *environment,
     struct kv_error *error);
 void options_fini(struct options *options);
+
+/* Parses again what options_parse was given, which must still be there, so that
+ * a changed file is read. */
+enum kv_status options_parse_again(
+    const struct options *options, struct options *out, struct kv_error *error);
 
 /* The text of --help: every option with its value, default, range and its
  * environment variable. To stdout. */
