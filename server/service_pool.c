@@ -504,20 +504,30 @@ static void on_durable(struct ledger_watcher *watcher)
 
 /* ---- Snapshot */
 
+static bool has_section(const Kvpool__V1__SnapshotRequest *request,
+    Kvpool__V1__SnapshotSection section)
+{
+    for (size_t i = 0; i < request->n_sections; i++) {
+        if (request->sections[i] == section)
+            return true;
+    }
+    return false;
+}
+
 static void check_snapshot(
     struct rpc_error *error, const Kvpool__V1__SnapshotRequest *request)
 {
     char path[32];
-    bool sessions = false;
+    bool sessions = has_section(
+        request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS);
 
     for (size_t i = 0; i < request->n_sections; i++) {
         Kvpool__V1__SnapshotSection section = request->sections[i];
 
         if (section ==
-            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS) {
-            sessions = true;
+                KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS ||
+            section == KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS)
             continue;
-        }
         if (error->n_violations == RPC_ERROR_MAX_VIOLATIONS)
             break; /* enough said */
         snprintf(path, sizeof path, "sections[%zu]", i);
@@ -527,8 +537,8 @@ static void check_snapshot(
                 KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)
             check_unsupported(error, path, true);
         else
-            rpc_error_add_violation(
-                error, path, "%d was given; allowed is SESSIONS", (int)section);
+            rpc_error_add_violation(error, path,
+                "%d was given; allowed are SESSIONS and SINKS", (int)section);
     }
     check_unsupported(error, "block_map", request->block_map != NULL);
     if (request->sessions == NULL)
@@ -548,10 +558,12 @@ static void reply_snapshot(struct server *server, struct rpc_call *call,
     Kvpool__V1__SnapshotResponse response = KVPOOL__V1__SNAPSHOT_RESPONSE__INIT;
     const Kvpool__V1__SessionQuery *query = request->sessions;
     struct state_page page = {0};
+    struct state_sinks sinks;
     struct state state;
 
     state_fill(&state, server);
-    if (request->n_sections > 0) {
+    if (has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)) {
         if (state_page_fill(&page, server, query != NULL ? query->filter : NULL,
                 query != NULL && query->page_size > 0 ? query->page_size
                                                       : STANDARD_LIST_PAGE,
@@ -563,6 +575,12 @@ static void reply_snapshot(struct server *server, struct rpc_call *call,
         state.snapshot.sessions = page.list;
         state.snapshot.n_sessions = page.n;
         state.snapshot.sessions_next_page_token = page.next_token;
+    }
+    if (has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS)) {
+        state_sinks_fill(&sinks, server);
+        state.snapshot.sinks = sinks.list;
+        state.snapshot.n_sinks = sinks.n;
     }
     response.snapshot = &state.snapshot;
     message_reply(call, &response.base);
