@@ -28,6 +28,8 @@
     UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
     UINT(block_tokens, 16, 1, 1024, "tokens", "tokens of one block")           \
     CHOICE(kv_type, "f16", "f32|f16", "type of keys and values in the pool")   \
+    BOOL(prefix_cache, true,                                                   \
+        "share full blocks between sessions of a tenant that begin alike")     \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
     UINT(max_kept_tokens, 16777216, 0, 1099511627776, "tokens",                \
         "tokens kept of evicted sessions")                                     \
