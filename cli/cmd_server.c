@@ -106,7 +106,7 @@ static Kvpool__V1__SnapshotResponse *take_snapshot(
 {
     Kvpool__V1__SnapshotRequest request = KVPOOL__V1__SNAPSHOT_REQUEST__INIT;
     Kvpool__V1__SessionQuery query = KVPOOL__V1__SESSION_QUERY__INIT;
-    Kvpool__V1__SnapshotSection sections[2];
+    Kvpool__V1__SnapshotSection sections[3];
     Kvpool__V1__SnapshotResponse *answer;
 
     request.sections = sections;
@@ -119,6 +119,9 @@ static Kvpool__V1__SnapshotResponse *take_snapshot(
     if (cli->values.with_sinks)
         sections[request.n_sections++] =
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS;
+    if (cli->values.with_subscribers)
+        sections[request.n_sections++] =
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS;
     answer = cli_call(cli, CLI_POOL_SERVICE "Snapshot", &request.base,
         &kvpool__v1__snapshot_response__descriptor, code);
     if (answer != NULL && answer->snapshot == NULL) {
@@ -204,6 +207,15 @@ static enum cli_exit view_sinks_of(
                : cli_fail(cli, CLI_FAILED, "out of memory");
 }
 
+static enum cli_exit view_subscribers_of(
+    struct cli *cli, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    fputc('\n', cli->out);
+    if (view_subscribers(cli->out, snapshot) != KV_OK)
+        return cli_fail(cli, CLI_FAILED, "out of memory");
+    return CLI_OK;
+}
+
 enum cli_exit cmd_snapshot(struct cli *cli)
 {
     enum cli_exit code = CLI_OK;
@@ -219,6 +231,8 @@ enum cli_exit cmd_snapshot(struct cli *cli)
             code = view_sessions_of(cli, answer->snapshot);
         if (cli->values.with_sinks && code == CLI_OK)
             code = view_sinks_of(cli, answer->snapshot);
+        if (cli->values.with_subscribers && code == CLI_OK)
+            code = view_subscribers_of(cli, answer->snapshot);
     }
     cli_free_answer(answer);
     return code;
