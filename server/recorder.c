@@ -282,23 +282,20 @@ static void on_outlets_closed(void *ctx)
 {
     struct recorder *recorder = ctx;
 
+    recorder->outlets = NULL;
     recorder->flushed(recorder->ctx);
 }
 
 void recorder_flush(
     struct recorder *recorder, void (*flushed)(void *ctx), void *ctx)
 {
-    struct outlets *outlets;
-
     if (recorder == NULL) {
         flushed(ctx);
         return;
     }
     recorder->flushed = flushed;
     recorder->ctx = ctx;
-    outlets = recorder->outlets;
-    recorder->outlets = NULL;
-    outlets_close(outlets, on_outlets_closed, recorder);
+    outlets_close(recorder->outlets, on_outlets_closed, recorder);
 }
 
 void recorder_close(struct recorder *recorder)

@@ -43,8 +43,13 @@ static void on_closed(void *ctx)
 
 static void close_set(void)
 {
-    if (set != NULL)
+    int n_before = n_closed;
+
+    if (set != NULL) {
         sink_set_close(set, on_closed, NULL);
+        if (n_closed == n_before)
+            sink_set_give_up(set);
+    }
     set = NULL;
 }
 
@@ -377,6 +382,33 @@ START_TEST(a_guaranteed_sink_resumes_behind_its_acknowledged_position)
     ck_assert_uint_eq(slow->sink.cursor.sequence, 0);
     ck_assert_uint_eq(other->last_sequence, 13);
     ck_assert_uint_eq(other->sink.lost_total, 0);
+}
+END_TEST
+
+START_TEST(what_delivers_takes_the_rest_before_it_is_closed)
+{
+    struct slow_sink *slow = add_slow("slow"), *dead = new_slow("dead");
+
+    dead->is_dead = true;
+    ck_assert_int_eq(sink_set_add(set, &dead->sink, NULL), KV_OK);
+    issue(10);
+    slow->is_dead = true;
+    issue(10);
+    sink_set_close(set, on_closed, NULL);
+    sink_set_tick(set, 1);
+    ck_assert_int_eq(slow->sink.state, SINK_RUNNING);
+    slow->is_dead = false;
+    sink_ready(&slow->sink);
+    ck_assert_uint_eq(slow->last_sequence, 20);
+    sink_set_tick(set, 2); /* closes it */
+    ck_assert_ptr_eq(sink_set_first(set), &dead->sink);
+    ck_assert_int_eq(n_closed, 0);
+    for (int i = 0; i < 2; i++)
+        sink_set_tick(set, 3);
+    ck_assert_int_eq(n_closed, 0);
+    sink_set_tick(set, 4); /* the fifth: no more time for the dead one */
+    ck_assert_int_eq(n_closed, 1);
+    set = NULL;
 }
 END_TEST
 
@@ -722,6 +754,7 @@ int main(void)
         opens_give_everything_back_when_memory_runs_out,
         a_dead_sink_holds_back_nobody,
         a_guaranteed_sink_resumes_behind_its_acknowledged_position,
+        what_delivers_takes_the_rest_before_it_is_closed,
         names_are_unique_until_the_old_one_is_closed,
         there_are_as_many_sinks_as_the_journal_has_positions,
         a_gap_of_a_guaranteed_sink_becomes_a_receipt,
