@@ -84,9 +84,9 @@ static enum kv_status open_sinks(
 
     if (status != KV_OK || !options->receipts_log)
         return status;
-    status = sink_log_open(&sink);
+    status = sink_log_open(&sink, "log");
     if (status == KV_OK)
-        sink_set_add(recorder->sinks, sink);
+        sink_set_add(recorder->sinks, sink, NULL);
     return status;
 }
 

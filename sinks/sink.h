@@ -28,7 +28,8 @@
 #include "base/status.h"
 #include "receipts/ledger.h"
 
-#define SINK_NAME_BYTES 64
+#define SINK_NAME_BYTES 64 /* as JOURNAL_NAME_BYTES */
+#define SINK_MAX_SINKS 64  /* in a set, as JOURNAL_MAX_CURSORS */
 #define SINK_ERROR_BYTES 192
 
 struct sink;
@@ -73,8 +74,10 @@ struct sink {
     char name[SINK_NAME_BYTES + 1];
     struct sink_set *set;
     struct kv_list link;
-    struct feed_cursor cursor;
-    bool waits; /* until sink_ready */
+    struct feed_cursor cursor; /* offered */
+    bool waits;                /* until sink_ready */
+    bool is_held;              /* until sink_set_tick */
+    bool is_forgotten;         /* its position goes with it */
     enum sink_state state;
     uint64_t acknowledged_sequence; /* guaranteed: by the target; else: taken */
     uint64_t delivered_total;       /* receipts acknowledged */
@@ -83,6 +86,11 @@ struct sink {
                             ledger, or the set closed while a sink without
                             guarantee did not take. Each such gap is a receipt,
                             or a line in the log. */
+    uint64_t gap_first, gap_last; /* of a gap that is no receipt yet; or 0 */
+    uint64_t n_skipped;           /* in gaps behind what is acknowledged */
+    struct feed_cursor oldest_cursor; /* to learn the next two with */
+    uint64_t oldest_sequence;         /* the first not acknowledged, as last */
+    int64_t oldest_unix_ns;           /* looked at, and its time */
     char last_error[SINK_ERROR_BYTES];
     int64_t last_error_unix_ns;
 };
@@ -118,19 +126,39 @@ struct sink_key sink_receipt_key(
  * set. KV_NO_MEMORY. */
 enum kv_status sink_set_open(struct sink_set **out, struct ledger *ledger);
 
-/* Starts behind what the ledger has kept as acknowledged under this name, or at
- * the oldest receipt. The sink is the set's from here. KV_INVALID: there is one
- * of this name; KV_LIMIT: too many; it is the caller's still. */
+/* Starts behind what is kept as acknowledged under this name; or else, if it is
+ * guaranteed, at the oldest receipt, or else at the oldest of this epoch. The
+ * sink is the set's from here. KV_INVALID: there is one of this name, perhaps
+ * still closing; KV_LIMIT: too many; it is the caller's still. */
 enum kv_status sink_set_add(
     struct sink_set *set, struct sink *sink, struct kv_error *error);
 
-/* Closes one, as sink_set_close does all. Where `forget`, its position is
- * dropped: a later sink of the name starts anew. */
+/* Closes one, as sink_set_close does all; it is in the set, STOPPING, until it
+ * is closed. Where `forget`, its position is dropped: a later sink of the name
+ * starts anew. Not within an offer. */
 void sink_set_remove(struct sink_set *set, struct sink *sink, bool forget);
+
+/* Called after a sink that was removed is closed and gone, so that another may
+ * take its name; not while the set closes. */
+void sink_set_on_removed(
+    struct sink_set *set, void (*removed)(void *ctx), void *ctx);
 
 /* The first, and the next; NULL at the end. */
 struct sink *sink_set_first(struct sink_set *set);
 struct sink *sink_set_next(struct sink_set *set, struct sink *sink);
+
+/* To be called about once a second, never within a hook of the pool: issues the
+ * receipts of gaps, which the sinks wait for; tries again what could not be
+ * read; learns how old the oldest receipt is that a sink lacks. */
+void sink_set_tick(struct sink_set *set, int64_t mono_ns);
+
+/* Durable receipts that it has not acknowledged, and the age of the oldest of
+ * them, as of the last tick. */
+struct sink_lag {
+    uint64_t n_receipts;
+    int64_t ns;
+};
+struct sink_lag sink_lag(const struct sink *sink, int64_t wall_ns);
 
 /* Offers all the rest (what a sink without guarantee does not take then is lost
  * to it), flushes, closes every sink, frees the set, then calls back, now or

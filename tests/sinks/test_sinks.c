@@ -70,10 +70,13 @@ static const char *logged(void)
 
 static struct sink *add_channel(size_t capacity)
 {
+    static int n_channels;
     struct sink *sink;
+    char name[32];
 
-    ck_assert_int_eq(sink_channel_open(&sink, capacity), KV_OK);
-    sink_set_add(set, sink);
+    snprintf(name, sizeof name, "channel-%d", ++n_channels);
+    ck_assert_int_eq(sink_channel_open(&sink, name, capacity), KV_OK);
+    ck_assert_int_eq(sink_set_add(set, sink, NULL), KV_OK);
     return sink;
 }
 
@@ -145,7 +148,7 @@ START_TEST(what_left_the_ring_is_counted_and_logged_never_skipped_silently)
     snprintf(gap, sizeof gap, "first_sequence=11 last_sequence=%d ",
         (int)oldest - 1);
     ck_assert_msg(strstr(logged(), gap) != NULL, "%s", logged());
-    ck_assert_ptr_nonnull(strstr(logged(), "sink=channel"));
+    ck_assert_ptr_nonnull(strstr(logged(), "sink=channel-"));
 }
 END_TEST
 
@@ -209,13 +212,15 @@ static const struct sink_ops moody_ops = {.kind = "moody",
     .flush = moody_flush,
     .close = moody_close};
 
+static int n_moody;
+
 static struct moody_sink *add_moody(void)
 {
     struct moody_sink *moody = kv_calloc(1, sizeof *moody);
 
     moody->sink.ops = &moody_ops;
-    moody->sink.name = "moody";
-    sink_set_add(set, &moody->sink);
+    snprintf(moody->sink.name, sizeof moody->sink.name, "moody-%d", n_moody++);
+    ck_assert_int_eq(sink_set_add(set, &moody->sink, NULL), KV_OK);
     return moody;
 }
 
@@ -227,8 +232,8 @@ START_TEST(a_sink_without_memory_is_offered_the_rest_with_what_comes_next)
     moody = kv_calloc(1, sizeof *moody);
     moody->refuses = true;
     moody->sink.ops = &moody_ops;
-    moody->sink.name = "moody";
-    sink_set_add(set, &moody->sink);
+    snprintf(moody->sink.name, sizeof moody->sink.name, "moody-%d", n_moody++);
+    ck_assert_int_eq(sink_set_add(set, &moody->sink, NULL), KV_OK);
     ck_assert_uint_eq(moody->last_sequence, 4);
     moody->refuses = false;
     issue(1);
@@ -265,15 +270,15 @@ START_TEST(opens_give_everything_back_when_memory_runs_out)
 
     faulty_heap_fail_at(0);
     ck_assert_int_eq(sink_set_open(&other, ledger), KV_NO_MEMORY);
-    ck_assert_int_eq(sink_log_open(&sink), KV_NO_MEMORY);
-    for (nth = 0; sink_channel_open(&sink, 5) == KV_NO_MEMORY;) {
+    ck_assert_int_eq(sink_log_open(&sink, "log"), KV_NO_MEMORY);
+    for (nth = 0; sink_channel_open(&sink, "channel", 5) == KV_NO_MEMORY;) {
         ck_assert_ptr_null(sink);
         ck_assert_int_eq(faulty_heap_live(), before);
         faulty_heap_fail_at(++nth);
     }
     ck_assert_int_eq(nth, 2);
     faulty_heap_fail_at(-1);
-    sink_set_add(set, sink);
+    ck_assert_int_eq(sink_set_add(set, sink, NULL), KV_OK);
 }
 END_TEST
 
@@ -389,8 +394,8 @@ START_TEST(does_not_emit_receipt_when_disabled)
     struct sink *channel = add_channel(10);
     struct sink *log;
 
-    ck_assert_int_eq(sink_log_open(&log), KV_OK);
-    sink_set_add(set, log);
+    ck_assert_int_eq(sink_log_open(&log, "log"), KV_OK);
+    ck_assert_int_eq(sink_set_add(set, log, NULL), KV_OK);
     evict_by_hand(pool, hold_blocks(pool, "chat-7", 40));
     zero_all(pool);
     ck_assert_uint_eq(pool_stats(pool).evictions, 1);
@@ -408,8 +413,8 @@ START_TEST(the_log_has_the_fields_of_the_original)
     const struct ledger_pool_snapshot snapshot = {.stats.total_bytes = 8};
     struct sink *log;
 
-    ck_assert_int_eq(sink_log_open(&log), KV_OK);
-    sink_set_add(set, log);
+    ck_assert_int_eq(sink_log_open(&log, "log"), KV_OK);
+    ck_assert_int_eq(sink_set_add(set, log, NULL), KV_OK);
     ledger_issue_boot(ledger, &boot, 0);
     evict_by_hand(pool, hold_blocks(pool, "chat 7", 40));
     zero_all(pool);
