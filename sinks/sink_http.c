@@ -708,11 +708,11 @@ static enum kv_status http_open(struct sink **out, const char *name,
         goto free_texts;
     status = open_handles(http, error);
     if (status != KV_OK)
-        goto close_curl;
+        goto clean_curl;
     *out = &http->sink;
     return KV_OK;
 
-close_curl:
+clean_curl:
     close_curl(http);
 free_texts:
     free_settings(&http->settings);

@@ -180,14 +180,12 @@ static void wake_owner(struct courier *courier)
         uv_async_send(courier->wake);
 }
 
-static bool must_stop(struct courier *courier)
+/* Under the mutex: at once, or with nothing left to deliver. */
+static bool is_over(const struct courier *courier)
 {
-    bool stops;
-
-    pthread_mutex_lock(&courier->mutex);
-    stops = courier->stops;
-    pthread_mutex_unlock(&courier->mutex);
-    return stops;
+    return courier->stops ||
+           (courier->drains && courier->mine.n_receipts == 0 &&
+               courier->taken.n_receipts == 0);
 }
 
 /* Under the mutex. */
@@ -229,11 +227,13 @@ static void report_acknowledged(struct courier *courier, uint64_t sequence)
     pthread_mutex_unlock(&courier->mutex);
 }
 
-/* Tells the owner what went wrong, and waits before the next try. */
-static void report_failure(struct courier *courier)
+/* Tells the owner what went wrong, and waits before the next try. false: there
+ * is to be none. */
+static bool report_failure(struct courier *courier)
 {
     const struct nats_settings *settings = &courier->settings;
     int64_t end_ns;
+    bool goes_on;
     uint64_t ms;
 
     courier->n_tries++;
@@ -244,11 +244,11 @@ static void report_failure(struct courier *courier)
     memcpy(courier->failure, courier->error, sizeof courier->failure);
     courier->n_failures++;
     wake_owner(courier);
-    while (!courier->stops && kv_clock_mono_ns() < end_ns &&
-           !(courier->drains && courier->mine.n_receipts == 0 &&
-               courier->taken.n_receipts == 0))
+    while (!is_over(courier) && kv_clock_mono_ns() < end_ns)
         wait_changed(courier, ms);
+    goes_on = !is_over(courier);
     pthread_mutex_unlock(&courier->mutex);
+    return goes_on;
 }
 
 /* ---- connecting */
@@ -723,15 +723,13 @@ static bool deliver(struct courier *courier)
 static void *run_courier(void *arg)
 {
     struct courier *courier = arg;
-    bool is_done = false;
+    bool goes_on = true;
 
-    while (!is_done && !must_stop(courier)) {
-        is_done = open_line(courier) && deliver(courier);
+    while (goes_on) {
+        goes_on = !(open_line(courier) && deliver(courier));
         close_line(courier);
-        if (!is_done) {
-            report_failure(courier);
-            is_done = !fetch(courier);
-        }
+        if (goes_on)
+            goes_on = report_failure(courier);
     }
     nats_ReleaseThreadMemory();
     pthread_mutex_lock(&courier->mutex);
@@ -899,7 +897,7 @@ static enum kv_status open_courier(
     if (courier == NULL)
         return KV_NO_MEMORY;
     if (own_settings(&courier->settings, given) != KV_OK)
-        goto free_courier;
+        goto free_struct;
     courier->pending =
         kv_calloc((size_t)given->max_pending, sizeof *courier->pending);
     if (courier->pending == NULL)
@@ -910,7 +908,7 @@ static enum kv_status open_courier(
 
 free_texts:
     free_settings(&courier->settings);
-free_courier:
+free_struct:
     kv_free(courier);
     return KV_NO_MEMORY;
 }
@@ -1156,7 +1154,7 @@ static const struct sink_setting nats_table[] = {
         "Credentials file (.creds: a JWT and its key) to connect with; \"\": "
         "none"),
     TEXT(ca_file, "",
-        "File of PEM certificates that may vouch for a tls:// server; \"\": "
+        "File of PEM certificates that may vouch for a tls:// server, beside "
         "those of the system"),
     UINT(max_pending, "1024", 1, 65536, "messages",
         "So many may be without an acknowledgement"),
