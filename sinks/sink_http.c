@@ -446,9 +446,10 @@ static void on_socket(uv_poll_t *poll, int failed, int events)
 {
     struct http_socket *socket = poll->data;
     struct http *http = socket->http;
-    int flags = failed != 0 ? CURL_CSELECT_ERR : 0;
-    int n_running;
+    int flags = 0, n_running;
 
+    if (failed != 0) /* reading and writing tell curl what it is */
+        events = UV_READABLE | UV_WRITABLE;
     flags |= (events & UV_READABLE) != 0 ? CURL_CSELECT_IN : 0;
     flags |= (events & UV_WRITABLE) != 0 ? CURL_CSELECT_OUT : 0;
     curl_multi_socket_action(http->multi, socket->fd, flags, &n_running);

@@ -165,7 +165,10 @@ void sink_rig_run_until(
     uv_timer_init(&rig->loop, &tick);
     uv_timer_start(&tick, on_tick, 10, 10);
     while (!holds(ctx)) {
-        ck_assert_msg(kv_clock_mono_ns() < end, "it does not happen");
+        ck_assert_msg(kv_clock_mono_ns() < end, "it does not happen: %s",
+            rig->set != NULL && sink_set_first(rig->set) != NULL
+                ? sink_set_first(rig->set)->last_error
+                : "");
         uv_run(&rig->loop, UV_RUN_ONCE);
     }
     uv_close((uv_handle_t *)&tick, NULL);
