@@ -15,10 +15,10 @@ set -euo pipefail
 packages_for() {
     case $1 in
     run) echo libgrpc29 libjansson4 libprotobuf-c1 libsodium23 libuv1 \
-        libyaml-0-2 ;;
+        libyaml-0-2 libzstd1 ;;
     build) echo ca-certificates gcc libc6-dev cmake ninja-build pkg-config \
         ccache check grpc-proto libgrpc-dev libjansson-dev libprotobuf-c-dev \
-        libprotobuf-dev libsodium-dev libuv1-dev libyaml-dev \
+        libprotobuf-dev libsodium-dev libuv1-dev libyaml-dev libzstd-dev \
         protobuf-c-compiler protobuf-compiler ;;
     node) echo nodejs/node npm/npm ;;
     python) echo python3 python3-cryptography python3-grpcio python3-grpc-tools \

@@ -12,6 +12,7 @@
 #define SERVER_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -27,6 +28,8 @@
     UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
     UINT(block_tokens, 16, 1, 1024, "tokens", "tokens of one block")           \
     CHOICE(kv_type, "f16", "f32|f16", "type of keys and values in the pool")   \
+    BOOL(prefix_cache, true,                                                   \
+        "share full blocks between sessions of a tenant that begin alike")     \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
     UINT(max_kept_tokens, 16777216, 0, 1099511627776, "tokens",                \
         "tokens kept of evicted sessions")                                     \
@@ -56,6 +59,8 @@
     UINT(max_subscribers, 1024, 1, 1048576, "", "receipt streams at once")     \
     UINT(subscriber_stall_ms, 30000, 100, 86400000, "ms",                      \
         "disconnect a subscriber that takes nothing for longer")               \
+    UINT(lossy_lag_receipts, 16384, 1024, 1099511627776, "",                   \
+        "a subscriber that may miss receipts is moved ahead beyond this")      \
     UINT(max_calls, 4096, 1, 1048576, "", "calls at once")                     \
     UINT(max_streams_per_connection, 1024, 1, 1048576, "",                     \
         "calls of one connection at once")                                     \
@@ -87,6 +92,14 @@ struct option_origin {
     uint32_t line; /* OPTION_FILE: where, from 1 */
 };
 
+/* The sinks that the file names, for which there is no flag and no variable
+ * (server/options_sinks.h). */
+struct option_sinks {
+    struct option_sink *list; /* [n] */
+    size_t n;
+    uint32_t line; /* of the key; 0: it is not there */
+};
+
 #define OPTION_COUNT(...) +1
 enum {
     N_OPTIONS = 0 SERVER_OPTIONS(
@@ -104,9 +117,12 @@ struct options {
     SERVER_OPTIONS(
         OPTION_TEXT, OPTION_TEXT, OPTION_UINT, OPTION_BOOL, OPTION_TEXT)
     const char *config; /* the file; empty: there is none */
+    struct option_sinks sinks;
     SERVER_COMMANDS(OPTION_COMMAND)
     struct option_origin origins[N_OPTION_ROWS]; /* in the table's order */
     char *storage;                               /* what the texts point into */
+    int argc;                                    /* as options_parse got them */
+    const char *const *argv, *const *environment;
 };
 #undef OPTION_TEXT
 #undef OPTION_UINT
@@ -129,6 +145,11 @@ enum kv_status options_parse(struct options *options, int argc,
     struct kv_error *error);
 void options_fini(struct options *options);
 
+/* Parses again what options_parse was given, which must still be there, so that
+ * a changed file is read. */
+enum kv_status options_parse_again(
+    const struct options *options, struct options *out, struct kv_error *error);
+
 /* The text of --help: every option with its value, default, range and its
  * environment variable. To stdout. */
 void options_print_help(void);
@@ -137,8 +158,9 @@ void options_print_help(void);
  * from as a comment. As a file it gives the same values again. To stdout. */
 void options_print_config(const struct options *options);
 
-/* SHA-256 of the effective values, name by name: the same if and only if the
- * values are. All zero where there is no memory for it. */
+/* SHA-256 of the effective values, name by name, those of the sinks included:
+ * the same if and only if the values are. All zero where there is no memory for
+ * it. */
 void options_digest(const struct options *options, uint8_t digest[32]);
 
 #endif

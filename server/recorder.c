@@ -6,8 +6,8 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "server/outlets.h"
 #include "server/signing_key.h"
-#include "sinks/sink_log.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define PERFORMANCE_WINDOW_NS (60 * KV_NS_PER_S)
@@ -16,7 +16,7 @@
 struct recorder {
     struct ledger *ledger;
     struct notary *notary;
-    struct sink_set *sinks;
+    struct outlets *outlets;
     struct performance performance;
     struct ledger_watcher *watchers[MAX_WATCHERS];
     size_t n_watchers;
@@ -76,27 +76,9 @@ static enum kv_status open_notary(struct recorder *recorder,
     return status;
 }
 
-static enum kv_status open_sinks(
-    struct recorder *recorder, const struct options *options)
-{
-    struct sink *sink;
-    enum kv_status status = sink_set_open(&recorder->sinks, recorder->ledger);
-
-    if (status != KV_OK || !options->receipts_log)
-        return status;
-    status = sink_log_open(&sink, "log");
-    if (status == KV_OK)
-        sink_set_add(recorder->sinks, sink, NULL);
-    return status;
-}
-
-static void ignore_flushed(void *ctx)
-{
-    (void)ctx;
-}
-
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct kv_error *error)
+    const struct options *options, struct rpc_loop *loop,
+    struct kv_error *error)
 {
     struct recorder *recorder;
     enum kv_status status;
@@ -113,16 +95,14 @@ enum kv_status recorder_open(struct recorder **out,
     status = open_notary(recorder, options, error);
     if (status != KV_OK)
         goto close_ledger;
-    status = open_sinks(recorder, options);
+    status = outlets_open(
+        &recorder->outlets, recorder->ledger, options, loop, error);
     if (status != KV_OK)
-        goto close_sinks;
+        goto close_notary;
     *out = recorder;
     return KV_OK;
 
-close_sinks:
-    kv_error_set(error, status, "no memory for the sinks of receipts");
-    if (recorder->sinks != NULL)
-        sink_set_close(recorder->sinks, ignore_flushed, NULL);
+close_notary:
     notary_close(recorder->notary);
 close_ledger:
     ledger_close(recorder->ledger);
@@ -228,32 +208,104 @@ void recorder_add_request(
         performance_add(&recorder->performance, end_ns, latency_ns);
 }
 
-static void on_sinks_closed(void *ctx)
+void recorder_tick(struct recorder *recorder)
+{
+    if (recorder != NULL && recorder->outlets != NULL)
+        outlets_tick(recorder->outlets);
+}
+
+enum kv_status recorder_reload(struct recorder *recorder,
+    struct options *options, struct options *next, struct kv_error *error)
+{
+    if (recorder == NULL || recorder->outlets == NULL)
+        return KV_OK;
+    return outlets_reload(recorder->outlets, &options->sinks,
+        &options->receipts_log, &next->sinks, next->receipts_log, error);
+}
+
+void recorder_issue_configuration_change(struct recorder *recorder,
+    const struct options *options, const uint8_t previous_digest[32],
+    const char *const *names, size_t n_names, const char *requested_by)
+{
+    uint8_t digest[32];
+    const struct ledger_configuration_change change = {
+        .previous_digest = previous_digest,
+        .config_digest = digest,
+        .names = names,
+        .n_names = n_names,
+        .requested_by = requested_by,
+    };
+
+    if (recorder == NULL)
+        return;
+    options_digest(options, digest);
+    ledger_issue_configuration_change(
+        recorder->ledger, &change, kv_clock_mono_ns());
+}
+
+static struct recorder_sink describe_sink(const struct sink *sink)
+{
+    struct sink_lag lag = sink_lag(sink, kv_clock_wall_ns());
+
+    return (struct recorder_sink){
+        .name = sink->name,
+        .kind = sink->ops->kind,
+        .last_error = sink->last_error,
+        .state = sink->state,
+        .guaranteed = sink->ops->guaranteed,
+        .acknowledged_sequence = sink->acknowledged_sequence,
+        .lag_receipts = lag.n_receipts,
+        .lag_ns = lag.ns,
+        .delivered_total = sink->delivered_total,
+        .retries_total = sink->retries_total,
+        .lost_total = sink->lost_total,
+        .last_error_unix_ns = sink->last_error_unix_ns,
+    };
+}
+
+size_t recorder_sinks(
+    struct recorder *recorder, struct recorder_sink out[SINK_MAX_SINKS])
+{
+    struct sink_set *set;
+    size_t n = 0;
+
+    if (recorder == NULL || recorder->outlets == NULL)
+        return 0;
+    set = outlets_set(recorder->outlets);
+    for (struct sink *sink = sink_set_first(set); sink != NULL;
+         sink = sink_set_next(set, sink))
+        out[n++] = describe_sink(sink);
+    return n;
+}
+
+static void on_outlets_closed(void *ctx)
 {
     struct recorder *recorder = ctx;
 
-    recorder->sinks = NULL;
     recorder->flushed(recorder->ctx);
 }
 
 void recorder_flush(
     struct recorder *recorder, void (*flushed)(void *ctx), void *ctx)
 {
+    struct outlets *outlets;
+
     if (recorder == NULL) {
         flushed(ctx);
         return;
     }
     recorder->flushed = flushed;
     recorder->ctx = ctx;
-    sink_set_close(recorder->sinks, on_sinks_closed, recorder);
+    outlets = recorder->outlets;
+    recorder->outlets = NULL;
+    outlets_close(outlets, on_outlets_closed, recorder);
 }
 
 void recorder_close(struct recorder *recorder)
 {
     if (recorder == NULL)
         return;
-    if (recorder->sinks != NULL)
-        sink_set_close(recorder->sinks, ignore_flushed, NULL);
+    outlets_close_now(recorder->outlets);
     for (size_t i = 0; i < recorder->n_watchers; i++)
         ledger_unwatch(recorder->ledger, recorder->watchers[i]);
     notary_close(recorder->notary);

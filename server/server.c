@@ -67,6 +67,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         .max_sessions = (uint32_t)options->max_sessions,
         .max_kept_tokens = options->max_kept_tokens,
         .kept_ttl_ns = (int64_t)options->kept_tokens_ttl_s * KV_NS_PER_S,
+        .share_prefixes = options->prefix_cache,
         .default_idle_ttl_ns =
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
         .secret = {server->secret[0], server->secret[1]},
@@ -167,9 +168,11 @@ static void open_timers(struct server *server)
     uv_timer_init(loop, &server->drain_tick);
     uv_signal_init(loop, &server->signals[0]);
     uv_signal_init(loop, &server->signals[1]);
+    uv_signal_init(loop, &server->signals[2]);
     server->subscriber_tick.data = server->snapshot_tick.data =
         server->checkpoint_tick.data = server->drain_tick.data =
-            server->signals[0].data = server->signals[1].data = server;
+            server->signals[0].data = server->signals[1].data =
+                server->signals[2].data = server;
     server->timers_open = true;
 }
 
@@ -184,6 +187,7 @@ static void close_timers(struct server *server)
     uv_close((uv_handle_t *)&server->drain_tick, NULL);
     uv_close((uv_handle_t *)&server->signals[0], NULL);
     uv_close((uv_handle_t *)&server->signals[1], NULL);
+    uv_close((uv_handle_t *)&server->signals[2], NULL);
     rpc_loop_touched(server->loop);
 }
 
@@ -236,8 +240,8 @@ static enum kv_status make_secret(struct server *server, struct kv_error *error)
     return kv_error_set(error, KV_IO, "the system gives no random bytes");
 }
 
-enum kv_status server_open(struct server *server, const struct options *options,
-    struct kv_error *error)
+enum kv_status server_open(
+    struct server *server, struct options *options, struct kv_error *error)
 {
     enum kv_status status = server_check_options(options, error);
 
@@ -255,7 +259,7 @@ enum kv_status server_open(struct server *server, const struct options *options,
         status = open_model(server, error);
     }
     if (status == KV_OK)
-        status = recorder_open(&server->recorder, options, error);
+        status = recorder_open(&server->recorder, options, server->loop, error);
     if (status == KV_OK)
         status = open_pool(server, error);
     if (status == KV_OK)
@@ -339,6 +343,15 @@ static void drain(struct server *server, const char *cause)
     rpc_server_drain(server->rpc, limit_ns, on_drained, server);
 }
 
+static void on_hangup(uv_signal_t *handle, int number)
+{
+    struct server *server = handle->data;
+
+    (void)number;
+    if (!server->draining)
+        server_reload(server, "SIGHUP");
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct server *server = handle->data;
@@ -396,6 +409,7 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
         return status;
     uv_signal_start(&server->signals[0], on_signal, SIGTERM);
     uv_signal_start(&server->signals[1], on_signal, SIGINT);
+    uv_signal_start(&server->signals[2], on_hangup, SIGHUP);
     recorder_issue_boot(
         server->recorder, server->pool, SERVER_VERSION, server->model->name);
     recorder_issue_snapshot(server->recorder, server->pool);
