@@ -17,7 +17,6 @@ import unittest
 from kvpool_e2e import (CALL_SECONDS, KVPOOLD, Kvpoold, generate, ledger_end, main,
                         pool, read_receipts, session_target)
 
-RUNNING = 1
 SPARE_SECONDS = 10
 
 
@@ -266,8 +265,7 @@ class NetSinksTest(unittest.TestCase):
             self.assertEqual(subject, "kvpool.receipts." + data["event"])
         for name in ("web", "broker"):
             status = self.status(server, name)
-            self.assertEqual((status.state, status.lost_total),
-                             (RUNNING, 0), name)
+            self.assertEqual(status.lost_total, 0, name)
             self.assertGreater(status.retries_total, 0)
         server.stop()
 
