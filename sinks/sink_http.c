@@ -9,6 +9,7 @@
 
 #include "base/heap.h"
 #include "sinks/cloudevents.h"
+#include "sinks/http_post.h"
 #include "sinks/outbox.h"
 #include "sinks/secret.h"
 
@@ -18,20 +19,13 @@
  *                                                  │
  *        ┌──────> PACKING (worker thread: JSON, gzip, the token's file)
  *        │           │
- *     WAITING     SENDING (curl on the loop) ──2xx──> acknowledged
- *        ▲           │                                IDLE, the next batch
+ *     WAITING     SENDING (http_post.h) ──2xx──> acknowledged
+ *        ▲           │                           IDLE, the next batch
  *        └───────────┘ anything else: the same bytes again, later
  *
  * An offer may come within a hook of the pool, so it only takes and wakes; all
  * else happens in callbacks of the loop. What is held is one batch gathering,
- * one batch under way and its body; beyond that the offers wait.
- *
- * Curl tells which sockets to watch and when to be called again; each socket is
- * a uv_poll of its own. Names are resolved by a thread of curl's, which is left
- * behind (QUICK_EXIT) where it does not answer in time, never waited for. */
-
-#define ANSWER_TEXT_BYTES 80   /* of an answer's body, quoted in failures */
-#define ANSWER_MAX_BYTES 65536 /* read of an answer; its status has spoken */
+ * one batch under way and its body; beyond that the offers wait. */
 
 struct http_settings {
     const char *url, *source, *token_file, *ca_file, *proxy;
@@ -49,11 +43,11 @@ struct http {
     struct http_settings settings; /* their texts are ours */
     uv_loop_t *loop;
     uv_async_t wake;
-    uv_timer_t timer;      /* lingering, waiting */
-    uv_timer_t curl_timer; /* when curl wants to be called */
-    uv_timer_t deadline;   /* of closing */
-    uv_work_t work;        /* PACKING */
-    unsigned n_handles;    /* of uv, not closed yet */
+    uv_timer_t timer;    /* lingering, waiting */
+    uv_timer_t deadline; /* of closing */
+    uv_work_t work;      /* PACKING */
+    unsigned n_open;     /* handles of uv, and post */
+    struct http_post *post;
 
     enum http_state state;
     struct outbox gathering, batch;
@@ -65,21 +59,9 @@ struct http {
     struct kv_error pack_error;
     uint32_t n_tries; /* that failed, of this body */
 
-    CURLM *multi;
-    CURL *easy;
-    char curl_error[CURL_ERROR_SIZE];
-    char answer[ANSWER_TEXT_BYTES + 1];
-    size_t n_answer; /* bytes of body that came */
-
     bool flushing, closing, gives_up;
     sink_closed_cb closed;
     void *closed_ctx;
-};
-
-struct http_socket {
-    uv_poll_t poll;
-    struct http *http;
-    curl_socket_t fd;
 };
 
 static void go_on(struct http *http);
@@ -142,122 +124,51 @@ static void try_later(struct http *http, bool seldom, uint64_t at_least_ms)
 
 /* ---- sending */
 
-static void free_headers(struct http *http)
-{
-    for (struct curl_slist *at = http->headers; at != NULL; at = at->next)
-        explicit_bzero(at->data, strlen(at->data)); /* one is the token's */
-    curl_slist_free_all(http->headers);
-    http->headers = NULL;
-}
-
-static void take_off(struct http *http)
-{
-    curl_multi_remove_handle(http->multi, http->easy);
-    free_headers(http);
-}
-
-/* The answer's first words, for people: one line of visible characters. */
-static void quote_answer(struct http *http)
-{
-    for (char *at = http->answer; *at != '\0'; at++)
-        *at = *at < ' ' || *at > '~' ? ' ' : *at;
-}
-
-static uint64_t retry_after_ms(struct http *http)
+static uint64_t retry_after_ms(
+    const struct http *http, const struct http_answer *answer)
 {
     uint64_t most_ms = http->settings.retry_after_most_ms;
-    curl_off_t seconds = 0;
 
-    if (curl_easy_getinfo(http->easy, CURLINFO_RETRY_AFTER, &seconds) !=
-            CURLE_OK ||
-        seconds <= 0)
-        return 0;
-    if ((uint64_t)seconds > most_ms / 1000)
+    if (answer->retry_after_s > most_ms / 1000)
         return most_ms;
-    return (uint64_t)seconds * 1000;
+    return answer->retry_after_s * 1000;
 }
 
 /* 408, 429 and 5xx pass; another answer needs somebody to act, so it is told,
  * and tried seldom: a guaranteed sink loses nothing. */
-static void on_refused(struct http *http, long code)
+static void on_refused(struct http *http, const struct http_answer *answer)
 {
+    long code = answer->code;
     bool passes = code == 408 || code == 429 || code >= 500;
-    uint64_t wait_ms = retry_after_ms(http);
 
-    quote_answer(http);
     sink_failed(&http->sink, "answered %ld%s%s%s", code,
         code >= 300 && code < 400 ? " (redirects are not followed)" : "",
-        http->answer[0] != '\0' ? ": " : "", http->answer);
-    try_later(http, !passes, wait_ms);
+        answer->text[0] != '\0' ? ": " : "", answer->text);
+    try_later(http, !passes, retry_after_ms(http, answer));
 }
 
-static void on_sent(struct http *http, CURLcode result)
-{
-    bool is_cut = result == CURLE_WRITE_ERROR &&
-                  http->n_answer > ANSWER_MAX_BYTES; /* by ourselves */
-    long code = 0;
-
-    curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &code);
-    if (result != CURLE_OK && !is_cut) {
-        sink_failed(&http->sink, "%s",
-            http->curl_error[0] != '\0' ? http->curl_error
-                                        : curl_easy_strerror(result));
-        try_later(http, false, 0);
-    } else if (code >= 200 && code < 300) {
-        on_delivered(http);
-    } else {
-        on_refused(http, code);
-    }
-}
-
-static void look_for_end(struct http *http)
-{
-    CURLMsg *message;
-    CURLcode result;
-    int n_left;
-
-    while ((message = curl_multi_info_read(http->multi, &n_left)) != NULL) {
-        if (message->msg != CURLMSG_DONE)
-            continue;
-        result = message->data.result;
-        take_off(http);
-        on_sent(http, result);
-        return; /* it was the only one; another may be under way by now */
-    }
-}
-
-static size_t on_answer(char *bytes, size_t size, size_t n, void *ctx)
+static void on_sent(const struct http_answer *answer, void *ctx)
 {
     struct http *http = ctx;
-    size_t n_bytes = size * n;
 
-    if (http->n_answer < ANSWER_TEXT_BYTES) {
-        size_t n_room = ANSWER_TEXT_BYTES - http->n_answer;
-
-        memcpy(http->answer + http->n_answer, bytes,
-            n_bytes < n_room ? n_bytes : n_room);
+    if (answer->code == 0) {
+        sink_failed(&http->sink, "%s", answer->error);
+        try_later(http, false, 0);
+    } else if (answer->code >= 200 && answer->code < 300) {
+        on_delivered(http);
+    } else {
+        on_refused(http, answer);
     }
-    http->n_answer += n_bytes;
-    return http->n_answer > ANSWER_MAX_BYTES ? 0 : n_bytes;
 }
 
 static void send_body(struct http *http)
 {
-    CURL *easy = http->easy;
-
     http->state = HTTP_SENDING;
-    http->curl_error[0] = '\0';
-    memset(http->answer, 0, sizeof http->answer);
-    http->n_answer = 0;
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, http->headers);
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, http->body.bytes);
-    curl_easy_setopt(
-        easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)http->body.n_bytes);
-    if (curl_multi_add_handle(http->multi, easy) != CURLM_OK) {
-        free_headers(http);
-        sink_failed(&http->sink, "%s", kv_status_text(KV_NO_MEMORY));
-        try_later(http, false, 0);
-    }
+    if (http_post_send(http->post, &http->headers, http->body.bytes,
+            http->body.n_bytes) == KV_OK)
+        return;
+    sink_failed(&http->sink, "%s", kv_status_text(KV_NO_MEMORY));
+    try_later(http, false, 0);
 }
 
 /* ---- packing */
@@ -266,17 +177,15 @@ __attribute__((format(printf, 2, 3))) static bool add_header(
     struct http *http, const char *format, ...)
 {
     char line[SECRET_BYTES + 64];
-    struct curl_slist *longer;
+    enum kv_status status;
     va_list args;
 
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    longer = curl_slist_append(http->headers, line);
+    status = http_headers_add(&http->headers, line);
     explicit_bzero(line, sizeof line);
-    if (longer != NULL)
-        http->headers = longer;
-    return longer != NULL;
+    return status == KV_OK;
 }
 
 static enum kv_status make_headers(struct http *http)
@@ -323,7 +232,7 @@ static void on_packed(uv_work_t *work, int failed)
     struct http *http = work->data;
 
     if (http->gives_up) {
-        free_headers(http);
+        http_headers_free(&http->headers);
         http->state = HTTP_IDLE;
         give_up(http);
         return;
@@ -332,7 +241,7 @@ static void on_packed(uv_work_t *work, int failed)
         send_body(http);
         return;
     }
-    free_headers(http);
+    http_headers_free(&http->headers);
     sink_failed(&http->sink, "%s",
         failed == 0 ? http->pack_error.text : uv_strerror(failed));
     try_later(http, false, 0);
@@ -418,108 +327,22 @@ static void http_flush(struct sink *sink)
     uv_async_send(&http->wake);
 }
 
-/* ---- curl on the loop */
+/* ---- closing */
 
-static void on_curl_timer(uv_timer_t *timer)
+static void on_part_closed(struct http *http)
 {
-    struct http *http = timer->data;
-    int n_running;
-
-    curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &n_running);
-    look_for_end(http);
-}
-
-static int on_timer_wanted(CURLM *multi, long timeout_ms, void *ctx)
-{
-    struct http *http = ctx;
-
-    (void)multi;
-    if (timeout_ms < 0)
-        uv_timer_stop(&http->curl_timer);
-    else
-        uv_timer_start(
-            &http->curl_timer, on_curl_timer, (uint64_t)timeout_ms, 0);
-    return 0;
-}
-
-static void on_socket(uv_poll_t *poll, int failed, int events)
-{
-    struct http_socket *socket = poll->data;
-    struct http *http = socket->http;
-    int flags = 0, n_running;
-
-    if (failed != 0) /* reading and writing tell curl what it is */
-        events = UV_READABLE | UV_WRITABLE;
-    flags |= (events & UV_READABLE) != 0 ? CURL_CSELECT_IN : 0;
-    flags |= (events & UV_WRITABLE) != 0 ? CURL_CSELECT_OUT : 0;
-    curl_multi_socket_action(http->multi, socket->fd, flags, &n_running);
-    look_for_end(http);
-}
-
-static void on_handle_closed(struct http *http)
-{
-    if (--http->n_handles == 0)
+    if (--http->n_open == 0)
         http->closed(&http->sink, http->closed_ctx);
 }
 
-static void on_socket_closed(uv_handle_t *handle)
-{
-    struct http_socket *socket = handle->data;
-    struct http *http = socket->http;
-
-    kv_free(socket);
-    on_handle_closed(http);
-}
-
-static struct http_socket *watch_socket(struct http *http, curl_socket_t fd)
-{
-    struct http_socket *socket = kv_calloc(1, sizeof *socket);
-
-    if (socket == NULL)
-        return NULL;
-    if (uv_poll_init_socket(http->loop, &socket->poll, fd) != 0) {
-        kv_free(socket);
-        return NULL;
-    }
-    socket->poll.data = socket;
-    socket->http = http;
-    socket->fd = fd;
-    http->n_handles++;
-    curl_multi_assign(http->multi, fd, socket);
-    return socket;
-}
-
-/* A socket that cannot be watched for want of memory stays silent, until the
- * request is over time: an error here would spoil curl for good. */
-static int on_socket_wanted(
-    CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
-{
-    struct http_socket *socket = socket_ctx;
-    int events = 0;
-
-    (void)easy;
-    if (what == CURL_POLL_REMOVE) {
-        if (socket != NULL) {
-            uv_poll_stop(&socket->poll);
-            uv_close((uv_handle_t *)&socket->poll, on_socket_closed);
-        }
-        return 0;
-    }
-    if (socket == NULL)
-        socket = watch_socket(ctx, fd);
-    if (socket == NULL)
-        return 0;
-    events |= what != CURL_POLL_OUT ? UV_READABLE : 0;
-    events |= what != CURL_POLL_IN ? UV_WRITABLE : 0;
-    uv_poll_start(&socket->poll, events, on_socket);
-    return 0;
-}
-
-/* ---- closing */
-
 static void on_closed(uv_handle_t *handle)
 {
-    on_handle_closed(handle->data);
+    on_part_closed(handle->data);
+}
+
+static void on_post_closed(void *ctx)
+{
+    on_part_closed(ctx);
 }
 
 static void free_settings(struct http_settings *settings)
@@ -531,13 +354,6 @@ static void free_settings(struct http_settings *settings)
     kv_free((char *)settings->proxy);
 }
 
-static void close_curl(struct http *http)
-{
-    curl_easy_cleanup(http->easy);
-    curl_multi_cleanup(http->multi);
-    curl_global_cleanup();
-}
-
 /* Closes, with all that is not acknowledged by now left to the next start. A
  * worker that is PACKING is waited for: it is short. */
 static void give_up(struct http *http)
@@ -545,17 +361,14 @@ static void give_up(struct http *http)
     http->gives_up = true;
     if (http->state == HTTP_PACKING)
         return;
-    if (http->state == HTTP_SENDING)
-        take_off(http);
     http->state = HTTP_IDLE;
-    close_curl(http); /* first: it closes sockets that uv watches */
+    http_post_close(http->post, on_post_closed, http); /* body and all */
     outbox_clear(&http->gathering);
     outbox_clear(&http->batch);
     drop_body(http);
     free_settings(&http->settings);
     uv_close((uv_handle_t *)&http->wake, on_closed);
     uv_close((uv_handle_t *)&http->timer, on_closed);
-    uv_close((uv_handle_t *)&http->curl_timer, on_closed);
     uv_close((uv_handle_t *)&http->deadline, on_closed);
 }
 
@@ -600,65 +413,20 @@ static enum kv_status own_settings(
     return KV_NO_MEMORY;
 }
 
-static bool set_options(struct http *http)
+static enum kv_status open_post(struct http *http)
 {
-    const struct http_settings *settings = &http->settings;
-    CURL *easy = http->easy;
-    CURLcode bad = CURLE_OK;
+    const struct http_target target = {.url = http->settings.url,
+        .ca_file = http->settings.ca_file,
+        .proxy = http->settings.proxy,
+        .connect_timeout_ms = http->settings.connect_timeout_ms,
+        .timeout_ms = http->settings.timeout_ms};
 
-#define SET(option, value)                                                     \
-    bad = bad != CURLE_OK ? bad : curl_easy_setopt(easy, option, value)
-    SET(CURLOPT_URL, settings->url);
-    SET(CURLOPT_PROTOCOLS_STR, "http,https");
-    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(CURLOPT_POST, 1L);
-    SET(CURLOPT_FOLLOWLOCATION, 0L);
-    SET(CURLOPT_USERAGENT, "kvpoold");
-    SET(CURLOPT_NOSIGNAL, 1L);
-    SET(CURLOPT_QUICK_EXIT, 1L);
-    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)settings->connect_timeout_ms);
-    SET(CURLOPT_TIMEOUT_MS, (long)settings->timeout_ms);
-    SET(CURLOPT_ERRORBUFFER, http->curl_error);
-    SET(CURLOPT_WRITEFUNCTION, on_answer);
-    SET(CURLOPT_WRITEDATA, http);
-    SET(CURLOPT_PROXY, settings->proxy); /* "" : none, whatever is in the */
-    SET(CURLOPT_NOPROXY, "");            /* environment */
-    SET(CURLOPT_SSL_VERIFYPEER, 1L);
-    SET(CURLOPT_SSL_VERIFYHOST, 2L);
-    SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    if (settings->ca_file[0] != '\0') {
-        SET(CURLOPT_CAINFO, settings->ca_file);
-        SET(CURLOPT_CAPATH, NULL); /* it alone is trusted */
-    }
-#undef SET
-    return bad == CURLE_OK;
+    return http_post_open(&http->post, &target, on_sent, http);
 }
 
-static enum kv_status open_curl(struct http *http)
+static void on_failed_open_closed(void *ctx)
 {
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        return KV_NO_MEMORY;
-    http->multi = curl_multi_init();
-    if (http->multi == NULL)
-        goto clean_global;
-    http->easy = curl_easy_init();
-    if (http->easy == NULL)
-        goto clean_multi;
-    if (!set_options(http))
-        goto clean_easy;
-    curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket_wanted);
-    curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer_wanted);
-    curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
-    return KV_OK;
-
-clean_easy:
-    curl_easy_cleanup(http->easy);
-clean_multi:
-    curl_multi_cleanup(http->multi);
-clean_global:
-    curl_global_cleanup();
-    return KV_NO_MEMORY;
+    (void)ctx; /* it was never started: this is within http_post_close */
 }
 
 /* The loop's part comes last: what uv has begun can only be closed later. */
@@ -670,11 +438,11 @@ static enum kv_status open_handles(struct http *http, struct kv_error *error)
         return kv_error_set(
             error, KV_IO, "event loop: %s", uv_strerror(failed));
     uv_timer_init(http->loop, &http->timer);
-    uv_timer_init(http->loop, &http->curl_timer);
     uv_timer_init(http->loop, &http->deadline);
-    http->wake.data = http->timer.data = http->curl_timer.data = http;
+    http_post_start(http->post, http->loop);
+    http->wake.data = http->timer.data = http;
     http->deadline.data = http->work.data = http;
-    http->n_handles = 4;
+    http->n_open = 4;
     return KV_OK;
 }
 
@@ -704,17 +472,17 @@ static enum kv_status http_open(struct sink **out, const char *name,
     status = own_settings(&http->settings, given);
     if (status != KV_OK)
         goto free_http;
-    status = open_curl(http);
+    status = open_post(http);
     if (status != KV_OK)
         goto free_texts;
     status = open_handles(http, error);
     if (status != KV_OK)
-        goto clean_curl;
+        goto close_post;
     *out = &http->sink;
     return KV_OK;
 
-clean_curl:
-    close_curl(http);
+close_post:
+    http_post_close(http->post, on_failed_open_closed, NULL);
 free_texts:
     free_settings(&http->settings);
 free_http:
