@@ -36,6 +36,7 @@ struct draft {
     Kvpool__V1__Drain drain;
     Kvpool__V1__SinkGap sink_gap;
     Kvpool__V1__ConfigurationChange configuration_change;
+    Kvpool__V1__LossAccepted loss;
     Kvpool__V1__Extent extents[POOL_PART_EXTENTS];
     Kvpool__V1__Extent *extent_list[POOL_PART_EXTENTS];
     char texts[4][DRAFT_TEXT_BYTES + 1];
@@ -55,8 +56,9 @@ void draft_batch(struct draft *draft, const struct pool_batch *batch,
 
 void draft_snapshot(
     struct draft *draft, const struct ledger_pool_snapshot *snapshot);
+/* start: what was found on disk; NULL without a journal. */
 void draft_boot(struct draft *draft, const struct ledger_boot *boot,
-    const uint8_t config_digest[32]);
+    const struct journal_start *start, const uint8_t config_digest[32]);
 void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
     const uint8_t config_digest[32]);
 void draft_sink_gap(struct draft *draft, const char *sink,
@@ -64,5 +66,7 @@ void draft_sink_gap(struct draft *draft, const char *sink,
     const uint8_t config_digest[32]);
 void draft_configuration_change(
     struct draft *draft, const struct ledger_configuration_change *change);
+void draft_loss_accepted(struct draft *draft, const struct journal_start *start,
+    const uint8_t config_digest[32]);
 
 #endif

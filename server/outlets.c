@@ -17,7 +17,7 @@ struct outlets {
     struct ledger_watcher watcher;
     struct ledger *ledger;
     char complaint[KV_ERROR_TEXT_BYTES]; /* logged last */
-    void (*closed)(void *ctx);
+    void (*closed)(void *ctx);           /* not NULL: it is closing */
     void *ctx;
 };
 
@@ -199,9 +199,13 @@ struct sink_set *outlets_set(struct outlets *outlets)
 
 void outlets_tick(struct outlets *outlets)
 {
+    struct rpc_loop *loop = outlets->loop;
+    bool is_closing = outlets->closed != NULL;
+
     sink_set_tick(outlets->set, kv_clock_mono_ns());
-    reopen(outlets);
-    rpc_loop_touched(outlets->loop);
+    if (!is_closing)
+        reopen(outlets);
+    rpc_loop_touched(loop);
 }
 
 /* ---- reloading */
@@ -330,13 +334,17 @@ static void note_closed(void *ctx)
 
 void outlets_close_now(struct outlets *outlets)
 {
+    struct sink_set *set;
     uv_loop_t *loop;
     bool is_closed = false;
 
     if (outlets == NULL)
         return;
     loop = rpc_loop_uv(outlets->loop);
+    set = outlets->set;
     outlets_close(outlets, note_closed, &is_closed);
+    if (!is_closed)
+        sink_set_give_up(set);
     while (!is_closed)
         uv_run(loop, UV_RUN_ONCE);
 }

@@ -51,6 +51,25 @@ bool recorder_position(
     return false;
 }
 
+enum ledger_state recorder_state(const struct recorder *recorder)
+{
+    (void)recorder;
+    return LEDGER_OK;
+}
+
+void recorder_refuse(const struct recorder *recorder, struct rpc_error *error)
+{
+    (void)recorder;
+    rpc_error_init(error, RPC_UNAVAILABLE, "", "try again");
+}
+
+void recorder_fill_status(
+    const struct recorder *recorder, Kvpool__V1__LedgerStatus *out)
+{
+    (void)recorder;
+    out->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_OFF;
+}
+
 void recorder_watch(struct recorder *recorder, struct ledger_watcher *watcher)
 {
     (void)recorder;
@@ -135,6 +154,11 @@ void recorder_flush(
 {
     (void)recorder;
     flushed(ctx);
+}
+
+void recorder_stop(struct recorder *recorder)
+{
+    (void)recorder;
 }
 
 void recorder_close(struct recorder *recorder)

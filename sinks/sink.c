@@ -26,6 +26,7 @@
 #define LOG_TARGET "kvpool::sinks"
 #define OFFER_RECEIPTS 256
 #define OFFER_BYTES 65536
+#define CLOSE_TICKS 5
 
 _Static_assert(SINK_NAME_BYTES <= JOURNAL_NAME_BYTES &&
                    SINK_MAX_SINKS <= JOURNAL_MAX_CURSORS,
@@ -366,7 +367,7 @@ enum kv_status sink_set_add(
     return KV_OK;
 }
 
-/* ---- ticks */
+/* ---- gaps, and what lags */
 
 /* What lies before the gap is acknowledged, so the gap is behind it too. */
 static void pass_gap(struct sink *sink)
@@ -412,19 +413,6 @@ static void look_at_oldest(struct sink *sink)
     sink->oldest_sequence = receipt->sequence;
     sink->oldest_unix_ns = receipt->time_unix_ns;
     kvpool__v1__receipt__free_unpacked(receipt, NULL);
-}
-
-void sink_set_tick(struct sink_set *set, int64_t mono_ns)
-{
-    KV_LIST_EACH (node, &set->sinks) {
-        struct sink *sink = sink_at(node);
-
-        if (sink->gap_first != 0)
-            issue_gap(sink, mono_ns);
-        sink->is_held = false;
-        offer_rest(sink);
-        look_at_oldest(sink);
-    }
 }
 
 struct sink_lag sink_lag(const struct sink *sink, int64_t wall_ns)
@@ -514,7 +502,46 @@ void sink_set_close(struct sink_set *set, void (*closed)(void *ctx), void *ctx)
     ledger_unwatch(set->ledger, &set->watcher);
     set->closed = closed;
     set->ctx = ctx;
+    KV_LIST_EACH (node, &set->sinks) {
+        struct sink *sink = sink_at(node);
+
+        if (sink->ops->guaranteed && sink->waits && sink->state == SINK_RUNNING)
+            sink->n_ticks_left = CLOSE_TICKS;
+        else
+            close_sink(sink);
+    }
+    leave(set);
+}
+
+void sink_set_give_up(struct sink_set *set)
+{
+    assert(set->closed != NULL);
+    set->n_open++;
     KV_LIST_EACH (node, &set->sinks)
         close_sink(sink_at(node));
+    leave(set);
+}
+
+/* ---- ticks */
+
+static void tick(struct sink *sink, int64_t mono_ns)
+{
+    bool is_leaving = sink->n_ticks_left > 0;
+
+    if (sink->gap_first != 0)
+        issue_gap(sink, mono_ns);
+    sink->is_held = false;
+    offer_rest(sink);
+    look_at_oldest(sink);
+    if (is_leaving && (--sink->n_ticks_left == 0 || !sink->waits ||
+                          sink->state != SINK_RUNNING))
+        close_sink(sink);
+}
+
+void sink_set_tick(struct sink_set *set, int64_t mono_ns)
+{
+    set->n_open++; /* a sink that closes must not take the set with it */
+    KV_LIST_EACH (node, &set->sinks)
+        tick(sink_at(node), mono_ns);
     leave(set);
 }

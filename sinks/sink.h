@@ -78,6 +78,7 @@ struct sink {
     bool waits;                /* until sink_ready */
     bool is_held;              /* until sink_set_tick */
     bool is_forgotten;         /* its position goes with it */
+    uint32_t n_ticks_left;     /* to take the rest before it is closed */
     enum sink_state state;
     uint64_t acknowledged_sequence; /* guaranteed: by the target; else: taken */
     uint64_t delivered_total;       /* receipts acknowledged */
@@ -147,7 +148,8 @@ void sink_set_on_removed(
 struct sink *sink_set_first(struct sink_set *set);
 struct sink *sink_set_next(struct sink_set *set, struct sink *sink);
 
-/* To be called about once a second, never within a hook of the pool: issues the
+/* To be called about once a second, also while the set closes, never within a
+ * hook of the pool, nor by what a sink calls back: issues the
  * receipts of gaps, which the sinks wait for; tries again what could not be
  * read; learns how old the oldest receipt is that a sink lacks. */
 void sink_set_tick(struct sink_set *set, int64_t mono_ns);
@@ -162,7 +164,11 @@ struct sink_lag sink_lag(const struct sink *sink, int64_t wall_ns);
 
 /* Offers all the rest (what a sink without guarantee does not take then is lost
  * to it), flushes, closes every sink, frees the set, then calls back, now or
- * later. Not within an offer. */
+ * later. Not within an offer. A guaranteed sink that delivers, but cannot take
+ * all at once, is closed with the tick after it has, or with the fifth. */
 void sink_set_close(struct sink_set *set, void (*closed)(void *ctx), void *ctx);
+
+/* After sink_set_close: none of them gets more time to take the rest. */
+void sink_set_give_up(struct sink_set *set);
 
 #endif

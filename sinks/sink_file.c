@@ -29,7 +29,7 @@
 enum {
     MAX_RUNS = 4,
     RETRY_LEAST_MS = 100,
-    RETRY_MOST_MS = 30000,
+    RETRY_MOST_MS = 5000,
 };
 
 struct settings {

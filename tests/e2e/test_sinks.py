@@ -177,6 +177,79 @@ class SinksTest(unittest.TestCase):
                              list(range(1, len(found) + 1)))
             self.assertEqual(len({r["pool_id"] for r in found}), 1)
 
+    # --- over a journal
+
+    def issue_large(self, server, n):
+        """n receipts of some kilobytes each."""
+        for _ in range(n):
+            server.pool.Evict(pool.EvictRequest(targets=[
+                session_target("nobody-%d-%s" % (i, "x" * 90))
+                for i in range(190)]), timeout=CALL_SECONDS)
+
+    def test_each_receipt_stands_once_however_the_server_ends(self):
+        for i in range(6):
+            server = self.start(self.file_sink("a", rotate_mb=1),
+                                data_dir=self.path("data"))
+            self.issue_large(server, 10)
+            self.issue(server, 10)
+            if i == 3:
+                self.wait_for(server, "a")
+            if i % 2 == 0:
+                server.kill()
+            else:
+                server.stop()
+        server = self.start(self.file_sink("a", rotate_mb=1),
+                            data_dir=self.path("data"))
+        self.wait_for(server, "a")
+        end = ledger_end(server)
+        self.assertEqual(self.status(server, "a").lost_total, 0)
+        self.assertLess(self.status(server, "a").delivered_total, end)
+        server.stop()
+        found = []
+        for name in sorted(os.listdir(self.folder)):
+            if name.startswith("a-"):
+                path = self.path(name)
+                text = (subprocess.run(["zstd", "-dcq", path], check=True,
+                                       capture_output=True).stdout.decode()
+                        if name.endswith(".zst") else open(path).read())
+                found += [json.loads(x)["sequence"] for x in text.splitlines()]
+        found += self.sequences("a")
+        self.assertEqual(found, list(range(1, len(found) + 1)))
+        self.assertGreaterEqual(len(found), end)
+
+    def test_what_left_memory_is_delivered_from_disk(self):
+        os.mkdir(self.path("gone"))
+        lost = dict(name="lost", kind="file", path=self.path("gone/x.jsonl"))
+        server = self.start(lost, self.file_sink("well"), receipts_ring_mb=1,
+                            data_dir=self.path("data"))
+        self.wait_for(server, "lost")
+        shutil.rmtree(self.path("gone"))
+        before = ledger_end(server)
+        self.issue_large(server, 120)
+        self.wait_for(server, "well")
+        self.issue_large(server, 120)
+        self.wait_for(server, "well")
+        self.until(lambda: self.status(server, "lost").lag_ns > 0, "lag")
+        os.mkdir(self.path("gone"))
+        self.wait_for(server, "lost")
+        with open(self.path("gone/x.jsonl"), encoding="utf-8") as file:
+            found = [json.loads(line)["sequence"] for line in file]
+        self.assertEqual(found, list(range(before + 1, ledger_end(server) + 1)))
+        self.assertEqual(self.status(server, "lost").lost_total, 0)
+        server.stop()
+
+    def test_a_new_sink_begins_with_the_oldest_receipt(self):
+        for sinks in (), (self.file_sink("late"),):
+            server = self.start(*sinks, data_dir=self.path("data"))
+            self.issue(server, 5)
+            if sinks:
+                self.wait_for(server, "late")
+            server.stop()
+        found = self.sequences("late")
+        self.assertEqual(found, list(range(1, len(found) + 1)))
+        self.assertEqual(len({json.loads(x)["epoch"]
+                              for x in self.lines("late")}), 2)
+
     # --- SIGHUP
 
     def test_sinks_come_and_go_and_nothing_is_lost_or_doubled(self):
