@@ -204,7 +204,7 @@ gate_container() {
 # --- the table ---------------------------------------------------------------
 
 purposes() {
-    echo build lint node python
+    echo build lint node peers python
     [[ " $* " != *" bench "* ]] || echo bench
     [[ " $* " != *" fuzz "* ]] || echo fuzz
     [[ " $* " != *" container "* ]] || echo container
