@@ -134,7 +134,7 @@ static bool read_receipt(void *ctx, const struct journal_record *receipt)
     const struct readers *readers = ctx;
     const struct journal_config *config = readers->config;
 
-    if (receipt->sequence == readers->tree->n_leaves + 1 &&
+    if (receipt->sequence == merkle_size(readers->tree) + 1 &&
         (merkle_reserve(readers->tree) != KV_OK ||
             !merkle_append(
                 readers->tree, receipt->payload, receipt->n_payload)))
@@ -152,11 +152,11 @@ static enum kv_status check_root(struct journal *journal,
     struct checkpoint checkpoint;
     struct merkle_hash root;
 
-    if (found->next_sequence - 1 != journal->tree.n_leaves)
+    if (found->next_sequence - 1 != merkle_size(&journal->tree))
         return kv_error_set(error, KV_DATA_LOSS,
             "%s/%s: has %" PRIu64 " leaves; the ledger has %" PRIu64
             " receipts",
-            journal->dir.path, JOURNAL_TREE_FILE, journal->tree.n_leaves,
+            journal->dir.path, JOURNAL_TREE_FILE, merkle_size(&journal->tree),
             found->next_sequence - 1);
     if (found->n_note == 0)
         return KV_OK;

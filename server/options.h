@@ -73,6 +73,8 @@
     UINT(max_subscribers, 1024, 1, 1048576, "", "receipt streams at once")     \
     UINT(subscriber_stall_ms, 30000, 100, 86400000, "ms",                      \
         "disconnect a subscriber that takes nothing for longer")               \
+    UINT(lossy_lag_receipts, 16384, 1024, 1099511627776, "",                   \
+        "a subscriber that may miss receipts is moved ahead beyond this")      \
     UINT(max_calls, 4096, 1, 1048576, "", "calls at once")                     \
     UINT(max_streams_per_connection, 1024, 1, 1048576, "",                     \
         "calls of one connection at once")                                     \
