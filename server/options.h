@@ -66,8 +66,7 @@
         "where receipts are damaged, set them aside and begin anew")           \
     BOOL(receipts_log, true, "write receipts to the log as well")              \
     TEXT(signing_key, "", "FILE",                                              \
-        "key of checkpoints, made if not there; empty is signing.key in "      \
-        "data_dir, or a new one each time")                                    \
+        "key of checkpoints, made if not there; empty: in data_dir, or new")   \
     UINT(snapshot_interval_ms, 10000, 0, 86400000, "ms",                       \
         "how often a pool snapshot receipt is issued; 0 is never")             \
     UINT(max_subscribers, 1024, 1, 1048576, "", "receipt streams at once")     \
