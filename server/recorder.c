@@ -265,8 +265,8 @@ enum ledger_state recorder_state(const struct recorder *recorder)
     return recorder != NULL ? ledger_state(recorder->ledger, &why) : LEDGER_OK;
 }
 
-static void refuse_full(const struct recorder *recorder, const char *why,
-    struct rpc_error *error)
+static void refuse_full(
+    const struct recorder *recorder, const char *why, struct rpc_error *error)
 {
     const struct options *options = recorder->options;
     struct statvfs disk;
@@ -276,8 +276,8 @@ static void refuse_full(const struct recorder *recorder, const char *why,
     if (statvfs(options->data_dir, &disk) == 0)
         rpc_error_add_metadata(error, "free_bytes", "%" PRIu64,
             (uint64_t)disk.f_bavail * disk.f_frsize);
-    rpc_error_add_metadata(error, "needed_bytes", "%" PRIu64,
-        options->receipts_segment_mb * MIB);
+    rpc_error_add_metadata(
+        error, "needed_bytes", "%" PRIu64, options->receipts_segment_mb * MIB);
 }
 
 /* Also where the disk has caught up since. */

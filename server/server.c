@@ -257,8 +257,7 @@ enum kv_status server_open(struct server *server, const struct options *options,
         status = open_model(server, error);
     }
     if (status == KV_OK)
-        status = recorder_open(
-            &server->recorder, options, server->loop, error);
+        status = recorder_open(&server->recorder, options, server->loop, error);
     if (status == KV_OK)
         status = open_pool(server, error);
     if (status == KV_OK)

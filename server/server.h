@@ -63,8 +63,8 @@ struct server {
     uv_signal_t signals[2];
     uint32_t n_works; /* texts that other threads make tokens */
     bool timers_open, draining, handed_back, issued_last, closing_streams;
-    bool calls_over; /* of the draining; sinks are next */
-    bool hurried;    /* a second signal: nothing is waited for */
+    bool calls_over;      /* of the draining; sinks are next */
+    bool hurried;         /* a second signal: nothing is waited for */
     int64_t hand_back_ns; /* when draining no longer waits for requests */
     int64_t drain_end_ns; /* when it waits for nothing any more */
 };

@@ -226,7 +226,8 @@ class LivesTest(JournalTest):
             self.assertEqual(
                 (stream.error.code, stream.error.reason),
                 ("OUT_OF_RANGE", "SEQUENCE_EXPIRED"))
-            failure = self.failing(lambda: inclusion(server, 2))
+            end = snapshot(server).stamp.durable_sequence
+            failure = self.failing(lambda: inclusion(server, 2, end))
             self.assertEqual(failure.reason, "SEQUENCE_EXPIRED")
 
 
