@@ -74,8 +74,7 @@
     UINT(request_id_ttl_s, 3600, 1, 31536000, "s",                             \
         "how long they are remembered")                                        \
     TEXT(signing_key, "", "FILE",                                              \
-        "key of checkpoints, made if not there; empty is signing.key in "      \
-        "data_dir, or a new one each time")                                    \
+        "key of checkpoints, made if not there; empty: in data_dir, or new")   \
     UINT(snapshot_interval_ms, 10000, 0, 86400000, "ms",                       \
         "how often a pool snapshot receipt is issued; 0 is never")             \
     UINT(max_subscribers, 1024, 1, 1048576, "", "receipt streams at once")     \
