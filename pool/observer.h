@@ -136,6 +136,15 @@ struct pool_recomputation {
 /* Hooks may be NULL. */
 struct pool_observer {
     void *ctx;
+
+    /* Asked before somebody is chosen to be evicted for room, for a place, or
+     * because its time is over; and by whoever would preempt or evict by hand
+     * (pool_may_evict). false: what happens could not be recorded now. NULL is
+     * always. */
+    bool (*may_evict)(void *ctx);
+
+    /* The same before a session is given blocks, or those of others. */
+    bool (*may_allocate)(void *ctx);
     void (*evicted)(void *ctx, const struct pool_eviction *eviction);
     void (*batch)(void *ctx, const struct pool_batch *batch);
     void (*allocated)(void *ctx, const struct pool_allocation *allocation);

@@ -123,6 +123,12 @@ static void allocate(
     }
 }
 
+bool run_may_allocate(const struct pool *pool)
+{
+    return pool->observer->may_allocate == NULL ||
+           pool->observer->may_allocate(pool->observer->ctx);
+}
+
 /* Makes n more blocks free, or says why they are not. */
 static enum kv_status find_room(struct pool *pool,
     const struct pool_session *session, size_t n, const uint8_t *trace_id,
@@ -130,12 +136,15 @@ static enum kv_status find_room(struct pool *pool,
 {
     const struct block_pool *blocks = &pool->blocks;
 
+    if (!run_may_allocate(pool))
+        return KV_IO;
     if (n <= blocks->n_free)
         return KV_OK;
     if (n > pool_reclaimable_blocks(pool))
         return KV_POOL_FULL;
-    if (n > blocks->n_free + blocks->n_scrubbing)
-        evict_for_room(pool, (uint32_t)n, session, trace_id, now_ns);
+    if (n > blocks->n_free + blocks->n_scrubbing &&
+        !evict_for_room(pool, (uint32_t)n, session, trace_id, now_ns))
+        return KV_IO;
     return KV_BUSY;
 }
 
