@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/heap.h"
 #include "cli/command.h"
+#include "cli/directory.h"
 #include "cli/follow.h"
 #include "cli/proto_json.h"
 #include "cli/receipt_filter.h"
@@ -207,6 +209,36 @@ static enum cli_exit audit_server(struct auditing *auditing)
     return follow_receipts(&follower);
 }
 
+static enum cli_exit audit_directory(struct auditing *auditing)
+{
+    struct cli *cli = auditing->cli;
+    char *path = directory_of_receipts(cli, cli->values.arguments[0]);
+    struct directory_reader reader = {.cli = cli,
+        .path = path,
+        .last = UINT64_MAX,
+        .take = audit_receipt,
+        .ctx = auditing};
+    enum cli_exit code = path != NULL ? directory_read(&reader) : CLI_FAILED;
+
+    kv_free(path);
+    return code;
+}
+
+static enum cli_exit audit_all(struct auditing *auditing)
+{
+    const struct option_values *values = &auditing->cli->values;
+    struct kv_error error;
+
+    if (values->n_arguments > 0 && values->file != NULL) {
+        kv_error_set(&error, KV_INVALID,
+            "--file and a directory are given; one of them is allowed");
+        return cli_fail_usage(auditing->cli, &error);
+    }
+    if (values->n_arguments > 0)
+        return audit_directory(auditing);
+    return values->file != NULL ? audit_file(auditing) : audit_server(auditing);
+}
+
 static enum cli_exit print_verdict(const struct auditing *auditing)
 {
     const struct audit *audit = &auditing->audit;
@@ -250,8 +282,7 @@ static enum cli_exit print_verdict(const struct auditing *auditing)
 static enum cli_exit audit_and_print(struct auditing *auditing)
 {
     struct cli *cli = auditing->cli;
-    enum cli_exit code = cli->values.file != NULL ? audit_file(auditing)
-                                                  : audit_server(auditing);
+    enum cli_exit code = audit_all(auditing);
 
     cli_progress_clear(cli);
     if (auditing->failed)

@@ -23,11 +23,11 @@
 
 struct recorder {
     const struct options *options;
-    struct calls *calls;
-    enum kv_status calls_status; /* of what the journal told of them */
-    struct ledger *ledger;       /* NULL once it was closed */
+    struct ledger *ledger; /* NULL once it was closed */
     struct notary *notary;
     struct sink_set *sinks;
+    struct calls *calls;
+    enum kv_status calls_status; /* of those in the ledger at the start */
     struct performance performance;
     struct ledger_watcher *watchers[MAX_WATCHERS];
     size_t n_watchers;
@@ -71,6 +71,16 @@ static bool make_pool_id(uint8_t pool_id[16])
     return true;
 }
 
+static void on_receipt(
+    void *ctx, uint64_t sequence, const unsigned char *bytes, size_t n_bytes)
+{
+    struct recorder *recorder = ctx;
+
+    if (recorder->calls_status == KV_OK)
+        recorder->calls_status =
+            calls_add_receipt(recorder->calls, sequence, bytes, n_bytes);
+}
+
 static void log_found(const struct journal_start *start)
 {
     if (start->loss_accepted)
@@ -83,17 +93,6 @@ static void log_found(const struct journal_start *start)
         KV_LOG_UINT("oldest_sequence", start->oldest_sequence),
         KV_LOG_BOOL("clean", start->clean),
         KV_LOG_UINT("cut_bytes", start->cut_bytes));
-}
-
-/* Within journal_open, every receipt that is kept. */
-static void remember_call(
-    void *ctx, uint64_t sequence, const unsigned char *bytes, size_t n_bytes)
-{
-    struct recorder *recorder = ctx;
-
-    if (recorder->calls_status == KV_OK)
-        recorder->calls_status =
-            calls_add_receipt(recorder->calls, sequence, bytes, n_bytes);
 }
 
 static enum kv_status open_kept_ledger(struct recorder *recorder,
@@ -109,7 +108,7 @@ static enum kv_status open_kept_ledger(struct recorder *recorder,
         .wall_ns = kv_clock_wall_ns,
         .wake = wake,
         .wake_ctx = recorder,
-        .on_receipt = remember_call,
+        .on_receipt = on_receipt,
         .receipt_ctx = recorder,
     };
     enum kv_status status = data_dir_open(options->data_dir, error);
@@ -124,12 +123,13 @@ static enum kv_status open_kept_ledger(struct recorder *recorder,
     config->journal = &journal;
     status = ledger_open(&recorder->ledger, config, error);
     kv_free(dir);
-    if (status == KV_OK && recorder->calls_status != KV_OK)
-        status = kv_error_set(error, recorder->calls_status,
-            "no memory to remember Evict calls with");
-    if (status == KV_OK)
-        log_found(ledger_start(recorder->ledger));
-    return status;
+    if (status != KV_OK)
+        return status;
+    log_found(ledger_start(recorder->ledger));
+    if (recorder->calls_status != KV_OK)
+        return kv_error_set(error, recorder->calls_status,
+            "no memory for the Evict calls that the ledger remembers");
+    return KV_OK;
 }
 
 static enum kv_status open_ledger(
@@ -139,8 +139,8 @@ static enum kv_status open_ledger(
     struct ledger_config config = {
         .ring_bytes = (size_t)(options->receipts_ring_mb * MIB),
         .epoch = 1,
-        .allocations = options->receipts_allocations,
         .max_ahead = (uint32_t)options->receipts_max_ahead,
+        .allocations = options->receipts_allocations,
         .wall_ns = kv_clock_wall_ns,
         .performance = &recorder->performance,
     };
@@ -216,7 +216,7 @@ static void ignore_flushed(void *ctx)
 }
 
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct rpc_loop *loop, struct calls *calls,
+    const struct options *options, struct calls *calls, struct rpc_loop *loop,
     struct kv_error *error)
 {
     struct recorder *recorder;
@@ -229,8 +229,8 @@ enum kv_status recorder_open(struct recorder **out,
     if (recorder == NULL)
         return kv_error_set(error, KV_NO_MEMORY, "no memory for receipts");
     recorder->options = options;
-    recorder->loop = loop;
     recorder->calls = calls;
+    recorder->loop = loop;
     recorder->post.run = on_post;
     *out = recorder;
     status = open_ledger(recorder, error);

@@ -181,14 +181,16 @@ static void open_timers(struct server *server)
     uv_loop_t *loop = rpc_loop_uv(server->loop);
 
     uv_timer_init(loop, &server->subscriber_tick);
+    uv_timer_init(loop, &server->subscriber_pause);
     uv_timer_init(loop, &server->snapshot_tick);
     uv_timer_init(loop, &server->checkpoint_tick);
     uv_timer_init(loop, &server->drain_tick);
     uv_signal_init(loop, &server->signals[0]);
     uv_signal_init(loop, &server->signals[1]);
-    server->subscriber_tick.data = server->snapshot_tick.data =
-        server->checkpoint_tick.data = server->drain_tick.data =
-            server->signals[0].data = server->signals[1].data = server;
+    server->subscriber_tick.data = server->subscriber_pause.data =
+        server->snapshot_tick.data = server->checkpoint_tick.data =
+            server->drain_tick.data = server->signals[0].data =
+                server->signals[1].data = server;
     server->timers_open = true;
 }
 
@@ -198,6 +200,7 @@ static void close_timers(struct server *server)
         return;
     server->timers_open = false;
     uv_close((uv_handle_t *)&server->subscriber_tick, NULL);
+    uv_close((uv_handle_t *)&server->subscriber_pause, NULL);
     uv_close((uv_handle_t *)&server->snapshot_tick, NULL);
     uv_close((uv_handle_t *)&server->checkpoint_tick, NULL);
     uv_close((uv_handle_t *)&server->drain_tick, NULL);
@@ -277,7 +280,7 @@ enum kv_status server_open(struct server *server, const struct options *options,
         status = open_calls(server, error);
     if (status == KV_OK)
         status = recorder_open(
-            &server->recorder, options, server->loop, server->calls, error);
+            &server->recorder, options, server->calls, server->loop, error);
     if (status == KV_OK)
         status = open_pool(server, error);
     if (status == KV_OK)

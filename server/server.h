@@ -56,13 +56,14 @@ struct server {
     struct kv_list subscribers; /* and those among them with a turn to come, */
     struct kv_list subscribers_waiting, subscribers_due; /* see subscriber.h */
     struct rpc_post subscribers_post;
-    bool subscribers_posted;
+    bool subscribers_turn; /* turns are being given */
     uint32_t n_subscribers;
     uint64_t last_subscriber_id;
     struct ledger_watcher subscriber_watcher;
     struct ledger_watcher health_watcher;
     struct kv_list checkpoint_calls; /* waiting for a checkpoint */
-    uv_timer_t subscriber_tick, snapshot_tick, checkpoint_tick, drain_tick;
+    uv_timer_t subscriber_tick, subscriber_pause, snapshot_tick,
+        checkpoint_tick, drain_tick;
     uv_signal_t signals[2];
     uint32_t n_works; /* texts that other threads make tokens */
     bool timers_open, draining, handed_back, issued_last, closing_streams;

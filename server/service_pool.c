@@ -424,6 +424,18 @@ static void answer_off(struct evict *evict)
     answer(evict);
 }
 
+/* The journal has failed: receipts that are not durable never will be. */
+static void answer_unkept(struct evict *evict)
+{
+    struct rpc_error error;
+
+    kv_list_remove(&evict->link);
+    recorder_refuse(evict->server->recorder, &error);
+    rpc_error_add_metadata(&error, "evicted", "true");
+    rpc_call_fail(evict->call, &error);
+    free_evict(evict);
+}
+
 /* Which receipts the decision just made has. */
 static void name_receipts(struct evict *evict, uint64_t first_sequence)
 {
@@ -435,18 +447,6 @@ static void name_receipts(struct evict *evict, uint64_t first_sequence)
     evict->receipts.first_sequence = first_sequence;
     evict->receipts.last_sequence = position.applied_sequence;
     evict->receipts.epoch = position.epoch;
-}
-
-/* The journal has failed: receipts that are not durable never will be. */
-static void answer_unkept(struct evict *evict)
-{
-    struct rpc_error error;
-
-    kv_list_remove(&evict->link);
-    recorder_refuse(evict->server->recorder, &error);
-    rpc_error_add_metadata(&error, "evicted", "true");
-    rpc_call_fail(evict->call, &error);
-    free_evict(evict);
 }
 
 /* Says which receipts there are, and answers now or when they are durable. */
@@ -472,6 +472,36 @@ static void finish_evict(struct evict *evict)
         answer(evict);
     else if (recorder_state(evict->server->recorder) == LEDGER_FAILED)
         answer_unkept(evict);
+}
+
+/* Nothing has been touched, by this call or by whoever repeats it. */
+static void refuse_one(struct evict *evict)
+{
+    struct rpc_error error;
+
+    recorder_refuse(evict->server->recorder, &error);
+    rpc_call_fail(evict->call, &error);
+    free_evict(evict);
+}
+
+static void refuse_unrecorded(struct evict *evict)
+{
+    struct server *server = evict->server;
+    struct call *known = evict->known;
+
+    evict->known = NULL;
+    refuse_one(evict);
+    if (known == NULL)
+        return;
+    KV_LIST_EACH (link, &server->evict_repeats) {
+        struct evict *repeat = KV_LIST_ENTRY(link, struct evict, link);
+
+        if (repeat->known != known)
+            continue;
+        kv_list_remove(&repeat->link);
+        refuse_one(repeat);
+    }
+    calls_abandon(server->calls, known);
 }
 
 /* ---- the same request again */
@@ -565,43 +595,13 @@ static void remember(struct evict *evict)
     finish_repeats(evict->server, evict->known);
 }
 
-static void refuse(struct evict *evict)
-{
-    struct rpc_error error;
-
-    recorder_refuse(evict->server->recorder, &error);
-    rpc_call_fail(evict->call, &error);
-    free_evict(evict);
-}
-
-/* Nothing has been touched; nor is anything remembered. */
-static void refuse_unrecorded(struct evict *evict)
-{
-    struct server *server = evict->server;
-    struct call *known = evict->known;
-
-    evict->known = NULL;
-    refuse(evict);
-    if (known == NULL)
-        return;
-    KV_LIST_EACH (link, &server->evict_repeats) {
-        struct evict *repeat = KV_LIST_ENTRY(link, struct evict, link);
-
-        if (repeat->known != known)
-            continue;
-        kv_list_remove(&repeat->link);
-        refuse(repeat);
-    }
-    calls_abandon(server->calls, known);
-}
-
 static void decide(struct step_errand *errand)
 {
     struct evict *evict = KV_LIST_ENTRY(errand, struct evict, errand);
     const Kvpool__V1__EvictRequest *request = evict->request;
     uint64_t first_sequence = applied(evict->server) + 1;
 
-    if (!pool_may_evict(evict->server->pool)) {
+    if (!request->dry_run && !pool_may_evict(evict->server->pool)) {
         refuse_unrecorded(evict);
         return;
     }

@@ -8,7 +8,7 @@ import unittest
 from kvpool_e2e import (KVPOOLCTL, SANITIZER, Kvpoold, ServerTest, Subscriber,
                         ledger_end, main, pool)
 
-OK, FAILED, USAGE, UNREACHABLE, NOTHING = 0, 1, 2, 3, 4
+OK, FAILED, USAGE, UNREACHABLE, NOTHING, DAMAGED = 0, 1, 2, 3, 4, 5
 RUNNABLE = {"ping", "describe", "generate", "tokenize", "detokenize",
             "sessions", "snapshot", "evict"}
 
@@ -35,7 +35,7 @@ class KvpoolctlTest(ServerTest):
         done = run(*arguments, server=self.server.address, stdin=stdin)
         self.assertEqual(done.returncode, code,
                          (arguments, done.stdout, done.stderr))
-        if code in (USAGE, FAILED, UNREACHABLE):
+        if code in (USAGE, FAILED, UNREACHABLE, DAMAGED):
             self.assertNotEqual(done.stderr, "")
         return done
 
