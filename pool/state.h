@@ -103,6 +103,11 @@ void registry_set_timer(struct pool *pool, struct pool_session *session);
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks);
 
+/* ---- run.c */
+
+/* Whether it could be recorded that a session comes to hold blocks. */
+bool run_may_allocate(const struct pool *pool);
+
 /* ---- share.c */
 
 /* Seals what has become full. */

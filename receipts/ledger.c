@@ -349,7 +349,7 @@ static enum kv_status open_store(struct ledger *ledger, struct kv_error *error)
         error, KV_NO_MEMORY, "no memory for the ledger of receipts");
 }
 
-static bool may_evict(void *ctx)
+static bool may_record(void *ctx)
 {
     const char *error;
 
@@ -382,7 +382,8 @@ enum kv_status ledger_open(struct ledger **out,
     ledger->config.journal = NULL; /* was borrowed */
     ledger->observer = (struct pool_observer){
         .ctx = ledger,
-        .may_evict = may_evict,
+        .may_evict = may_record,
+        .may_allocate = config->allocations ? may_record : NULL,
         .evicted = on_evicted,
         .batch = on_batch,
         .allocated = config->allocations ? on_allocated : NULL,

@@ -12,6 +12,7 @@ import unittest
 import grpc
 
 import kvpool_e2e
+from auditor import Auditor
 from kvpool_e2e import (CALL_SECONDS, Failure, Kvpoold, StartFailed,
                         Subscriber, common, generate, grpc_message, main, pool,
                         read_receipts, session_target, stats)
@@ -229,6 +230,46 @@ class LivesTest(JournalTest):
             end = snapshot(server).stamp.durable_sequence
             failure = self.failing(lambda: inclusion(server, 2, end))
             self.assertEqual(failure.reason, "SEQUENCE_EXPIRED")
+
+
+class RememberedTest(JournalTest):
+    def call(self, server, *sessions, **fields):
+        return server.pool.Evict(pool.EvictRequest(
+            targets=[session_target(s) for s in sessions], **fields),
+            timeout=CALL_SECONDS)
+
+    def restart(self, server, kill):
+        if kill:
+            server.kill()
+        else:
+            server.stop()
+        return self.start("--receipts-allocations")
+
+    def test_a_repeat_gets_the_first_answer_after_a_restart_too(self):
+        server = self.start("--receipts-allocations")
+        for session in ("a", "b", "c"):
+            generate(server, text="What is a dog?", session=session,
+                     max_tokens=4)
+        fields = dict(request_id="kept", page_size=2, max_sessions=10)
+        first = self.call(server, "a", "nobody", "b", "c", **fields)
+        self.assertEqual(len(first.outcomes), 2)
+        for kill in (True, False, True):
+            server = self.restart(server, kill)
+            again = self.call(server, "a", "nobody", "b", "c", **fields)
+            self.assertTrue(again.replayed)
+            again.replayed = False
+            self.assertEqual(again, first)
+            rest = self.call(server, "a", "nobody", "b", "c",
+                             page_token=first.next_page_token, **fields)
+            self.assertEqual([o.session.session_id for o in rest.outcomes],
+                             ["b", "c"])
+            failure = self.failing(
+                lambda s=server: self.call(s, "a", request_id="kept"))
+            self.assertEqual(failure.reason, "REQUEST_ID_REUSED")
+        self.assertEqual(first.receipts.epoch, 1)
+        found = read_receipts(server)
+        Auditor().add_all(found)
+        self.assertEqual(len(self.boots(found)), 4)
 
 
 class RefusedTest(JournalTest):
