@@ -372,19 +372,18 @@ static bool write_group(struct journal *journal, bool with_cursors)
 /* ---- what is kept beside the segments. A full disk must not keep receipts
  * waiting for it: it is tried again a second later. */
 
-/* errno says why something was not kept. Is it to be tried again? */
-static bool keep_later(struct journal *journal, const char *name)
+/* errno says why something was not kept: a full disk, or the end. */
+static void keep_later(struct journal *journal, const char *name)
 {
     int number = errno;
 
     if (!journal_is_full(number)) {
         journal_fail(journal, name, "cannot be written", number);
-        return false;
+        return;
     }
     pthread_mutex_lock(&journal->mutex);
     journal_note_error(journal, name, "cannot be written", number);
     pthread_mutex_unlock(&journal->mutex);
-    return true;
 }
 
 /* The tree's file first: a start finds in it what the others vouch for. */
@@ -548,12 +547,19 @@ static bool is_time_to_keep(const struct journal *journal, int64_t now_ns)
                (writer->anchor_is_due && !journal->keeping_is_short));
 }
 
-static void keep(struct journal *journal)
+static void keep(struct journal *journal, int64_t now_ns)
 {
-    if (journal->writer.anchor_is_due)
+    struct journal_writer *writer = &journal->writer;
+
+    if (writer->anchor_is_due)
         write_anchor(journal);
-    if (has_note(journal) && !journal->writer.anchor_is_due)
+    if (has_note(journal) && !writer->anchor_is_due &&
+        (now_ns >= writer->keep_due_ns || journal->stop)) {
         write_note(journal);
+        writer->keep_due_ns = now_ns + RIDE_NS;
+    }
+    if (journal->keeping_is_short)
+        writer->keep_due_ns = now_ns + RIDE_NS;
 }
 
 static bool may_retain(const struct journal *journal)
@@ -595,8 +601,7 @@ static bool work(struct journal *journal)
         drop_overdue(journal);
     }
     if (is_time_to_keep(journal, now_ns)) {
-        writer->keep_due_ns = now_ns + RIDE_NS;
-        keep(journal);
+        keep(journal, now_ns);
         return true;
     }
     if (has_receipts(journal) || with_cursors) {
@@ -608,7 +613,7 @@ static bool work(struct journal *journal)
         return false;
     }
     if (has_to_keep(journal) && journal->stop) {
-        keep(journal);
+        keep(journal, now_ns);
         return !journal->keeping_is_short;
     }
     return false;
