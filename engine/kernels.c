@@ -66,13 +66,10 @@ kernel_matmul_cb kernels_matmul(
     case GGUF_F16:
         return kernels->matmul_f16;
     case GGUF_Q8_0:
-        return kernels->matmul_q8_0;
     case GGUF_Q4_0:
-        return kernels->matmul_q4_0;
     case GGUF_TQ1_0:
-        return kernels->matmul_tq1_0;
     case GGUF_TQ2_0:
-        return kernels->matmul_tq2_0;
+        return kernels->matmul_integers;
     }
     assert(false && "a tensor type that model_open lets through");
     return NULL;

@@ -192,30 +192,33 @@ AVX2_INLINE void quantize_32(const float *x, __m256 inverse, int8_t *quants)
         (void *)quants, _mm256_permutevar8x32_epi32(bytes, order));
 }
 
-static void sum_16(const int8_t *quants, size_t n, int16_t *sums)
+AVX2_INLINE int32_t sum_32(const int8_t *quants)
 {
-    for (size_t i = 0; i < n; i += 16) {
-        int sum = 0;
+    const __m256i q = _mm256_loadu_si256((const void *)quants);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+    const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    __m128i sum = _mm_add_epi32(
+        _mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
 
-        for (size_t j = i; j < i + 16; j++)
-            sum += quants[j];
-        sums[i / 16] = (int16_t)sum;
-    }
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    return _mm_cvtsi128_si32(sum);
 }
 
 static void quantize(const float *x, size_t n, size_t block, int8_t *quants,
-    float *scales, int16_t *sums)
+    float *scales, int32_t *sums)
 {
-    for (size_t at = 0; at < n; at += block) {
-        const float largest = largest_magnitude(x + at, block);
+    for (size_t b = 0; b < n / block; b++, x += block, quants += block) {
+        const float largest = largest_magnitude(x, block);
         const __m256 inverse = _mm256_set1_ps(largest == 0 ? 0 : 127 / largest);
 
-        for (size_t i = at; i < at + block; i += 32)
+        scales[b] = largest / 127;
+        sums[b] = 0;
+        for (size_t i = 0; i < block; i += 32) {
             quantize_32(x + i, inverse, quants + i);
-        scales[at / block] = largest / 127;
+            sums[b] += sum_32(quants + i);
+        }
     }
-    if (sums != NULL)
-        sum_16(quants, n, sums);
 }
 
 /* Squares are summed in F64: the reference does, and so does llama.cpp. */
@@ -265,10 +268,7 @@ const struct kernels kernels_avx2 = {
     .name = "avx2",
     .matmul_f32 = avx2_matmul_f32,
     .matmul_f16 = avx2_matmul_f16,
-    .matmul_q8_0 = avx2_matmul_q8_0,
-    .matmul_q4_0 = avx2_matmul_q4_0,
-    .matmul_tq1_0 = avx2_matmul_tq1_0,
-    .matmul_tq2_0 = avx2_matmul_tq2_0,
+    .matmul_packed = avx2_matmul_packed,
     .score_f32 = score_f32,
     .score_f16 = score_f16,
     .mix_f32 = mix_f32,

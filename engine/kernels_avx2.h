@@ -66,13 +66,7 @@ void avx2_matmul_f32(const struct weight *weight, uint32_t begin, uint32_t end,
     const struct activations *x, float *out);
 void avx2_matmul_f16(const struct weight *weight, uint32_t begin, uint32_t end,
     const struct activations *x, float *out);
-void avx2_matmul_q8_0(const struct weight *weight, uint32_t begin, uint32_t end,
-    const struct activations *x, float *out);
-void avx2_matmul_q4_0(const struct weight *weight, uint32_t begin, uint32_t end,
-    const struct activations *x, float *out);
-void avx2_matmul_tq1_0(const struct weight *weight, uint32_t begin,
-    uint32_t end, const struct activations *x, float *out);
-void avx2_matmul_tq2_0(const struct weight *weight, uint32_t begin,
+void avx2_matmul_packed(const struct packed *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out);
 
 #endif
