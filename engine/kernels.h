@@ -85,7 +85,8 @@ struct kernels {
 };
 
 extern const struct kernels kernels_scalar;
-extern const struct kernels kernels_avx2; /* x86-64 only; run if it is there */
+/* Of x86-64 and aarch64; to be run where kernels_choose finds them to. */
+extern const struct kernels kernels_avx2, kernels_avx512, kernels_neon;
 
 /* By name, "auto" being the fastest that runs here. KV_UNSUPPORTED. */
 enum kv_status kernels_choose(

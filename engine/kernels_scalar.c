@@ -1,6 +1,6 @@
 /* The reference: each sum from the first element to the last, in the way that
  * is easiest to trust. Floating-point sums are F32, as in the fast sets. */
-#include "engine/kernels.h"
+#include "engine/kernels_scalar.h"
 
 #include <math.h>
 #include <string.h>
@@ -178,7 +178,7 @@ static int8_t round_to_int8(float x)
     return x < 127 ? (int8_t)lrintf(x) : 127;
 }
 
-static void quantize(const float *x, size_t n, size_t block, int8_t *quants,
+void scalar_quantize(const float *x, size_t n, size_t block, int8_t *quants,
     float *scales, int32_t *sums)
 {
     for (size_t b = 0; b < n / block; b++, x += block, quants += block) {
@@ -196,7 +196,7 @@ static void quantize(const float *x, size_t n, size_t block, int8_t *quants,
     }
 }
 
-static void rms_norm(
+void scalar_rms_norm(
     float *out, const float *x, const float *weight, size_t n, float epsilon)
 {
     double sum = 0;
@@ -209,19 +209,19 @@ static void rms_norm(
         out[i] = x[i] * scale * weight[i];
 }
 
-static void add(float *x, const float *y, size_t n)
+void scalar_add(float *x, const float *y, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         x[i] += y[i];
 }
 
-static void silu_mul(float *out, const float *gate, const float *up, size_t n)
+void scalar_silu_mul(float *out, const float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         out[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
 }
 
-static float exp_sum(float *x, size_t n, float offset)
+float scalar_exp_sum(float *x, size_t n, float offset)
 {
     float sum = 0;
 
@@ -232,7 +232,7 @@ static float exp_sum(float *x, size_t n, float offset)
     return sum;
 }
 
-static void to_f16(uint16_t *out, const float *x, size_t n)
+void scalar_to_f16(uint16_t *out, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         out[i] = quants_f32_to_f16(x[i]);
@@ -247,10 +247,10 @@ const struct kernels kernels_scalar = {
     .score_f16 = score_f16,
     .mix_f32 = mix_f32,
     .mix_f16 = mix_f16,
-    .quantize = quantize,
-    .rms_norm = rms_norm,
-    .add = add,
-    .silu_mul = silu_mul,
-    .exp_sum = exp_sum,
-    .to_f16 = to_f16,
+    .quantize = scalar_quantize,
+    .rms_norm = scalar_rms_norm,
+    .add = scalar_add,
+    .silu_mul = scalar_silu_mul,
+    .exp_sum = scalar_exp_sum,
+    .to_f16 = scalar_to_f16,
 };
