@@ -39,7 +39,7 @@
         "evict sessions idle for longer; 0 is never")                          \
     UINT(threads, 0, 0, 1024, "", "compute threads; 0 is one per processor")   \
     CHOICE(                                                                    \
-        kernels, "auto", "auto|scalar|avx2", "instructions to compute with")   \
+        kernels, "auto", "auto|scalar|avx2|avx512|neon", "instructions to compute with")   \
     UINT(compute_nice, 5, 0, 19, "", "niceness of compute threads")            \
     UINT(max_batch_size, 8, 1, 1024, "", "sequences in a batch")               \
     UINT(max_batch_tokens, 256, 1, 65536, "tokens", "tokens in a step")        \
