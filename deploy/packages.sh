@@ -27,8 +27,8 @@ packages_for() {
         python3-pkg-resources python3-protobuf ;;
     lint) echo clang-14 clang-format-14 clang-tidy-14 cppcheck git python3 \
         shellcheck ;;
-    bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev nats-server \
-        python3 redis-server ;;
+    bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev \
+        libsqlite3-dev nats-server python3 redis-server ;;
     fuzz) echo clang-14 libclang-rt-14-dev ;;
     container) echo aardvark-dns buildah ca-certificates iptables mmdebstrap \
         netavark podman runc ;;

@@ -23,6 +23,9 @@ struct draft {
         Kvpool__V1__EvictionBatchReceipt batch;
         Kvpool__V1__PoolSnapshotReceipt snapshot;
         Kvpool__V1__LifecycleReceipt lifecycle;
+        Kvpool__V1__AllocationReceipt allocation;
+        Kvpool__V1__ReleaseReceipt release;
+        Kvpool__V1__RecomputationReceipt recomputation;
     } kind;
     Kvpool__V1__PoolStatistics before, after;
     Kvpool__V1__ReceiptPart part;
@@ -53,6 +56,12 @@ void draft_add_performance(struct draft *draft,
 void draft_batch(struct draft *draft, const struct pool_batch *batch,
     uint64_t first_sequence, uint64_t last_sequence,
     const Kvpool__V1__EvictCall *call);
+
+void draft_allocation(
+    struct draft *draft, const struct pool_allocation *allocation);
+void draft_release(struct draft *draft, const struct pool_release *release);
+void draft_recomputation(
+    struct draft *draft, const struct pool_recomputation *recomputation);
 
 void draft_snapshot(
     struct draft *draft, const struct ledger_pool_snapshot *snapshot);

@@ -31,8 +31,8 @@
  * on it numbers nothing, says so in the log and by ledger_failed(), and what it
  * holds stays readable.
  *
- * Hooks of allocations and releases are not listened to: those receipts are an
- * option of a later version.
+ * Hooks of allocations and releases are listened to only where those receipts
+ * are asked for.
  *
  * Thread: the owner's, except feed_run_release. */
 #ifndef RECEIPTS_LEDGER_H
@@ -75,6 +75,7 @@ struct ledger_config {
     const struct journal_config *journal;
     uint32_t max_ahead; /* receipts that may wait for the disk before changes
                            that need another one have to wait */
+    bool allocations;   /* receipts of allocations and releases too */
     int64_t (*wall_ns)(void);        /* wall clock; a test may give its own */
     struct performance *performance; /* borrowed; NULL: no reports; looked at
                                         in builds with KVPOOL_TUNING only */
@@ -90,7 +91,8 @@ enum kv_status ledger_open(struct ledger **out,
 void ledger_close(struct ledger *ledger);
 
 /* To be given to the pool; lives as long as the ledger. Its may_evict is
- * whether ledger_state is LEDGER_OK. */
+ * whether ledger_state is LEDGER_OK, and so is may_allocate where allocations
+ * are recorded. */
 const struct pool_observer *ledger_observer(struct ledger *ledger);
 
 /* ---- receipts that do not come from the pool's hooks */

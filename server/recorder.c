@@ -26,6 +26,8 @@ struct recorder {
     struct ledger *ledger; /* NULL once it was closed */
     struct notary *notary;
     struct outlets *outlets;
+    struct calls *calls;
+    enum kv_status calls_status; /* of those in the ledger at the start */
     struct performance performance;
     struct ledger_watcher *watchers[MAX_WATCHERS];
     size_t n_watchers;
@@ -69,6 +71,16 @@ static bool make_pool_id(uint8_t pool_id[16])
     return true;
 }
 
+static void on_receipt(
+    void *ctx, uint64_t sequence, const unsigned char *bytes, size_t n_bytes)
+{
+    struct recorder *recorder = ctx;
+
+    if (recorder->calls_status == KV_OK)
+        recorder->calls_status =
+            calls_add_receipt(recorder->calls, sequence, bytes, n_bytes);
+}
+
 static void log_found(const struct journal_start *start)
 {
     if (start->loss_accepted)
@@ -96,6 +108,8 @@ static enum kv_status open_kept_ledger(struct recorder *recorder,
         .wall_ns = kv_clock_wall_ns,
         .wake = wake,
         .wake_ctx = recorder,
+        .on_receipt = on_receipt,
+        .receipt_ctx = recorder,
     };
     enum kv_status status = data_dir_open(options->data_dir, error);
     char *dir;
@@ -109,9 +123,13 @@ static enum kv_status open_kept_ledger(struct recorder *recorder,
     config->journal = &journal;
     status = ledger_open(&recorder->ledger, config, error);
     kv_free(dir);
-    if (status == KV_OK)
-        log_found(ledger_start(recorder->ledger));
-    return status;
+    if (status != KV_OK)
+        return status;
+    log_found(ledger_start(recorder->ledger));
+    if (recorder->calls_status != KV_OK)
+        return kv_error_set(error, recorder->calls_status,
+            "no memory for the Evict calls that the ledger remembers");
+    return KV_OK;
 }
 
 static enum kv_status open_ledger(
@@ -122,6 +140,7 @@ static enum kv_status open_ledger(
         .ring_bytes = (size_t)(options->receipts_ring_mb * MIB),
         .epoch = 1,
         .max_ahead = (uint32_t)options->receipts_max_ahead,
+        .allocations = options->receipts_allocations,
         .wall_ns = kv_clock_wall_ns,
         .performance = &recorder->performance,
     };
@@ -176,7 +195,7 @@ static enum kv_status open_notary(
 }
 
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct rpc_loop *loop,
+    const struct options *options, struct calls *calls, struct rpc_loop *loop,
     struct kv_error *error)
 {
     struct recorder *recorder;
@@ -189,6 +208,7 @@ enum kv_status recorder_open(struct recorder **out,
     if (recorder == NULL)
         return kv_error_set(error, KV_NO_MEMORY, "no memory for receipts");
     recorder->options = options;
+    recorder->calls = calls;
     recorder->loop = loop;
     recorder->post.run = on_post;
     *out = recorder;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "pool/pool.h"
+#include "receipts/calls.h"
 #include "receipts/ledger.h"
 #include "receipts/notary.h"
 #include "rpc/error.h"
@@ -20,10 +21,11 @@ struct recorder;
 
 /* *out is NULL where receipts are off; the other functions take that. With a
  * data_dir receipts are kept there, and the loop is told by the journal. Where
- * it fails, what is not NULL is to be stopped and closed all the same.
- * options and loop are borrowed. */
+ * it fails, what is not NULL is to be stopped and closed all the same. The
+ * calls that the ledger tells of are added to *calls. options and loop are
+ * borrowed. */
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct rpc_loop *loop,
+    const struct options *options, struct calls *calls, struct rpc_loop *loop,
     struct kv_error *error);
 
 /* The switch that is off: an option, or what was left out of the build. */

@@ -2,9 +2,10 @@
 #include "server/recorder.h"
 
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct rpc_loop *loop,
+    const struct options *options, struct calls *calls, struct rpc_loop *loop,
     struct kv_error *error)
 {
+    (void)calls;
     (void)loop;
     *out = NULL;
     if (!options->enable_receipts)
