@@ -38,8 +38,8 @@
     UINT(session_idle_ttl_s, 0, 0, 31536000, "s",                              \
         "evict sessions idle for longer; 0 is never")                          \
     UINT(threads, 0, 0, 1024, "", "compute threads; 0 is one per processor")   \
-    CHOICE(                                                                    \
-        kernels, "auto", "auto|scalar|avx2|avx512|neon", "instructions to compute with")   \
+    CHOICE(kernels, "auto", "auto|scalar|avx2|avx512|neon",                    \
+        "instructions to compute with")                                        \
     UINT(compute_nice, 5, 0, 19, "", "niceness of compute threads")            \
     UINT(max_batch_size, 8, 1, 1024, "", "sequences in a batch")               \
     UINT(max_batch_tokens, 256, 1, 65536, "tokens", "tokens in a step")        \
