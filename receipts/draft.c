@@ -335,9 +335,8 @@ void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
 void draft_loss_accepted(struct draft *draft, const struct journal_start *start,
     const uint8_t config_digest[32])
 {
-    Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(
-        draft, KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_LOSS_ACCEPTED,
-        config_digest);
+    Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(draft,
+        KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_LOSS_ACCEPTED, config_digest);
 
     out->loss_accepted = &draft->loss;
     kvpool__v1__loss_accepted__init(&draft->loss);
