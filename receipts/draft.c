@@ -332,6 +332,36 @@ void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
     draft->drain.limit_ns = limit_ns;
 }
 
+void draft_sink_gap(struct draft *draft, const char *sink,
+    uint64_t first_sequence, uint64_t last_sequence,
+    const uint8_t config_digest[32])
+{
+    Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(
+        draft, KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_SINK_GAP, config_digest);
+
+    out->sink_gap = &draft->sink_gap;
+    kvpool__v1__sink_gap__init(&draft->sink_gap);
+    draft->sink_gap.sink = copy_string(draft->texts[0], sink);
+    draft->sink_gap.first_sequence = first_sequence;
+    draft->sink_gap.last_sequence = last_sequence;
+}
+
+void draft_configuration_change(
+    struct draft *draft, const struct ledger_configuration_change *change)
+{
+    Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(draft,
+        KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_CONFIGURATION_CHANGE,
+        change->config_digest);
+    Kvpool__V1__ConfigurationChange *to = &draft->configuration_change;
+
+    out->configuration_change = to;
+    kvpool__v1__configuration_change__init(to);
+    to->previous_digest = borrow(change->previous_digest, 32);
+    to->options = (char **)change->names;
+    to->n_options = change->n_names;
+    to->requested_by = copy_string(draft->texts[0], change->requested_by);
+}
+
 void draft_loss_accepted(struct draft *draft, const struct journal_start *start,
     const uint8_t config_digest[32])
 {

@@ -37,6 +37,8 @@ struct draft {
     Kvpool__V1__TierUsage *tier_list[1];
     Kvpool__V1__Boot boot;
     Kvpool__V1__Drain drain;
+    Kvpool__V1__SinkGap sink_gap;
+    Kvpool__V1__ConfigurationChange configuration_change;
     Kvpool__V1__LossAccepted loss;
     Kvpool__V1__Extent extents[POOL_PART_EXTENTS];
     Kvpool__V1__Extent *extent_list[POOL_PART_EXTENTS];
@@ -68,6 +70,11 @@ void draft_boot(struct draft *draft, const struct ledger_boot *boot,
     const struct journal_start *start, const uint8_t config_digest[32]);
 void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
     const uint8_t config_digest[32]);
+void draft_sink_gap(struct draft *draft, const char *sink,
+    uint64_t first_sequence, uint64_t last_sequence,
+    const uint8_t config_digest[32]);
+void draft_configuration_change(
+    struct draft *draft, const struct ledger_configuration_change *change);
 void draft_loss_accepted(struct draft *draft, const struct journal_start *start,
     const uint8_t config_digest[32]);
 

@@ -53,6 +53,10 @@ _Static_assert(
     MAX_ENVELOPE + 12 * MAX_U64 + MAX_TEXT(DRAFT_TEXT_BYTES) + MAX_CALL <=
         LEDGER_MAX_RECEIPT_BYTES,
     "a batch with the outcomes of its call fits into a receipt");
+_Static_assert(MAX_ENVELOPE + 2 * MAX_TEXT(32) + MAX_TEXT(DRAFT_TEXT_BYTES) +
+                       LEDGER_MAX_CHANGES * MAX_TEXT(128) + 4 <=
+                   LEDGER_MAX_RECEIPT_BYTES,
+    "the names of what changed in a configuration fit into a receipt");
 _Static_assert(LEDGER_MAX_RECEIPT_BYTES + RING_FRAME_BYTES <= RING_CHUNK_BYTES,
     "a receipt fits into a chunk");
 
@@ -441,6 +445,28 @@ void ledger_issue_drain(
     if (ledger->failed)
         return;
     draft_drain(&ledger->draft, cause, limit_ns, ledger->config.config_digest);
+    append_and_release(ledger, mono_ns);
+}
+
+void ledger_issue_sink_gap(struct ledger *ledger, const char *sink,
+    uint64_t first_sequence, uint64_t last_sequence, int64_t mono_ns)
+{
+    if (ledger->failed)
+        return;
+    draft_sink_gap(&ledger->draft, sink, first_sequence, last_sequence,
+        ledger->config.config_digest);
+    append_and_release(ledger, mono_ns);
+}
+
+void ledger_issue_configuration_change(struct ledger *ledger,
+    const struct ledger_configuration_change *change, int64_t mono_ns)
+{
+    assert(change->n_names <= LEDGER_MAX_CHANGES);
+    memcpy(ledger->config.config_digest, change->config_digest,
+        sizeof ledger->config.config_digest);
+    if (ledger->failed)
+        return;
+    draft_configuration_change(&ledger->draft, change);
     append_and_release(ledger, mono_ns);
 }
 

@@ -110,6 +110,23 @@ void ledger_issue_boot(
 void ledger_issue_drain(struct ledger *ledger, const char *cause,
     int64_t limit_ns, int64_t mono_ns);
 
+/* A sink will not get these receipts: they had left the ledger. */
+void ledger_issue_sink_gap(struct ledger *ledger, const char *sink,
+    uint64_t first_sequence, uint64_t last_sequence, int64_t mono_ns);
+
+/* The configuration in force is another one from here on. At most
+ * LEDGER_MAX_CHANGES names, of at most 128 bytes each. */
+#define LEDGER_MAX_CHANGES 256
+struct ledger_configuration_change {
+    const uint8_t *previous_digest; /* 32 bytes, and of the new: */
+    const uint8_t *config_digest;
+    const char *const *names; /* of what changed */
+    size_t n_names;
+    const char *requested_by; /* the principal, or the signal */
+};
+void ledger_issue_configuration_change(struct ledger *ledger,
+    const struct ledger_configuration_change *change, int64_t mono_ns);
+
 struct ledger_pool_snapshot {
     struct pool_stats stats;
     uint64_t sessions_created;

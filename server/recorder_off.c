@@ -115,6 +115,41 @@ void recorder_add_request(
     (void)latency_ns;
 }
 
+void recorder_tick(struct recorder *recorder)
+{
+    (void)recorder;
+}
+
+enum kv_status recorder_reload(struct recorder *recorder,
+    struct options *options, struct options *next, struct kv_error *error)
+{
+    (void)recorder;
+    (void)options;
+    (void)next;
+    (void)error;
+    return KV_OK;
+}
+
+void recorder_issue_configuration_change(struct recorder *recorder,
+    const struct options *options, const uint8_t previous_digest[32],
+    const char *const *names, size_t n_names, const char *requested_by)
+{
+    (void)recorder;
+    (void)options;
+    (void)previous_digest;
+    (void)names;
+    (void)n_names;
+    (void)requested_by;
+}
+
+size_t recorder_sinks(
+    struct recorder *recorder, struct recorder_sink out[SINK_MAX_SINKS])
+{
+    (void)recorder;
+    (void)out;
+    return 0;
+}
+
 void recorder_flush(
     struct recorder *recorder, void (*flushed)(void *ctx), void *ctx)
 {

@@ -187,10 +187,11 @@ static void open_timers(struct server *server)
     uv_timer_init(loop, &server->drain_tick);
     uv_signal_init(loop, &server->signals[0]);
     uv_signal_init(loop, &server->signals[1]);
+    uv_signal_init(loop, &server->signals[2]);
     server->subscriber_tick.data = server->subscriber_pause.data =
         server->snapshot_tick.data = server->checkpoint_tick.data =
             server->drain_tick.data = server->signals[0].data =
-                server->signals[1].data = server;
+                server->signals[1].data = server->signals[2].data = server;
     server->timers_open = true;
 }
 
@@ -206,6 +207,7 @@ static void close_timers(struct server *server)
     uv_close((uv_handle_t *)&server->drain_tick, NULL);
     uv_close((uv_handle_t *)&server->signals[0], NULL);
     uv_close((uv_handle_t *)&server->signals[1], NULL);
+    uv_close((uv_handle_t *)&server->signals[2], NULL);
     rpc_loop_touched(server->loop);
 }
 
@@ -258,8 +260,8 @@ static enum kv_status make_secret(struct server *server, struct kv_error *error)
     return kv_error_set(error, KV_IO, "the system gives no random bytes");
 }
 
-enum kv_status server_open(struct server *server, const struct options *options,
-    struct kv_error *error)
+enum kv_status server_open(
+    struct server *server, struct options *options, struct kv_error *error)
 {
     enum kv_status status = server_check_options(options, error);
 
@@ -391,6 +393,15 @@ static void drain(struct server *server, const char *cause)
     rpc_server_drain(server->rpc, limit_ns, on_drained, server);
 }
 
+static void on_hangup(uv_signal_t *handle, int number)
+{
+    struct server *server = handle->data;
+
+    (void)number;
+    if (!server->draining)
+        server_reload(server, "SIGHUP");
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct server *server = handle->data;
@@ -460,6 +471,7 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
         return status;
     uv_signal_start(&server->signals[0], on_signal, SIGTERM);
     uv_signal_start(&server->signals[1], on_signal, SIGINT);
+    uv_signal_start(&server->signals[2], on_hangup, SIGHUP);
     recorder_issue_boot(
         server->recorder, server->pool, SERVER_VERSION, server->model->name);
     recorder_issue_snapshot(server->recorder, server->pool);

@@ -32,7 +32,7 @@
 #define SERVER_SHORT_TEXT_BYTES 8192
 
 struct server {
-    const struct options *options;
+    struct options *options; /* server/reload.c writes them */
     struct rpc_loop *loop;
     struct rpc_server *rpc;
     struct model *model;
@@ -64,7 +64,7 @@ struct server {
     struct kv_list checkpoint_calls; /* waiting for a checkpoint */
     uv_timer_t subscriber_tick, subscriber_pause, snapshot_tick,
         checkpoint_tick, drain_tick;
-    uv_signal_t signals[2];
+    uv_signal_t signals[3];
     uint32_t n_works; /* texts that other threads make tokens */
     bool timers_open, draining, handed_back, issued_last, closing_streams;
     bool calls_over;      /* of the draining; sinks are next */
@@ -80,8 +80,8 @@ enum kv_status server_check_options(
 
 /* server/server.c. KV_INVALID: the configuration cannot work; anything else: it
  * could not be had. What was opened is closed again. */
-enum kv_status server_open(struct server *server, const struct options *options,
-    struct kv_error *error);
+enum kv_status server_open(
+    struct server *server, struct options *options, struct kv_error *error);
 
 /* Listens, serves, takes signals. The loop may run then. */
 enum kv_status server_start(struct server *server, struct kv_error *error);
@@ -92,6 +92,11 @@ bool server_has_failed(const struct server *server);
 
 /* After the loop stopped, or after a failed start. */
 void server_close(struct server *server);
+
+/* server/reload.c: reads the configuration again and takes what can be taken
+ * while running; says in the log what was, what needs a restart, or why nothing
+ * was. */
+void server_reload(struct server *server, const char *requested_by);
 
 /* service_*.c: their methods. */
 enum kv_status service_pool_add(struct server *server);

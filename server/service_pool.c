@@ -791,6 +791,7 @@ static void check_snapshot(
 /* What the request's sections add to the totals. */
 struct sections {
     struct state_page page;
+    struct state_sinks sinks;
     struct subscriber_status_list subscribers;
 };
 
@@ -811,6 +812,12 @@ static enum kv_status fill_sections(struct sections *sections,
         snapshot->sessions = sections->page.list;
         snapshot->n_sessions = sections->page.n;
         snapshot->sessions_next_page_token = sections->page.next_token;
+    }
+    if (has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS)) {
+        state_sinks_fill(&sections->sinks, server);
+        snapshot->sinks = sections->sinks.list;
+        snapshot->n_sinks = sections->sinks.n;
     }
     if (status == KV_OK &&
         has_section(request,

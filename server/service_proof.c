@@ -498,6 +498,7 @@ static void on_tick(uv_timer_t *timer)
     struct server *server = timer->data;
 
     notary_tick(recorder_notary(server->recorder));
+    recorder_tick(server->recorder);
 }
 
 static void log_key(const struct notary *notary)
