@@ -161,3 +161,11 @@ bool check_model(
     rpc_error_add_metadata(error, "model", "%s", model->name);
     return false;
 }
+
+void check_fail_page_token(struct rpc_error *error)
+{
+    rpc_error_init(error, RPC_INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "%s", "");
+    rpc_error_add_violation(error, "page_token",
+        "damaged, of another epoch, or of another request; allowed is the "
+        "next_page_token of the page before");
+}

@@ -52,6 +52,9 @@ void check_generate(struct rpc_error *error, const struct model_shape *shape,
 bool check_model(
     struct rpc_error *error, const struct model *model, const char *name);
 
+/* Starts *error over: the page token of the request is none of its own. */
+void check_fail_page_token(struct rpc_error *error);
+
 /* The pool's form of a key; borrowed from the strings. */
 struct pool_key check_pool_key(const char *tenant, const char *id);
 

@@ -164,6 +164,8 @@ static enum kv_status open_rpc(struct server *server, struct kv_error *error)
     if (status == KV_OK)
         status = service_pool_add(server);
     if (status == KV_OK)
+        status = service_evict_add(server);
+    if (status == KV_OK)
         status = service_receipts_add(server);
     if (status == KV_OK)
         status = service_proof_add(server);
@@ -500,7 +502,7 @@ void server_close(struct server *server)
         step_stop(server->step);
     close_timers(server);
     rpc_server_close(server->rpc);
-    service_pool_close(server);
+    service_evict_close(server);
     compute_close(server->compute);
     scheduler_close(server->scheduler);
     pool_close(server->pool);

@@ -79,6 +79,7 @@ class Auditor:
         if lifecycle.WhichOneof("change") == "boot":
             self.boot = lifecycle.boot
             self.statistics = None
+            self.evictions_by_reason = {}
             self.used = 0
 
     # --- statistics ---
