@@ -114,7 +114,7 @@ static void remove_ledger(const char *dir)
 {
     DIR *stream = opendir(dir);
     struct dirent *entry;
-    char path[600];
+    char path[700];
 
     while (stream != NULL && (entry = readdir(stream)) != NULL) {
         snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);

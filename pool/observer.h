@@ -142,6 +142,9 @@ struct pool_observer {
      * (pool_may_evict). false: what happens could not be recorded now. NULL is
      * always. */
     bool (*may_evict)(void *ctx);
+
+    /* The same before a session is given blocks, or those of others. */
+    bool (*may_allocate)(void *ctx);
     void (*evicted)(void *ctx, const struct pool_eviction *eviction);
     void (*batch)(void *ctx, const struct pool_batch *batch);
     void (*allocated)(void *ctx, const struct pool_allocation *allocation);

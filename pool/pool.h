@@ -150,11 +150,12 @@ enum kv_status pool_session_truncate(struct pool *pool,
  *                 the next pool_scrub_done
  *   KV_POOL_FULL  everything else is pinned: somebody must be set aside
  *   KV_NO_MEMORY
- *   KV_IO         no more may be given up now (see pool_may_evict)
+ *   KV_IO         no more may be given up now (see pool_may_evict), or given
+ *                 at all (pool_observer.may_allocate)
  * In each case the session is as it was. What was evicted stays evicted, but
  * nobody is evicted for a call that then fails with one of KV_POOL_FULL and
- * KV_NO_MEMORY. A
- * preempted session runs again. n_tokens is at most what it has. */
+ * KV_NO_MEMORY. A preempted session runs again. n_tokens is at most what it
+ * has. */
 enum kv_status pool_session_reserve(struct pool *pool,
     struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
     int64_t now_ns);

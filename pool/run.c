@@ -123,6 +123,12 @@ static void allocate(
     }
 }
 
+bool run_may_allocate(const struct pool *pool)
+{
+    return pool->observer->may_allocate == NULL ||
+           pool->observer->may_allocate(pool->observer->ctx);
+}
+
 /* Makes n more blocks free, or says why they are not. */
 static enum kv_status find_room(struct pool *pool,
     const struct pool_session *session, size_t n, const uint8_t *trace_id,
@@ -130,6 +136,8 @@ static enum kv_status find_room(struct pool *pool,
 {
     const struct block_pool *blocks = &pool->blocks;
 
+    if (!run_may_allocate(pool))
+        return KV_IO;
     if (n <= blocks->n_free)
         return KV_OK;
     if (n > pool_reclaimable_blocks(pool))

@@ -197,6 +197,7 @@ size_t pool_session_adopt(
     n_own = (uint32_t)(session->n_cached / block_tokens);
     n_most = (uint32_t)((session->n_tokens - 1) / block_tokens);
     if (n_own < n_most && session->n_sealed == n_own &&
+        run_may_allocate(pool) &&
         registry_grow(pool, session, 0, n_most) == KV_OK)
         adopt_from(pool, session, n_own, n_most, now_ns);
     return session->n_cached;

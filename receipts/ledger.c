@@ -20,8 +20,8 @@
  *
  * When 46 is zeroed before 44 it is marked only; when 44 is, 44 to 47 are
  * released at once. Without a journal what is released is durable; with one it
- * is handed over, and ledger_poll hears of it again. A receipt says `zeroed` before that is so, which nobody can
- * read until it is.
+ * is handed over, and ledger_poll hears of it again. A receipt says `zeroed`
+ * before that is so, which nobody can read until it is.
  *
  * Evictions are numbered only once there is a place among the waits and in the
  * ring, so there is no number without a receipt. */
@@ -141,8 +141,7 @@ static bool append(struct ledger *ledger, int64_t mono_ns)
         return false;
     }
     kvpool__v1__receipt__pack(receipt, at);
-    if (ledger->journal == NULL &&
-        !merkle_append(&ledger->tree, at, n_bytes)) {
+    if (ledger->journal == NULL && !merkle_append(&ledger->tree, at, n_bytes)) {
         ledger_fail(ledger, "hashing failed", n_bytes);
         return false;
     }
@@ -340,8 +339,7 @@ static enum kv_status check_config(
 }
 
 /* What the receipts lie in: the journal, or the tree beside the ring. */
-static enum kv_status open_store(
-    struct ledger *ledger, struct kv_error *error)
+static enum kv_status open_store(struct ledger *ledger, struct kv_error *error)
 {
     if (ledger->config.journal != NULL)
         return ledger_open_journal(ledger, ledger->config.journal, error);
@@ -351,7 +349,7 @@ static enum kv_status open_store(
         error, KV_NO_MEMORY, "no memory for the ledger of receipts");
 }
 
-static bool may_evict(void *ctx)
+static bool may_record(void *ctx)
 {
     const char *error;
 
@@ -384,7 +382,8 @@ enum kv_status ledger_open(struct ledger **out,
     ledger->config.journal = NULL; /* was borrowed */
     ledger->observer = (struct pool_observer){
         .ctx = ledger,
-        .may_evict = may_evict,
+        .may_evict = may_record,
+        .may_allocate = config->allocations ? may_record : NULL,
         .evicted = on_evicted,
         .batch = on_batch,
         .allocated = config->allocations ? on_allocated : NULL,

@@ -91,7 +91,8 @@ enum kv_status ledger_open(struct ledger **out,
 void ledger_close(struct ledger *ledger);
 
 /* To be given to the pool; lives as long as the ledger. Its may_evict is
- * whether ledger_state is LEDGER_OK. */
+ * whether ledger_state is LEDGER_OK, and so is may_allocate where allocations
+ * are recorded. */
 const struct pool_observer *ledger_observer(struct ledger *ledger);
 
 /* ---- receipts that do not come from the pool's hooks */

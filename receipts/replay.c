@@ -27,6 +27,7 @@ struct holding {
     struct kv_list link;
     struct holder *holder;
     uint64_t offset;
+    bool since_free; /* all holders are known: it was free once */
 };
 
 struct replay {
@@ -201,8 +202,8 @@ static void drop_holder_if_empty(struct replay *replay, struct holder *holder)
     kv_free(holder);
 }
 
-static enum kv_status hold(
-    struct replay *replay, struct holder *holder, uint64_t offset)
+static enum kv_status hold(struct replay *replay, struct holder *holder,
+    uint64_t offset, bool since_free)
 {
     enum kv_status status = grow(&replay->blocks);
     struct holding *holding;
@@ -214,6 +215,7 @@ static enum kv_status hold(
         return KV_NO_MEMORY;
     holding->holder = holder;
     holding->offset = offset;
+    holding->since_free = since_free;
     replay->n_used += find_block(replay, offset) == NULL;
     kv_map_insert(&replay->blocks, &holding->node, hash_block(replay, offset));
     kv_list_append(&holder->holdings, &holding->link);
@@ -308,21 +310,23 @@ static enum kv_status allocate_block(struct replay *replay,
         return kv_error_set(error, KV_INVALID,
             "the block at %" PRIu64 " is given to %s, and %s holds it", offset,
             name_of(name).s, name_of_holder(present->holder).s);
-    return hold(replay, holder, offset);
+    return hold(replay, holder, offset, true);
 }
 
 static enum kv_status share_block(struct replay *replay, struct holder *holder,
     const struct replay_holder *name, uint64_t offset, struct kv_error *error)
 {
+    const struct holding *any = find_block(replay, offset);
+
     if (find_holding(replay, holder, offset) != NULL)
         return kv_error_set(error, KV_INVALID,
             "the block at %" PRIu64 " is shared with %s, which holds it",
             offset, name_of(name).s);
-    if (replay->complete && find_block(replay, offset) == NULL)
+    if (replay->complete && any == NULL)
         return kv_error_set(error, KV_INVALID,
             "the block at %" PRIu64 " is shared with %s, and nobody holds it",
             offset, name_of(name).s);
-    return hold(replay, holder, offset);
+    return hold(replay, holder, offset, any != NULL && any->since_free);
 }
 
 /* The holder's, which must be among those of the block; *out is NULL where the
@@ -334,7 +338,8 @@ static enum kv_status find_own(const struct replay *replay,
     const struct holding *any = find_block(replay, offset);
 
     *out = holder != NULL ? find_holding(replay, holder, offset) : NULL;
-    if (*out != NULL || (any == NULL && !replay->complete))
+    if (*out != NULL || (any == NULL && !replay->complete) ||
+        (any != NULL && !any->since_free))
         return KV_OK;
     if (any == NULL)
         return kv_error_set(error, KV_INVALID,
@@ -351,9 +356,10 @@ static enum kv_status free_block(struct replay *replay, struct holder *holder,
     struct holding *own;
     enum kv_status status = find_own(replay, holder, name, offset, &own, error);
 
-    if (status != KV_OK || own == NULL)
+    if (status != KV_OK)
         return status;
-    let_go(replay, own);
+    if (own != NULL)
+        let_go(replay, own);
     if (find_block(replay, offset) == NULL)
         return KV_OK;
     return kv_error_set(error, KV_INVALID,
@@ -365,12 +371,14 @@ static enum kv_status drop_block(struct replay *replay, struct holder *holder,
     const struct replay_holder *name, uint64_t offset, struct kv_error *error)
 {
     struct holding *own;
+    bool since_free;
     enum kv_status status = find_own(replay, holder, name, offset, &own, error);
 
     if (status != KV_OK || own == NULL)
         return status;
+    since_free = own->since_free;
     let_go(replay, own);
-    if (!replay->complete || find_block(replay, offset) != NULL)
+    if (!since_free || find_block(replay, offset) != NULL)
         return KV_OK;
     return kv_error_set(error, KV_INVALID,
         "the block at %" PRIu64 " is said to live on, and nobody holds it",

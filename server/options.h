@@ -39,7 +39,7 @@
         "evict sessions idle for longer; 0 is never")                          \
     UINT(threads, 0, 0, 1024, "", "compute threads; 0 is one per processor")   \
     CHOICE(                                                                    \
-        kernels, "auto", "auto|scalar|avx2", "instructions to compute with")   \
+        kernels, "auto", "auto|scalar|avx2|avx512|neon", "instructions to compute with")   \
     UINT(compute_nice, 5, 0, 19, "", "niceness of compute threads")            \
     UINT(max_batch_size, 8, 1, 1024, "", "sequences in a batch")               \
     UINT(max_batch_tokens, 256, 1, 65536, "tokens", "tokens in a step")        \
@@ -74,8 +74,7 @@
     UINT(request_id_ttl_s, 3600, 1, 31536000, "s",                             \
         "how long they are remembered")                                        \
     TEXT(signing_key, "", "FILE",                                              \
-        "key of checkpoints, made if not there; empty is signing.key in "      \
-        "data_dir, or a new one each time")                                    \
+        "key of checkpoints, made if not there; empty: in data_dir, or new")   \
     UINT(snapshot_interval_ms, 10000, 0, 86400000, "ms",                       \
         "how often a pool snapshot receipt is issued; 0 is never")             \
     UINT(max_subscribers, 1024, 1, 1048576, "", "receipt streams at once")     \

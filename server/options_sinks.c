@@ -62,7 +62,7 @@ static void make_row(struct setting_row *out, const char *owner,
 const char *option_sink_value(
     const struct option_sink *sink, size_t i, char number[24])
 {
-    struct setting_row row;
+    struct setting_row row = {.name = ""};
 
     make_row(&row, sink->name, &sink->kind->settings[i]);
     return option_value_at(&row.row, sink->settings, number);
@@ -330,7 +330,7 @@ static enum kv_status take_setting(struct options_reader *reader,
     const yaml_event_t *value = find_value(entry, setting->name, NULL);
     const char *text = setting->standard;
     enum kv_status status = KV_OK;
-    struct setting_row row;
+    struct setting_row row = {.name = ""};
 
     make_row(&row, sink->name, setting);
     if (value == NULL && text == NULL) {

@@ -25,10 +25,11 @@ struct changes {
 static void add_change(
     struct changes *changes, const char *of, const char *name)
 {
-    char *text = changes->texts[changes->n];
+    char *text;
 
     if (changes->n == LEDGER_MAX_CHANGES)
         return;
+    text = changes->texts[changes->n];
     snprintf(text, sizeof changes->texts[0], "%s%s", of, name);
     changes->names[changes->n++] = text;
 }

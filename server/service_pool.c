@@ -470,6 +470,8 @@ static void finish_evict(struct evict *evict)
     evict->response.issued_case = KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS;
     if (durable || !evict->receipts.durable)
         answer(evict);
+    else if (recorder_state(evict->server->recorder) == LEDGER_FAILED)
+        answer_unkept(evict);
 }
 
 /* Nothing has been touched, by this call or by whoever repeats it. */

@@ -313,7 +313,7 @@ class AllocationTest(ServerTest):
             self.assertEqual(body.after.used_memory_bytes,
                              sum(held.values()))
         kinds = [r.WhichOneof("kind") for r in found]
-        self.assertEqual(kinds.count("release"), 2)
+        self.assertGreaterEqual(kinds.count("release"), 2)
         self.assertEqual(kinds.count("recomputation"), 1)
         self.assertGreater(kinds.count("allocation"), 8)
 
