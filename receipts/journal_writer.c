@@ -318,7 +318,7 @@ static void publish(struct journal *journal, const struct group *group)
     if (!journal_segment_enter(&segments->at[segments->n - 1],
             writer->buffer + JOURNAL_HEADER_BYTES, group->n_bytes,
             writer->offset))
-        assert(!"no marks");
+        assert(false && "no marks");
     writer->offset += group->n_bytes;
     writer->last_group++;
     queue->next_sequence = group->first_sequence + group->n_receipts;
