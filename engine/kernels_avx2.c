@@ -268,6 +268,7 @@ const struct kernels kernels_avx2 = {
     .name = "avx2",
     .matmul_f32 = avx2_matmul_f32,
     .matmul_f16 = avx2_matmul_f16,
+    .matmul_bf16 = avx2_matmul_bf16,
     .matmul_packed = avx2_matmul_packed,
     .score_f32 = avx2_score_f32,
     .score_f16 = avx2_score_f16,

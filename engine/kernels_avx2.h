@@ -54,6 +54,22 @@ AVX2_INLINE __m256 avx2_load_f16(const void *data, size_t i, size_t n)
     return _mm256_cvtph_ps(_mm_loadu_si128((const void *)rest));
 }
 
+AVX2_INLINE __m256 avx2_load_bf16(const void *data, size_t i, size_t n)
+{
+    const unsigned char *at = (const unsigned char *)data + 2 * i;
+    uint16_t rest[8] = {0};
+    __m128i halves;
+
+    if (n - i >= 8) {
+        halves = _mm_loadu_si128((const void *)at);
+    } else {
+        memcpy(rest, at, 2 * (n - i));
+        halves = _mm_loadu_si128((const void *)rest);
+    }
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
 AVX2_INLINE void avx2_store(float *out, size_t i, size_t n, __m256 x)
 {
     if (n - i >= 8)
@@ -66,6 +82,8 @@ AVX2_INLINE void avx2_store(float *out, size_t i, size_t n, __m256 x)
 void avx2_matmul_f32(const struct weight *weight, uint32_t begin, uint32_t end,
     const struct activations *x, float *out);
 void avx2_matmul_f16(const struct weight *weight, uint32_t begin, uint32_t end,
+    const struct activations *x, float *out);
+void avx2_matmul_bf16(const struct weight *weight, uint32_t begin, uint32_t end,
     const struct activations *x, float *out);
 void avx2_matmul_packed(const struct packed *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out);

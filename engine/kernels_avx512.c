@@ -96,6 +96,7 @@ const struct kernels kernels_avx512 = {
     .name = "avx512",
     .matmul_f32 = avx2_matmul_f32,
     .matmul_f16 = avx2_matmul_f16,
+    .matmul_bf16 = avx2_matmul_bf16,
     .matmul_packed = matmul_packed,
     .score_f32 = avx2_score_f32,
     .score_f16 = avx2_score_f16,

@@ -140,6 +140,19 @@ PACKED_INLINE float32x4_t load_f16(const void *data, size_t i, size_t n)
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(rest)));
 }
 
+PACKED_INLINE float32x4_t load_bf16(const void *data, size_t i, size_t n)
+{
+    const unsigned char *at = (const unsigned char *)data + 2 * i;
+    unsigned char rest[8] = {0};
+
+    if (n - i < 4) {
+        memcpy(rest, at, 2 * (n - i));
+        at = rest;
+    }
+    return vreinterpretq_f32_u32(
+        vshll_n_u16(vreinterpret_u16_u8(vld1_u8(at)), 16));
+}
+
 PACKED_INLINE float dot(const void *a, const float *b, size_t n, load_cb load)
 {
     float32x4_t even = vdupq_n_f32(0), odd = vdupq_n_f32(0);
@@ -176,6 +189,12 @@ static void matmul_f16(const struct weight *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out)
 {
     matmul(weight, begin, end, x, out, load_f16);
+}
+
+static void matmul_bf16(const struct weight *weight, uint32_t begin,
+    uint32_t end, const struct activations *x, float *out)
+{
+    matmul(weight, begin, end, x, out, load_bf16);
 }
 
 static void score_f32(float *scores, const float *query,
@@ -222,6 +241,7 @@ const struct kernels kernels_neon = {
     .name = "neon",
     .matmul_f32 = matmul_f32,
     .matmul_f16 = matmul_f16,
+    .matmul_bf16 = matmul_bf16,
     .matmul_packed = matmul_packed,
     .score_f32 = score_f32,
     .score_f16 = score_f16,

@@ -22,6 +22,12 @@ static float load_f16(const void *data, size_t i)
         quants_load_u16((const unsigned char *)data + 2 * i));
 }
 
+static float load_bf16(const void *data, size_t i)
+{
+    return quants_bf16_to_f32(
+        quants_load_u16((const unsigned char *)data + 2 * i));
+}
+
 static float dot_f32(
     const void *row, const struct activations *x, uint32_t token)
 {
@@ -41,6 +47,17 @@ static float dot_f16(
 
     for (size_t i = 0; i < x->n_cols; i++)
         sum += load_f16(row, i) * values[i];
+    return sum;
+}
+
+static float dot_bf16(
+    const void *row, const struct activations *x, uint32_t token)
+{
+    const float *values = x->values + (size_t)token * x->n_cols;
+    float sum = 0;
+
+    for (size_t i = 0; i < x->n_cols; i++)
+        sum += load_bf16(row, i) * values[i];
     return sum;
 }
 
@@ -73,6 +90,12 @@ static void matmul_f16(const struct weight *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out)
 {
     matmul(weight, begin, end, x, out, dot_f16);
+}
+
+static void matmul_bf16(const struct weight *weight, uint32_t begin,
+    uint32_t end, const struct activations *x, float *out)
+{
+    matmul(weight, begin, end, x, out, dot_bf16);
 }
 
 /* A block of a row times that block of all the tokens, added to sums, which lie
@@ -242,6 +265,7 @@ const struct kernels kernels_scalar = {
     .name = "scalar",
     .matmul_f32 = matmul_f32,
     .matmul_f16 = matmul_f16,
+    .matmul_bf16 = matmul_bf16,
     .matmul_integers = matmul_integers,
     .score_f32 = score_f32,
     .score_f16 = score_f16,

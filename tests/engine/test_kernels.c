@@ -65,8 +65,8 @@ static void set_up(void)
             n_sets++;
 }
 
-static const enum gguf_tensor_type types[] = {
-    GGUF_F32, GGUF_F16, GGUF_Q8_0, GGUF_Q4_0, GGUF_TQ1_0, GGUF_TQ2_0};
+static const enum gguf_tensor_type types[] = {GGUF_F32, GGUF_F16, GGUF_BF16,
+    GGUF_Q8_0, GGUF_Q4_0, GGUF_TQ1_0, GGUF_TQ2_0};
 #define N_TYPES ((int)(sizeof types / sizeof *types))
 
 /* Any bytes are integers; scales and floats are of ordinary size. */
@@ -87,6 +87,8 @@ static void fill_weights(enum gguf_tensor_type type)
             memcpy(block, &value, sizeof value);
         else if (type == GGUF_TQ1_0 || type == GGUF_TQ2_0)
             memcpy(block + block_bytes - 2, &half, sizeof half);
+        else if (type == GGUF_BF16)
+            memcpy(block, (const unsigned char *)&value + 2, 2);
         else
             memcpy(block, &half, sizeof half);
     }
@@ -278,7 +280,7 @@ START_TEST(extreme_integers_do_not_saturate)
 {
     static const unsigned char extremes[] = {0x00, 0x7f, 0x80, 0xff};
 
-    for (int type = 2; type < N_TYPES; type++)
+    for (int type = 3; type < N_TYPES; type++) /* of integers */
         for (size_t e = 0; e < sizeof extremes; e++)
             for (int sign = -1; sign <= 1; sign += 2) {
                 float out[MAX_SETS] = {0};
