@@ -149,8 +149,8 @@ enum kv_status forward_open(struct forward **out,
                 {
                     .arena = config->arena,
                     .block_bytes = config->block_bytes,
-                    .row_bytes = (size_t)shape->n_kv_heads * shape->head_dim *
-                                 kv_type_bytes(config->kv_type),
+                    .row_bytes = kv_type_bytes(config->kv_type,
+                        (size_t)shape->n_kv_heads * shape->head_dim),
                     .block_tokens = config->block_tokens,
                     .type = config->kv_type,
                 },
@@ -366,6 +366,24 @@ static void rotate(
         }
 }
 
+static void store_q8_0(
+    struct forward *f, unsigned char *to, const float *row, size_t n)
+{
+    for (size_t i = 0; i < n; i += QUANTS_SMALL) {
+        struct block_q8_0 block;
+        float scale;
+        int32_t sum;
+        uint16_t half;
+
+        f->kernels->quantize(
+            row + i, QUANTS_SMALL, QUANTS_SMALL, block.quants, &scale, &sum);
+        half = quants_f32_to_f16(scale);
+        memcpy(block.scale, &half, sizeof half);
+        memcpy(to, &block, sizeof block);
+        to += sizeof block;
+    }
+}
+
 static void store_row(struct forward *f, const struct forward_token *token,
     enum kv_part part, const float *row, size_t n)
 {
@@ -374,6 +392,8 @@ static void store_row(struct forward *f, const struct forward_token *token,
 
     if (f->layout.type == KV_TYPE_F32)
         memcpy(to, row, n * sizeof *row);
+    else if (f->layout.type == KV_TYPE_Q8_0)
+        store_q8_0(f, to, row, n);
     else
         f->kernels->to_f16((void *)to, row, n);
 }

@@ -62,8 +62,8 @@ struct kernels {
     /* Integers as they lie in the file: the reference only, else NULL. */
     kernel_matmul_cb matmul_integers;
     kernel_matmul_packed_cb matmul_packed; /* NULL in the reference */
-    kernel_score_cb score_f32, score_f16;
-    kernel_mix_cb mix_f32, mix_f16;
+    kernel_score_cb score_f32, score_f16, score_q8_0;
+    kernel_mix_cb mix_f32, mix_f16, mix_q8_0;
 
     /* Rounds x in blocks, of which n is a whole number. */
     void (*quantize)(const float *x, size_t n, size_t block, int8_t *quants,

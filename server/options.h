@@ -26,7 +26,7 @@
     TEXT(model, "", "FILE", "GGUF model; empty is the built-in demo model")    \
     UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
     UINT(block_tokens, 16, 1, 1024, "tokens", "tokens of one block")           \
-    CHOICE(kv_type, "f16", "f32|f16", "type of keys and values in the pool")   \
+    CHOICE(kv_type, "f16", "f32|f16|q8_0", "type of keys and values in the pool")   \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
     UINT(max_kept_tokens, 16777216, 0, 1099511627776, "tokens",                \
         "tokens kept of evicted sessions")                                     \
