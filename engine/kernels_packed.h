@@ -36,7 +36,7 @@ struct packed_tile {
     size_t n_cols, x_stride;
 };
 
-/* sums[token] += the tile's products. n_tokens is a power of two. */
+/* sums[token] += the tile's products. n_tokens is 1, 2, 4 or 8. */
 typedef void (*packed_add_cb)(const struct packed_tile *tile, size_t n_tokens,
     struct packed_form form, float (*sums)[PACKED_ROWS]);
 
@@ -52,17 +52,33 @@ PACKED_INLINE size_t packed_group_bytes(struct packed_form form)
     return (size_t)form.group * PACKED_ROWS / form.n_fields;
 }
 
+/* Tiles of n tokens as long as so many are left; returns how many are not. */
+PACKED_INLINE size_t packed_add_tiles(struct packed_tile *tile, size_t n_tokens,
+    size_t n, struct packed_form form, struct packed_ways ways,
+    float (*sums)[PACKED_ROWS])
+{
+    for (; n_tokens >= n; n_tokens -= n, sums += n) {
+        ways.add(tile, n, form, sums);
+        tile->quants += n * tile->n_cols;
+        tile->x_scales += n * tile->x_stride;
+        tile->x_sums += n * tile->x_stride;
+    }
+    return n_tokens;
+}
+
 PACKED_INLINE void packed_add_tokens(struct packed_tile tile, size_t n_tokens,
     struct packed_form form, struct packed_ways ways,
     float (*sums)[PACKED_ROWS])
 {
-    for (size_t n = ways.max_tokens; n > 0; n /= 2)
-        for (; n_tokens >= n; n_tokens -= n, sums += n) {
-            ways.add(&tile, n, form, sums);
-            tile.quants += n * tile.n_cols;
-            tile.x_scales += n * tile.x_stride;
-            tile.x_sums += n * tile.x_stride;
-        }
+    float(*end)[PACKED_ROWS] = sums + n_tokens;
+    size_t left = n_tokens;
+
+    if (ways.max_tokens >= 8)
+        left = packed_add_tiles(&tile, left, 8, form, ways, end - left);
+    if (ways.max_tokens >= 4)
+        left = packed_add_tiles(&tile, left, 4, form, ways, end - left);
+    left = packed_add_tiles(&tile, left, 2, form, ways, end - left);
+    packed_add_tiles(&tile, left, 1, form, ways, end - left);
 }
 
 PACKED_INLINE void packed_unpack(const unsigned char *from, size_t n_lines,
@@ -140,8 +156,10 @@ PACKED_INLINE void packed_multiply_panel(const struct packed *weight,
     memset(sums, 0, n_tokens * sizeof *sums);
     if (form.n_fields == 1)
         packed_add_tokens(tile, n_tokens, form, ways, sums);
-    else if (n_tokens <= 2)
-        ways.add(&tile, n_tokens == 1 ? 1 : 2, form, sums);
+    else if (n_tokens == 1)
+        ways.add(&tile, 1, form, sums);
+    else if (n_tokens == 2)
+        ways.add(&tile, 2, form, sums);
     else
         packed_add_stretches(tile, n_tokens, form, ways, sums);
     packed_store(

@@ -27,7 +27,8 @@
     TEXT(model, "", "FILE", "GGUF model; empty is the built-in demo model")    \
     UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
     UINT(block_tokens, 16, 1, 1024, "tokens", "tokens of one block")           \
-    CHOICE(kv_type, "f16", "f32|f16", "type of keys and values in the pool")   \
+    CHOICE(                                                                    \
+        kv_type, "f16", "f32|f16|q8_0", "type of keys and values in the pool") \
     BOOL(prefix_cache, true,                                                   \
         "share full blocks between sessions of a tenant that begin alike")     \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \

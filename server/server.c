@@ -50,6 +50,9 @@ static enum kv_status open_model(struct server *server, struct kv_error *error)
     if (status == KV_OK)
         status = tokenizer_open(&server->tokenizer, server->model->gguf,
             server->model->shape.n_vocab, error);
+    if (status == KV_OK)
+        status = kv_check_block(server->model, server->kv_type,
+            (uint32_t)server->options->block_tokens, error);
     /* A model that cannot be used is no fault of the configuration. */
     return status == KV_INVALID ? KV_UNSUPPORTED : status;
 }
