@@ -18,7 +18,7 @@
  * called, and must be inlined there. */
 #define PACKED_INLINE static inline __attribute__((always_inline))
 
-#define PACKED_TOGETHER 32 /* tokens */
+#define PACKED_TOGETHER 32  /* tokens */
 #define PACKED_STRETCH 1024 /* columns */
 
 /* How the weights of a tile lie. */
