@@ -51,6 +51,7 @@ enum trace_op {
     TRACE_RENAME,   /* path, path */
     TRACE_UNLINK,   /* path */
     TRACE_MKDIR,    /* path */
+    TRACE_LOST, /* id: a sync failed; what it was for may be gone for good */
 };
 
 struct trace_head {
@@ -62,8 +63,9 @@ struct trace_head {
 #define FAULT_CALLS(X)                                                         \
     X(open)                                                                    \
     X(pread)                                                                   \
-    X(pwrite) X(fsync) X(fdatasync) X(ftruncate) X(fallocate) X(rename)        \
-        X(unlink) X(mkdir)
+    X(pwrite)                                                                  \
+    X(fsync) X(fdatasync) X(ftruncate) X(fallocate) X(rename) X(unlink)        \
+        X(mkdir)
 #define FAULT_NAME(name) FAULT_##name,
 enum fault_call { FAULT_CALLS(FAULT_NAME) N_FAULT_CALLS };
 #undef FAULT_NAME
@@ -544,8 +546,10 @@ static int sync_with(int (*next)(int), enum fault_call call, int fd)
         unlock();
         return next(fd);
     }
-    if (faulty(call, &error))
+    if (faulty(call, &error)) {
+        trace(TRACE_LOST, id_of(fd), 0, NULL, NULL, 0);
         return fail(error);
+    }
     count_change();
     status = next(fd);
     if (status == 0)

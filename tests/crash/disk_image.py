@@ -5,6 +5,10 @@ written since, any page of 4 KiB in any of the states it went through, as a disk
 that reorders and tears may leave it. Of names (create, rename, unlink, mkdir):
 those before the last sync of their directory; of the others a first part, as a
 file system with a journal may leave them.
+
+A sync that failed is as Linux has it: the pages that it was for may be dropped,
+and count as clean from then on, so a later sync that succeeds does not bring
+them back.
 """
 import os
 import random
@@ -13,7 +17,7 @@ import struct
 
 HEAD = struct.Struct("<IIQII")
 (OPEN, CREATE, WRITE, TRUNCATE, SYNC, SYNC_DIR, RENAME, UNLINK,
- MKDIR) = range(1, 10)
+ MKDIR, LOST) = range(1, 11)
 PAGE = 4096
 
 
@@ -57,6 +61,13 @@ class File:
         for change in self.since:
             self.apply(self.synced, change)
         self.since = []
+
+    def lose(self):
+        """What was written since the last sync is gone, its length is not."""
+        self.since = [(offset + len(data), None)
+                      for offset, data in self.since
+                      if data is not None and
+                      offset + len(data) > len(self.synced)][-1:]
 
     def after_cut(self, rng):
         """One of the contents that a power cut may leave."""
@@ -144,6 +155,9 @@ class Disk:
                 self.ids[file_id].since.append((offset, None))
             elif op == SYNC:
                 self.ids[file_id].sync()
+            elif op == LOST:
+                if file_id in self.ids:
+                    self.ids[file_id].lose()
             elif op == SYNC_DIR:
                 self.sync_dir(path)
             elif op == RENAME:
