@@ -64,8 +64,7 @@ struct trace_head {
     X(open)                                                                    \
     X(pread)                                                                   \
     X(pwrite)                                                                  \
-    X(fsync) X(fdatasync) X(ftruncate) X(fallocate) X(rename) X(unlink)        \
-        X(mkdir)
+    X(fsync) X(fdatasync) X(ftruncate) X(fallocate) X(rename) X(unlink) X(mkdir)
 #define FAULT_NAME(name) FAULT_##name,
 enum fault_call { FAULT_CALLS(FAULT_NAME) N_FAULT_CALLS };
 #undef FAULT_NAME

@@ -6,6 +6,9 @@
  *       line, so that whoever reads knows what had been acknowledged
  *   ledger_hammer read DIR
  *       says what lies there, and opens nothing for writing
+ *   ledger_hammer seek DIR AFTER:N...
+ *       opens the ledger and reads N receipts after each of these, as a
+ *       subscriber would
  *
  *   start EPOCH LAST clean|unclean CUT POOL_ID
  *   r SEQUENCE LEAF_HASH
@@ -191,6 +194,61 @@ static int hammer_write(const char *dir, unsigned seed, int n, bool accept_loss)
     return hammer.state == LEDGER_FAILED ? FAILED : 0;
 }
 
+/* At most n of them; false: the place is not there. */
+static bool say_after(struct hammer *hammer, uint64_t after, uint64_t n)
+{
+    uint64_t last = after + n;
+
+    printf("seek %" PRIu64 "\n", after);
+    if (feed_seek(hammer->ledger, after, &hammer->cursor) != KV_OK)
+        return false;
+    while (hammer->cursor.sequence < last) {
+        struct pollfd readable = {.fd = hammer->wake[0], .events = POLLIN};
+        const unsigned char *at, *bytes;
+        enum kv_status status;
+        struct feed_run run;
+        size_t n_bytes;
+
+        status = feed_next(hammer->ledger, &hammer->cursor,
+            (uint32_t)(last - hammer->cursor.sequence), 65536, &run);
+        if (status == KV_BUSY && poll(&readable, 1, PATIENCE_MS) > 0) {
+            ledger_poll(hammer->ledger);
+            continue;
+        }
+        if (status != KV_OK)
+            return status == KV_NOT_FOUND;
+        at = run.bytes;
+        for (uint64_t i = 0; feed_run_entry(&run, &at, &bytes, &n_bytes); i++)
+            say_hash(&hammer->hasher, run.first_sequence + i, bytes, n_bytes);
+        feed_run_release(run.chunk);
+    }
+    return true;
+}
+
+static int hammer_seek(const char *dir, char **places, int n_places)
+{
+    struct hammer hammer = {0};
+    int status;
+
+    if (pipe2(hammer.wake, O_NONBLOCK | O_CLOEXEC) != 0 ||
+        merkle_hasher_init(&hammer.hasher) != KV_OK)
+        return FAILED;
+    status = open_ledger(&hammer, dir, false);
+    if (status != 0)
+        return status;
+    for (int i = 0; i < n_places; i++) {
+        uint64_t after = 0, n = 0;
+
+        if (sscanf(places[i], "%" SCNu64 ":%" SCNu64, &after, &n) != 2 ||
+            !say_after(&hammer, after, n))
+            status = FAILED;
+    }
+    feed_leave(hammer.ledger, &hammer.cursor);
+    ledger_close(hammer.ledger);
+    merkle_hasher_fini(&hammer.hasher);
+    return status;
+}
+
 static int hammer_read(const char *dir)
 {
     struct journal_scan *scan;
@@ -221,7 +279,10 @@ int main(int argc, char **argv)
             argc > 5 && strcmp(argv[5], "accept-loss") == 0);
     if (argc == 3 && strcmp(argv[1], "read") == 0)
         return hammer_read(argv[2]);
+    if (argc > 3 && strcmp(argv[1], "seek") == 0)
+        return hammer_seek(argv[2], argv + 3, argc - 3);
     fprintf(stderr, "usage: ledger_hammer write DIR SEED N [accept-loss]\n"
-                    "       ledger_hammer read DIR\n");
+                    "       ledger_hammer read DIR\n"
+                    "       ledger_hammer seek DIR AFTER:N...\n");
     return 64;
 }

@@ -8,6 +8,7 @@ CRASH_SEED     of everything that is random; printed
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -54,13 +55,17 @@ class Run:
             [HAMMER, *map(str, args)], env=environment, timeout=SECONDS,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.code, self.errors = done.returncode, done.stderr
-        self.receipts, self.states = {}, []
+        self.receipts, self.states, self.seeks = {}, [], []
         self.start = self.end = None
         # What is behind the last newline was not said.
         for line in done.stdout.split("\n")[:-1]:
             word, *rest = line.split(" ")
             if word == "r":
                 self.receipts[int(rest[0])] = rest[1]
+                if self.seeks:
+                    self.seeks[-1].append((int(rest[0]), rest[1]))
+            elif word == "seek":
+                self.seeks.append([])
             elif word == "start":
                 self.start = rest
             elif word == "state":
@@ -184,6 +189,31 @@ class FaultTest(CrashTest):
         run = self.write(4, n=4000, CRASH_FAULT="fallocate,2,ENOSPC,once")
         self.assertEqual(run.code, 0, run.errors)
         self.assertEqual(run.end, max(run.receipts))
+
+class OracleTest(CrashTest):
+    def test_every_reading_is_what_sqlite_answers(self):
+        rng = random.Random(SEED)
+        oracle = sqlite3.connect(":memory:")
+        oracle.execute(
+            "create table receipt (sequence integer primary key, leaf text)")
+        for epoch in range(1, 7):
+            run = Run("write", self.dir, rng.randrange(1 << 30),
+                      rng.choice((0, 10, 2000, 8000)))
+            self.assertEqual((run.code, run.start[0]), (0, str(epoch)))
+            oracle.executemany("insert into receipt values (?, ?)",
+                               run.receipts.items())
+            self.assertEqual(
+                list(Run("read", self.dir).receipts.items()),
+                oracle.execute("select * from receipt order by 1").fetchall())
+        last, = oracle.execute("select max(sequence) from receipt").fetchone()
+        places = [(rng.randint(0, last), rng.choice((1, 7, 300, 5000)))
+                  for _ in range(200)]
+        run = Run("seek", self.dir, *(f"{after}:{n}" for after, n in places))
+        self.assertEqual(run.code, 0, run.errors)
+        for (after, n), found in zip(places, run.seeks, strict=True):
+            self.assertEqual(found, oracle.execute(
+                "select * from receipt where sequence > ? order by 1 limit ?",
+                (after, n)).fetchall(), f"CRASH_SEED={SEED}, after {after}")
 
 
 if __name__ == "__main__":
