@@ -62,4 +62,16 @@ static inline void kv_list_remove(struct kv_list *node)
     kv_list_init(node);
 }
 
+/* Appends all of `from`, which is empty then. */
+static inline void kv_list_splice(struct kv_list *list, struct kv_list *from)
+{
+    if (kv_list_empty(from))
+        return;
+    from->next->prev = list->prev;
+    list->prev->next = from->next;
+    from->prev->next = list;
+    list->prev = from->prev;
+    kv_list_init(from);
+}
+
 #endif

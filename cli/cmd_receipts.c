@@ -6,7 +6,10 @@
 
 #include "cli/command.h"
 #include "cli/follow.h"
+#include "cli/proto_json.h"
+#include "cli/receipt_filter.h"
 #include "cli/receipt_text.h"
+#include "cli/view.h"
 #include "receipts/audit.h"
 #include "receipts/json.h"
 
@@ -24,6 +27,50 @@ static enum cli_exit print_receipt(
     return CLI_OK;
 }
 
+/* {"event": name, ...} of what is no receipt. */
+static enum cli_exit print_event(
+    struct cli *cli, const char *name, const ProtobufCMessage *message)
+{
+    json_t *rest = proto_to_json(message);
+    json_t *json = json_pack("{s:s}", "event", name);
+
+    if (json != NULL && (rest == NULL || json_object_update(json, rest) != 0)) {
+        json_decref(json);
+        json = NULL;
+    }
+    json_decref(rest);
+    return cli_list_item(cli, json);
+}
+
+static enum cli_exit print_state(
+    void *ctx, const Kvpool__V1__SnapshotChunk *part)
+{
+    struct cli *cli = ctx;
+    struct table table;
+    enum kv_status status;
+
+    if (!cli_is_text(cli))
+        return print_event(cli, "state", &part->base);
+    if (part->index == 0)
+        view_snapshot(cli->out, part->snapshot);
+    view_sessions_begin(&table);
+    for (size_t i = 0; i < part->snapshot->n_sessions; i++)
+        view_sessions_add(&table, part->snapshot->sessions[i]);
+    status = table_flush(&table, cli->out);
+    table_fini(&table);
+    return status == KV_OK ? CLI_OK
+                           : cli_fail(cli, CLI_FAILED, "out of memory");
+}
+
+static enum cli_exit print_gap(void *ctx, const Kvpool__V1__Gap *gap)
+{
+    struct cli *cli = ctx;
+
+    cli_note(cli, "the server left out receipts %" PRIu64 " to %" PRIu64,
+        gap->first_sequence, gap->last_sequence);
+    return cli_is_text(cli) ? CLI_OK : print_event(cli, "gap", &gap->base);
+}
+
 enum cli_exit cmd_receipts_tail(struct cli *cli)
 {
     const struct option_values *values = &cli->values;
@@ -33,13 +80,19 @@ enum cli_exit cmd_receipts_tail(struct cli *cli)
         .last = UINT64_MAX,
         .no_reconnect = values->no_reconnect,
         .take = print_receipt,
+        .take_state = print_state,
+        .take_gap = print_gap,
         .ctx = cli};
+    struct receipt_filter filter;
     struct kv_error error;
     enum cli_exit code;
 
     if (tail_start(&follower.tail,
-            values->from != NULL ? values->from : "latest", &error) != KV_OK)
+            values->from != NULL ? values->from : "latest", &error) != KV_OK ||
+        receipt_filter_fill(&filter, values, &error) != KV_OK)
         return cli_fail_usage(cli, &error);
+    follower.tail.filter = filter.is_set ? &filter.message : NULL;
+    follower.tail.lossy = values->lossy;
     cli_list_begin(cli);
     code = follow_receipts(&follower);
     cli_list_end(cli);

@@ -101,20 +101,23 @@ enum cli_exit cmd_ping(struct cli *cli)
 /* ---- describe and snapshot */
 
 static Kvpool__V1__SnapshotResponse *take_snapshot(
-    struct cli *cli, bool with_sessions, enum cli_exit *code)
+    struct cli *cli, enum cli_exit *code)
 {
     Kvpool__V1__SnapshotRequest request = KVPOOL__V1__SNAPSHOT_REQUEST__INIT;
     Kvpool__V1__SessionQuery query = KVPOOL__V1__SESSION_QUERY__INIT;
-    Kvpool__V1__SnapshotSection section =
-        KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS;
+    Kvpool__V1__SnapshotSection sections[2];
     Kvpool__V1__SnapshotResponse *answer;
 
-    if (with_sessions) {
+    request.sections = sections;
+    if (cli->values.with_sessions) {
         query.page_size = SESSIONS_PAGE;
-        request.n_sections = 1;
-        request.sections = &section;
+        sections[request.n_sections++] =
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS;
         request.sessions = &query;
     }
+    if (cli->values.with_subscribers)
+        sections[request.n_sections++] =
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS;
     answer = cli_call(cli, CLI_POOL_SERVICE "Snapshot", &request.base,
         &kvpool__v1__snapshot_response__descriptor, code);
     if (answer != NULL && answer->snapshot == NULL) {
@@ -164,7 +167,7 @@ enum cli_exit cmd_describe(struct cli *cli)
 
     if (model == NULL)
         return code;
-    snapshot = take_snapshot(cli, false, &code);
+    snapshot = take_snapshot(cli, &code);
     if (snapshot != NULL)
         code = print_description(cli, model->model, snapshot->snapshot);
     cli_free_answer(snapshot);
@@ -191,12 +194,19 @@ static enum cli_exit view_sessions_of(
     return CLI_OK;
 }
 
+static enum cli_exit view_subscribers_of(
+    struct cli *cli, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    fputc('\n', cli->out);
+    if (view_subscribers(cli->out, snapshot) != KV_OK)
+        return cli_fail(cli, CLI_FAILED, "out of memory");
+    return CLI_OK;
+}
+
 enum cli_exit cmd_snapshot(struct cli *cli)
 {
     enum cli_exit code = CLI_OK;
-    bool with_sessions = cli->values.with_sessions;
-    Kvpool__V1__SnapshotResponse *answer =
-        take_snapshot(cli, with_sessions, &code);
+    Kvpool__V1__SnapshotResponse *answer = take_snapshot(cli, &code);
 
     if (answer == NULL)
         return code;
@@ -204,8 +214,10 @@ enum cli_exit cmd_snapshot(struct cli *cli)
         code = cli_print_message(cli, &answer->snapshot->base);
     } else {
         view_snapshot(cli->out, answer->snapshot);
-        if (with_sessions)
+        if (cli->values.with_sessions)
             code = view_sessions_of(cli, answer->snapshot);
+        if (cli->values.with_subscribers)
+            code = view_subscribers_of(cli, answer->snapshot);
     }
     cli_free_answer(answer);
     return code;

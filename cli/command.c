@@ -71,6 +71,8 @@ static const struct option_spec sessions_options[] = {
 static const struct option_spec snapshot_options[] = {
     {"sessions", '\0', OPTION_FLAG, PLACE(with_sessions),
         .help = "the first 1000 sessions of the same instant too"},
+    {"subscribers", '\0', OPTION_FLAG, PLACE(with_subscribers),
+        .help = "who follows the receipts, and how far behind"},
 };
 
 static const struct option_spec evict_options[] = {
@@ -93,8 +95,26 @@ static const struct option_spec evict_options[] = {
 
 static const struct option_spec tail_options[] = {
     {"from", '\0', OPTION_NAME, "PLACE", 1, 64, PLACE(from),
-        .help = "latest (default), earliest, or after:N, which\n"
-                "begins with the receipt behind number N"},
+        .help = "latest (default); earliest; snapshot, the state\n"
+                "and its sessions first; N, the receipt to begin\n"
+                "with; or after:N, the one behind it"},
+    {"kind", 'k', OPTION_NAME, "KIND", 1, 64, .max_times = 7, PLACE(kinds),
+        .help = "only receipts of this kind: eviction,\n"
+                "eviction_batch, pool_snapshot, lifecycle,\n"
+                "allocation, recomputation, release"},
+    {"reason", 'r', OPTION_NAME, "REASON", 1, 64, .max_times = 6,
+        PLACE(reasons),
+        .help = "only for this reason: manual, lru, ttl, quota,\n"
+                "pressure, shutdown"},
+    {"session", 'S', OPTION_NAME, "ID", 1, 128, .max_times = 64,
+        PLACE(sessions), .help = "only about this session; up to 64 times"},
+    {"tenant", 'T', OPTION_NAME, "TENANT", 0, 128, .max_times = 64,
+        PLACE(tenants),
+        .help = "with --session: of this tenant; alone: only\n"
+                "about it, up to 64 times"},
+    {"lossy", '\0', OPTION_FLAG, PLACE(lossy),
+        .help = "leave receipts out, and say which, rather than\n"
+                "fall far behind"},
     {"limit", 'n', OPTION_COUNT, "N", 1, UINT64_MAX, PLACE(limit),
         .help = "end after this many"},
     {"max-batch", '\0', OPTION_COUNT, "N", 1, 1024, PLACE(max_batch),
@@ -157,7 +177,8 @@ const struct command commands[] = {
         "One line for each receipt, in order. When the connection is lost it "
         "comes back\nby itself and goes on after the last one, without a "
         "duplicate or a hole; with\n--timeout it gives up when the server was "
-        "away for so long.\n",
+        "away for so long. Conditions of one\nkind add up, those of several "
+        "kinds must all hold.\n",
         TABLE(tail_options), cmd_receipts_tail},
     {"receipts audit", "", 0, "check that the receipts add up",
         "Reads every receipt up to now and checks numbers, differences, "

@@ -35,6 +35,8 @@ enum cli_exit cmd_receipts_tail(struct cli *cli);
 enum cli_exit cmd_receipts_audit(struct cli *cli);
 enum cli_exit cmd_receipts_checkpoint(struct cli *cli);
 enum cli_exit cmd_receipts_verify(struct cli *cli);
+enum cli_exit cmd_receipts_export(struct cli *cli);
+enum cli_exit cmd_receipts_witness(struct cli *cli);
 
 /* ---- what some of them share */
 

@@ -51,13 +51,28 @@ static bool take_receipts(struct follower *follower,
     return true;
 }
 
-static void tell_gap(struct follower *follower,
+static enum cli_exit take_gap(
+    struct follower *follower, const Kvpool__V1__Gap *gap)
+{
+    if (follower->take_gap != NULL)
+        return follower->take_gap(follower->ctx, gap);
+    cli_note(follower->cli,
+        "the server left out receipts %" PRIu64 " to %" PRIu64,
+        gap->first_sequence, gap->last_sequence);
+    return CLI_OK;
+}
+
+/* What a message has beside receipts, and was found in order. */
+static enum cli_exit take_rest(struct follower *follower,
     const Kvpool__V1__StreamReceiptsResponse *message)
 {
-    if (message->gap != NULL)
-        cli_note(follower->cli,
-            "the server left out receipts %" PRIu64 " to %" PRIu64,
-            message->gap->first_sequence, message->gap->last_sequence);
+    enum cli_exit code = CLI_OK;
+
+    if (message->snapshot != NULL && follower->take_state != NULL)
+        code = follower->take_state(follower->ctx, message->snapshot);
+    if (code == CLI_OK && message->gap != NULL)
+        code = take_gap(follower, message->gap);
+    return code;
 }
 
 /* false: the end, *code says which. */
@@ -70,11 +85,13 @@ static bool take_message(struct follower *follower,
     on_connected(follower);
     if (!take_receipts(follower, message, code))
         return false;
-    tell_gap(follower, message);
     if (tail_follow(&follower->tail, message, &error) != KV_OK) {
         *code = cli_fail(follower->cli, CLI_FAILED, "%s", error.text);
         return false;
     }
+    *code = take_rest(follower, message);
+    if (*code != CLI_OK)
+        return false;
     return cli_flush(follower->cli);
 }
 

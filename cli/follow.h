@@ -26,6 +26,11 @@ struct follower {
     /* A new receipt. Anything but CLI_OK ends with it. Borrowed for the call.
      */
     enum cli_exit (*take)(void *ctx, const Kvpool__V1__Receipt *receipt);
+    /* The same for a part of the state, and for a gap. NULL: a gap is told on
+     * stderr, a part passes. */
+    enum cli_exit (*take_state)(
+        void *ctx, const Kvpool__V1__SnapshotChunk *part);
+    enum cli_exit (*take_gap)(void *ctx, const Kvpool__V1__Gap *gap);
     void *ctx;
 
     struct tail tail;

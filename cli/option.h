@@ -51,8 +51,9 @@ struct option_values {
     const char *tokens;
     bool add_special, with_pieces;
 
-    bool with_sessions; /* snapshot --sessions */
-    bool wait_serving;  /* ping --wait */
+    bool with_sessions;    /* snapshot --sessions */
+    bool with_subscribers; /* snapshot --subscribers */
+    bool wait_serving;     /* ping --wait */
 
     bool all, preempt;
     int wait; /* evict --wait, enum option_wait */
@@ -60,9 +61,18 @@ struct option_values {
 
     const char *from, *file;
     uint64_t max_batch;
-    bool no_reconnect;
+    bool no_reconnect, lossy;
+    struct option_list kinds, reasons, tenants; /* receipts tail */
 
-    const char *key, *old_file; /* --key, --old */
+    const char *key, *witness_key;
+    const char *old_file, *new_file, *out_file; /* --old, --new, --out */
+    bool stats;
+
+    uint64_t first, last; /* export --from, --to; 0: not given */
+
+    const char *signing_key, *name, *state_file; /* witness */
+    bool watch;
+    int64_t interval_ns;
 
     const char **arguments; /* what is no option */
     size_t n_arguments;

@@ -18,18 +18,29 @@
 #include "rpc/error.h"
 
 struct tail {
-    bool known; /* whether the place is one; not before `latest` has begun */
+    /* The caller's, after tail_start. */
+    const Kvpool__V1__ReceiptFilter *filter; /* borrowed; NULL: everything */
+    bool lossy; /* receipts may be left out, if that is told */
+
+    bool known; /* whether the place is one; not before `latest` has begun, or
+                   the last part of the state that `snapshot` begins with */
     uint64_t sequence;
     uint32_t epoch; /* 0: not known */
     uint8_t pool_id[16];
     bool has_pool_id;
+    struct {
+        uint32_t n_parts; /* that came */
+        uint64_t sequence;
+        uint32_t epoch;
+    } state; /* which receipts follow, while it comes */
     uint64_t n_taken, n_duplicates;
     unsigned n_failures;    /* in a row: since the last message */
     int64_t retry_after_ns; /* as `closing` asked for; 0: nothing asked */
     Kvpool__V1__StreamReceiptsRequest__StartCase start;
 };
 
-/* "latest", "earliest" or "after:N". KV_INVALID. */
+/* "latest", "earliest", "snapshot", "after:N", or "N", which begins with that
+ * receipt. KV_INVALID. */
 enum kv_status tail_start(
     struct tail *tail, const char *from, struct kv_error *error);
 
@@ -39,6 +50,8 @@ struct tail_request {
     Kvpool__V1__StreamReceiptsRequest request;
     Kvpool__V1__StartEarliest earliest;
     Kvpool__V1__StartLatest latest;
+    Kvpool__V1__StartSnapshot snapshot;
+    Kvpool__V1__SnapshotSection section; /* of it */
     Kvpool__V1__LedgerPosition after;
 };
 void tail_request(
@@ -47,12 +60,14 @@ void tail_request(
 /* The next receipt of a message.
  *   KV_OK         it is new
  *   KV_BUSY       the reader has had it: to be dropped
- *   KV_DATA_LOSS  it does not follow: *error says how; nothing was moved */
+ *   KV_DATA_LOSS  it does not follow: *error says how; nothing was moved
+ * With a filter, numbers may be missing between. */
 enum kv_status tail_take(struct tail *tail, const Kvpool__V1__Receipt *receipt,
     struct kv_error *error);
 
 /* What else a message says, after its receipts were taken. KV_DATA_LOSS: it
- * passes over receipts that did not come. */
+ * passes over receipts that did not come, or the parts of the state are not
+ * whole. */
 enum kv_status tail_follow(struct tail *tail,
     const Kvpool__V1__StreamReceiptsResponse *message, struct kv_error *error);
 

@@ -231,6 +231,34 @@ void view_sessions_add(struct table *table, const Kvpool__V1__Session *session)
     table_cell(table, "%" PRIu64, session->evictions);
 }
 
+/* ---- subscribers */
+
+enum kv_status view_subscribers(
+    FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    static const char *const titles[] = {"SUBSCRIBER", "PEER", "SINCE", ">AT",
+        ">BEHIND", ">STALLED", ">SENT", ">LOST"};
+    struct table table = {
+        .titles = titles, .n_columns = sizeof titles / sizeof *titles};
+    enum kv_status status;
+
+    for (size_t i = 0; i < snapshot->n_subscribers; i++) {
+        const Kvpool__V1__SubscriberStatus *row = snapshot->subscribers[i];
+
+        table_cell(&table, "%" PRIu64, row->subscriber_id);
+        table_cell(&table, "%s", text_name(row->peer).s);
+        table_cell(&table, "%s", text_time(row->connected_unix_ns).s);
+        table_cell(&table, "%" PRIu64, row->sent_sequence);
+        table_cell(&table, "%" PRIu64, row->lag_receipts);
+        table_cell(&table, "%s", text_duration(row->stalled_ns).s);
+        table_cell(&table, "%" PRIu64, row->sent_total);
+        table_cell(&table, "%" PRIu64, row->lost_total);
+    }
+    status = table_flush(&table, out);
+    table_fini(&table);
+    return status;
+}
+
 /* ---- evictions */
 
 static void add_outcome(

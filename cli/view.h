@@ -24,6 +24,10 @@ void view_snapshot(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot);
 void view_sessions_begin(struct table *table);
 void view_sessions_add(struct table *table, const Kvpool__V1__Session *session);
 
+/* The streams of receipts that are open, as a table. KV_NO_MEMORY. */
+enum kv_status view_subscribers(
+    FILE *out, const Kvpool__V1__PoolSnapshot *snapshot);
+
 /* What Evict did: outcomes, sums, the receipts' range. KV_NO_MEMORY. */
 enum kv_status view_evicted(FILE *out, const Kvpool__V1__EvictResponse *answer);
 

@@ -18,6 +18,10 @@
  * that were given up are zeroed first; until then the pool answers KV_BUSY and
  * the request sits this step out.
  *
+ * A request whose prompt begins as that of a running one, which has yet to
+ * compute that beginning, waits for it and takes it over: prompts that arrive
+ * together are computed once. Others may go in before it meanwhile.
+ *
  * Waiting requests that were set aside go back in by age too. They are let in
  * only while the pool could hold all of their conversation beside what the
  * running sequences still need of theirs, and a block more for each, or else
@@ -426,6 +430,26 @@ static void admit(
         start_request(scheduler, request, now_ns);
 }
 
+/* Whether a running request is computing what this one could take over. */
+static bool waits_for_prefix(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    size_t n_cached = pool_session_n_cached(request->session);
+
+    KV_LIST_EACH (link, &scheduler->running) {
+        const struct request *other = request_of(link);
+        size_t n_other = pool_session_n_cached(other->session), n_common;
+
+        if (n_pending(other) == 1)
+            continue;
+        n_common = pool_session_common(
+            scheduler->config.pool, request->session, other->session);
+        if (n_common > n_cached && n_common > n_other)
+            return true;
+    }
+    return false;
+}
+
 static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
 {
     uint64_t n_promised = 0;
@@ -434,9 +458,14 @@ static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
         return;
     KV_LIST_EACH (link, &scheduler->running)
         n_promised += blocks_missing(scheduler, request_of(link));
-    while (!kv_list_empty(&scheduler->waiting)) {
-        struct request *request = request_of(scheduler->waiting.next);
+    KV_LIST_EACH (link, &scheduler->waiting) {
+        struct request *request = request_of(link);
 
+        if (scheduler->n_running == scheduler->config.max_running)
+            break;
+        if (waits_for_prefix(scheduler, request))
+            continue;
+        pool_session_adopt(scheduler->config.pool, request->session, now_ns);
         if (!may_enter(scheduler, request, n_promised))
             break;
         n_promised += blocks_missing(scheduler, request);

@@ -153,6 +153,18 @@ void block_pool_retain(struct block_pool *pool, pool_block_id id)
     pool->n_shared += pool->blocks[id].n_refs == 2;
 }
 
+void block_pool_pin(struct block_pool *pool, pool_block_id id)
+{
+    assert(is_used(pool, id));
+    pool->n_pinned += pool->blocks[id].n_pins++ == 0;
+}
+
+void block_pool_unpin(struct block_pool *pool, pool_block_id id)
+{
+    assert(pool->blocks[id].n_pins > 0);
+    pool->n_pinned -= --pool->blocks[id].n_pins == 0;
+}
+
 bool block_pool_release(struct block_pool *pool, pool_block_id id)
 {
     struct block *block = &pool->blocks[id];
@@ -164,6 +176,7 @@ bool block_pool_release(struct block_pool *pool, pool_block_id id)
         pool->n_shared -= block->n_refs == 1;
         return false;
     }
+    assert(block->n_pins == 0);
     below = id > 0 && bit_tree_has(&pool->leaving, id - 1);
     above = id + 1 < pool->n_blocks && bit_tree_has(&pool->leaving, id + 1);
     bit_tree_add(&pool->leaving, id);

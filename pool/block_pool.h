@@ -5,10 +5,10 @@
  *                    │  ^
  *                    └──┘ retain, release
  *
- * Knows nothing of sessions: whether a used block is pinned or cached is a
- * matter of who holds it. Blocks are handed out next to the one before where
- * that is free, and lowest first elsewhere, so that what is taken together lies
- * together and the arena fills from the bottom.
+ * Knows nothing of sessions. A used block is pinned while somebody who holds it
+ * runs, and cached otherwise. Blocks are handed out next to the one before
+ * where that is free, and lowest first elsewhere, so that what is taken
+ * together lies together and the arena fills from the bottom.
  *
  * What leaves use is collected first and swept then, as ascending runs: release
  * only marks a block whose last reference goes, and sweep takes the marked ones
@@ -34,6 +34,7 @@
 
 struct block {
     uint32_t n_refs;   /* 0: free or scrubbing */
+    uint32_t n_pins;   /* of these, by who runs or holds */
     uint32_t n_tokens; /* whose keys and values it holds */
 };
 
@@ -50,6 +51,7 @@ struct block_pool {
 
     uint32_t n_used, n_scrubbing, n_free; /* sum: n_blocks */
     uint32_t n_shared;                    /* used, with 2 references or more */
+    uint32_t n_pinned;                    /* used, with pins */
     uint32_t n_free_runs;                 /* of blocks without references */
     uint32_t n_leaving_runs;
     uint64_t n_tokens; /* in all blocks */
@@ -69,6 +71,11 @@ pool_block_id block_pool_acquire(struct block_pool *pool, pool_block_id near);
 
 /* One more reference to a used block. */
 void block_pool_retain(struct block_pool *pool, pool_block_id id);
+
+/* A pin more or less on a used block; a pinned one is not to be given up by its
+ * last holder. */
+void block_pool_pin(struct block_pool *pool, pool_block_id id);
+void block_pool_unpin(struct block_pool *pool, pool_block_id id);
 
 /* One reference less. true if it was the last, and the block waits for the
  * next sweep; false if the block lives on. */

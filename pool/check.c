@@ -3,6 +3,7 @@
 #include "pool/state.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/heap.h"
 
@@ -10,8 +11,9 @@
 struct census {
     const struct pool *pool;
     uint32_t *n_refs;  /* by block: places in block tables */
+    uint32_t *n_pins;  /* by block: of those, of running sessions */
     uint8_t *n_scrubs; /* by block: scrub jobs that have it */
-    uint64_t n_sessions, n_named, n_holding, n_pinned;
+    uint64_t n_sessions, n_named, n_holding;
     uint64_t session_tokens, kept_tokens, session_bytes;
     struct kv_error *error;
 };
@@ -28,6 +30,53 @@ static bool equal(
     const struct census *census, const char *law, uint64_t is, uint64_t should)
 {
     return is == should || broken(census, law, is, should);
+}
+
+/* ---- prefixes */
+
+/* What session says of its sealed blocks is what they are listed under. */
+static bool check_sealed(
+    const struct census *census, const struct pool_session *session)
+{
+    const struct prefix_index *prefixes = &census->pool->prefixes;
+    uint32_t block_tokens = census->pool->config.block_tokens;
+    struct prefix_key key;
+
+    if (session->n_sealed == 0)
+        return true;
+    if (!prefix_root(prefixes, session->name, session->tenant_bytes, &key))
+        return equal(census, "a hash that can be had", 0, 1);
+    for (uint32_t i = 0; i < session->n_sealed; i++) {
+        const struct prefix_entry *entry =
+            &prefixes->entries[session->blocks[i]];
+        const uint32_t *tokens = session->tokens + (size_t)i * block_tokens;
+
+        if (!prefix_key_after(prefixes, &key, tokens, &key))
+            return equal(census, "a hash that can be had", 0, 1);
+        if (!equal(census, "a sealed block of the table", entry->sealed, 1) ||
+            !equal(census, "the key of a sealed block",
+                memcmp(&entry->key, &key, sizeof key) == 0, 1) ||
+            !equal(census, "a listed block is found by its tokens",
+                !entry->listed ||
+                    prefix_find(prefixes, &key, tokens) == session->blocks[i],
+                1))
+            return false;
+    }
+    return equal(census, "sealed blocks that are not full",
+        (uint64_t)session->n_sealed * block_tokens > session->n_cached, 0);
+}
+
+static bool check_prefix(const struct census *census, uint32_t id)
+{
+    const struct prefix_index *prefixes = &census->pool->prefixes;
+
+    if (prefixes->entries == NULL)
+        return true;
+    return equal(census, "a sealed block that nobody holds",
+               prefixes->entries[id].sealed && census->n_refs[id] == 0, 0) &&
+           equal(census, "a listed block that is not sealed",
+               prefixes->entries[id].listed && !prefixes->entries[id].sealed,
+               0);
 }
 
 /* ---- sessions */
@@ -47,6 +96,7 @@ static bool count_table(
             return broken(census, "a block table leaves the arena", id,
                 pool->config.n_blocks);
         census->n_refs[id]++;
+        census->n_pins[id] += session->state == POOL_SESSION_RUNNING;
         if (!equal(census, "tokens of a block",
                 pool->blocks.blocks[id].n_tokens, held))
             return false;
@@ -58,18 +108,16 @@ static bool count_table(
 static bool count_session(
     struct census *census, const struct pool_session *session)
 {
-    bool is_running = session->state == POOL_SESSION_RUNNING;
     bool is_kept =
         session->state == POOL_SESSION_EVICTED && !session->anonymous;
 
     census->n_sessions++;
     census->n_named += !session->anonymous;
     census->n_holding += session->n_blocks > 0;
-    census->n_pinned += is_running ? session->n_blocks : 0;
     census->session_tokens += session->n_cached;
     census->kept_tokens += is_kept ? session->n_tokens : 0;
     census->session_bytes += session_metadata_bytes(session);
-    return count_table(census, session) &&
+    return count_table(census, session) && check_sealed(census, session) &&
            equal(census, "cached tokens beyond the conversation",
                session->n_cached > session->n_tokens, 0) &&
            equal(census, "a timer no later than the deadline",
@@ -131,7 +179,6 @@ static bool count_sessions(struct census *census)
            equal(census, "sessions in the index", n_indexed, census->n_named) &&
            equal(
                census, "total_sessions", pool->n_holding, census->n_holding) &&
-           equal(census, "pinned blocks", pool->n_pinned, census->n_pinned) &&
            equal(census, "session_tokens", pool->session_tokens,
                census->session_tokens) &&
            equal(
@@ -179,6 +226,9 @@ static bool check_block(const struct census *census, uint32_t id)
                         bit_tree_has(&blocks->free, id);
 
     return equal(census, "references of a block", n_refs, census->n_refs[id]) &&
+           equal(census, "pins of a block", blocks->blocks[id].n_pins,
+               census->n_pins[id]) &&
+           check_prefix(census, id) &&
            equal(census, "the used bit of a block",
                blocks->used[id >> 6] >> (id & 63) & 1, n_refs > 0) &&
            equal(census, "states of a block", n_states, 1) &&
@@ -192,6 +242,7 @@ static bool check_blocks(const struct census *census)
 {
     const struct block_pool *blocks = &census->pool->blocks;
     uint64_t n_used = 0, n_scrubbing = 0, n_shared = 0, n_runs = 0, tokens = 0;
+    uint64_t n_pinned = 0;
     bool was_used = true;
 
     for (uint32_t id = 0; id < blocks->n_blocks; id++) {
@@ -202,6 +253,7 @@ static bool check_blocks(const struct census *census)
         n_used += is_used;
         n_scrubbing += census->n_scrubs[id];
         n_shared += census->n_refs[id] > 1;
+        n_pinned += census->n_pins[id] > 0;
         n_runs += was_used && !is_used;
         tokens += blocks->blocks[id].n_tokens;
         was_used = is_used;
@@ -212,6 +264,7 @@ static bool check_blocks(const struct census *census)
            equal(census, "free blocks", blocks->n_free,
                blocks->n_blocks - n_used - n_scrubbing) &&
            equal(census, "shared blocks", blocks->n_shared, n_shared) &&
+           equal(census, "pinned blocks", blocks->n_pinned, n_pinned) &&
            equal(census, "free runs", blocks->n_free_runs, n_runs) &&
            equal(census, "tokens in blocks", blocks->n_tokens, tokens) &&
            equal(census, "allocated less freed",
@@ -246,8 +299,10 @@ bool pool_check(const struct pool *pool, struct kv_error *error)
     bool holds = false;
 
     census.n_refs = kv_calloc(pool->config.n_blocks, sizeof *census.n_refs);
+    census.n_pins = kv_calloc(pool->config.n_blocks, sizeof *census.n_pins);
     census.n_scrubs = kv_calloc(pool->config.n_blocks, sizeof *census.n_scrubs);
-    if (census.n_refs == NULL || census.n_scrubs == NULL) {
+    if (census.n_refs == NULL || census.n_pins == NULL ||
+        census.n_scrubs == NULL) {
         kv_error_set(error, KV_NO_MEMORY, "no memory to check the pool with");
         goto done;
     }
@@ -257,6 +312,7 @@ bool pool_check(const struct pool *pool, struct kv_error *error)
 
 done:
     kv_free(census.n_scrubs);
+    kv_free(census.n_pins);
     kv_free(census.n_refs);
     return holds;
 }

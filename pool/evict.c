@@ -93,15 +93,23 @@ static void report(struct pool *pool, const struct departure *departure,
         report_release(pool, departure, part);
 }
 
-/* Drops the session's references. Returns how many blocks live on. */
+/* Drops the session's pins and references. Returns how many blocks live on. */
 static uint64_t drop_references(
     struct pool *pool, const struct departure *departure)
 {
-    struct pool_session *session = departure->session;
+    const struct pool_session *session = departure->session;
+    bool is_pinned = session->state == POOL_SESSION_RUNNING;
     uint64_t n_kept = 0;
 
-    for (uint32_t i = departure->n_left; i < session->n_blocks; i++)
-        n_kept += !block_pool_release(&pool->blocks, session->blocks[i]);
+    for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
+        bool is_last;
+
+        if (is_pinned)
+            block_pool_unpin(&pool->blocks, session->blocks[i]);
+        is_last = block_pool_release(&pool->blocks, session->blocks[i]);
+        share_leave(pool, session, i, is_last);
+        n_kept += !is_last;
+    }
     return n_kept;
 }
 
@@ -113,6 +121,8 @@ static void close_departure(
 
     session->n_blocks = departure->n_left;
     session->n_cached = n_cached;
+    if (session->n_sealed > departure->n_left)
+        session->n_sealed = departure->n_left;
     pool->n_holding -= departure->n_left == 0;
     if (departure->cause == NULL)
         return;
@@ -124,7 +134,6 @@ static void close_departure(
 static void give_up(struct pool *pool, const struct departure *departure)
 {
     struct pool_session *session = departure->session;
-    bool is_pinned = session->state == POOL_SESSION_RUNNING;
     size_t n_room = (size_t)departure->n_left * pool->config.block_tokens;
     size_t n_cached = session->n_cached < n_room ? session->n_cached : n_room;
     uint64_t tokens_after =
@@ -132,7 +141,6 @@ static void give_up(struct pool *pool, const struct departure *departure)
     struct part part = {.n_shared_kept = drop_references(pool, departure)};
     uint32_t n_runs = pool->blocks.n_leaving_runs;
 
-    pool->n_pinned -= is_pinned ? part.n_shared_kept : 0;
     part.n_parts =
         n_runs / POOL_PART_EXTENTS + (n_runs % POOL_PART_EXTENTS > 0);
     part.n_parts += part.n_parts == 0;
@@ -144,7 +152,6 @@ static void give_up(struct pool *pool, const struct departure *departure)
                             ? 0
                             : scrub_queue_push(&pool->scrubs, pool->extents,
                                   part.sweep.n_extents);
-        pool->n_pinned -= is_pinned ? part.sweep.n_blocks : 0;
         pool->session_tokens -= part.sweep.n_tokens;
         if (part.number == part.n_parts) {
             pool->session_tokens = tokens_after;
@@ -197,10 +204,32 @@ void pool_session_preempt(struct pool *pool, struct pool_session *session,
 
 /* ---- under pressure */
 
+/* How many sessions that would free nothing are passed over at most. */
+#define MAX_PASSED_OVER 64
+
+/* Its last blocks are those that nobody else is likely to hold. */
+static bool frees_something(
+    const struct pool *pool, const struct pool_session *session)
+{
+    for (uint32_t i = session->n_blocks; i > 0; i--)
+        if (!share_is_shared(pool, session->blocks[i - 1]))
+            return true;
+    return false;
+}
+
 /* The policy: whole sessions, least recently used first, where the end of a run
- * is the use that counts. */
+ * is the use that counts. A session whose blocks others hold too is passed
+ * over; where there is no other, it goes all the same, for the last holder
+ * frees them. */
 static struct pool_session *next_victim(struct pool *pool)
 {
+    struct kv_list *link = pool->cached.next;
+
+    for (int n = 0; n < MAX_PASSED_OVER && link != &pool->cached;
+         n++, link = link->next)
+        if (frees_something(
+                pool, KV_LIST_ENTRY(link, struct pool_session, link)))
+            return KV_LIST_ENTRY(link, struct pool_session, link);
     return KV_LIST_ENTRY(pool->cached.next, struct pool_session, link);
 }
 

@@ -93,6 +93,10 @@ struct pool_allocation {
     struct pool_key key;
     const struct pool_extent *extents; /* in the order of the block table */
     size_t n_extents;
+    /* Blocks in use already that the session holds now too: in the order of the
+     * block table, and behind the extents, of which there are none then. */
+    const struct pool_extent *reused;
+    size_t n_reused;
     struct pool_stats before, after;
     int64_t mono_ns;
 };

@@ -88,9 +88,20 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
             config->max_sessions);
         goto fini_scrubs;
     }
+    if (config->share_prefixes)
+        status = prefix_index_init(&pool->prefixes, config->n_blocks,
+            config->block_tokens, config->secret);
+    if (status != KV_OK) {
+        kv_error_set(error, status,
+            "no memory for the prefixes of %" PRIu32 " blocks",
+            config->n_blocks);
+        goto fini_map;
+    }
     *out = pool;
     return KV_OK;
 
+fini_map:
+    kv_map_fini(&pool->map);
 fini_scrubs:
     scrub_queue_fini(&pool->scrubs);
 fini_blocks:
@@ -114,6 +125,7 @@ void pool_close(struct pool *pool)
     close_sessions(&pool->active);
     close_sessions(&pool->cached);
     close_sessions(&pool->kept);
+    prefix_index_fini(&pool->prefixes);
     kv_map_fini(&pool->map);
     scrub_queue_fini(&pool->scrubs);
     block_pool_fini(&pool->blocks);
@@ -197,8 +209,8 @@ struct pool_blocks pool_blocks(const struct pool *pool)
 
     return (struct pool_blocks){
         .total = blocks->n_blocks,
-        .pinned = pool->n_pinned,
-        .cached = blocks->n_used - pool->n_pinned,
+        .pinned = blocks->n_pinned,
+        .cached = blocks->n_used - blocks->n_pinned,
         .scrubbing = blocks->n_scrubbing,
         .free = blocks->n_free,
         .shared = blocks->n_shared,
@@ -223,6 +235,7 @@ struct pool_totals pool_totals(const struct pool *pool)
         .metadata_bytes = sizeof *pool + pool->session_bytes +
                           block_pool_metadata_bytes(&pool->blocks) +
                           scrub_queue_metadata_bytes(&pool->scrubs) +
+                          prefix_metadata_bytes(&pool->prefixes) +
                           pool->map.n_buckets * sizeof *pool->map.buckets,
     };
 
@@ -233,7 +246,7 @@ struct pool_totals pool_totals(const struct pool *pool)
 
 uint64_t pool_reclaimable_blocks(const struct pool *pool)
 {
-    return pool->config.n_blocks - pool->n_pinned;
+    return pool->config.n_blocks - pool->blocks.n_pinned;
 }
 
 unsigned char *pool_arena(const struct pool *pool)

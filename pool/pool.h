@@ -14,9 +14,10 @@
  *
  * Life of a run:
  *
- *   get ──> begin ──> [append ──> reserve ──> commit]* ──> end
+ *   get ──> begin ──> [append ──> adopt ──> reserve ──> commit]* ──> end
  *
  *   append   more tokens of the conversation
+ *   adopt    blocks that other sessions have computed already
  *   reserve  blocks for them, evicting others if needed
  *   commit   their keys and values now lie in the blocks
  *
@@ -60,8 +61,9 @@ struct pool_config {
      * and a session with more than that is not kept at all. */
     uint64_t max_kept_tokens;
     int64_t kept_ttl_ns; /* an evicted session is forgotten after; 0: never */
-    int64_t default_idle_ttl_ns;          /* of new sessions; 0: none */
-    uint64_t secret[2];                   /* keys the map of sessions */
+    int64_t default_idle_ttl_ns; /* of new sessions; 0: none */
+    bool share_prefixes; /* full blocks between sessions of one tenant */
+    uint64_t secret[2];  /* keys the map of sessions, and prefixes */
     const struct pool_observer *observer; /* borrowed; NULL is fine */
 };
 
@@ -117,8 +119,24 @@ enum kv_status pool_session_begin(
 enum kv_status pool_session_append(struct pool *pool,
     struct pool_session *session, const uint32_t *tokens, size_t n_tokens);
 
+/* Takes over full blocks of other sessions of the tenant whose conversations
+ * begin as this active one does, as far as they go beyond its own, but never
+ * the one with its last token. Nothing is computed or copied. Blocks of its own
+ * that were reserved, and not filled, give way. To be called before tokens are
+ * planned: afterwards those from the returned number of cached tokens on are to
+ * be computed, and none of them lies in a block that others hold. */
+size_t pool_session_adopt(
+    struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* How many tokens of full blocks the first of two sessions could take over from
+ * the second, once that has computed them all. */
+size_t pool_session_common(const struct pool *pool,
+    const struct pool_session *session, const struct pool_session *other);
+
 /* Shortens the conversation to its first n_tokens; blocks beyond them are
- * released, not evicted. KV_INVALID: it has fewer, or the session is idle. */
+ * released, not evicted, and so is the block that the last of them lies in if
+ * others hold it too: fewer are cached then. KV_INVALID: it has fewer, or the
+ * session is idle. */
 enum kv_status pool_session_truncate(struct pool *pool,
     struct pool_session *session, size_t n_tokens, int64_t now_ns);
 

@@ -10,7 +10,8 @@ enum kv_status pool_session_begin(
         return KV_BUSY;
     registry_activate(pool, session);
     session->state = POOL_SESSION_RUNNING;
-    pool->n_pinned += session->n_blocks;
+    for (uint32_t i = 0; i < session->n_blocks; i++)
+        block_pool_pin(&pool->blocks, session->blocks[i]);
     return KV_OK;
 }
 
@@ -45,9 +46,13 @@ enum kv_status pool_session_truncate(struct pool *pool,
 {
     uint32_t block_tokens = pool->config.block_tokens;
     size_t n_needed = blocks_for(pool, n_tokens);
+    bool cuts_block =
+        n_tokens % block_tokens > 0 && n_tokens < session->n_cached;
 
     if (!session_is_active(session) || n_tokens > session->n_tokens)
         return KV_INVALID;
+    if (cuts_block && share_is_shared(pool, session->blocks[n_needed - 1]))
+        n_needed--;
     session->n_tokens = n_tokens;
     if (session->n_computed > n_tokens)
         session->n_computed = n_tokens;
@@ -55,6 +60,7 @@ enum kv_status pool_session_truncate(struct pool *pool,
         evict_release(pool, session, (uint32_t)n_needed, now_ns);
     /* The last block that stays holds less now. */
     if (n_tokens < session->n_cached) {
+        share_open(pool, session, (uint32_t)n_needed - 1);
         block_pool_set_tokens(&pool->blocks, session->blocks[n_needed - 1],
             (uint32_t)(n_tokens % block_tokens));
         pool->session_tokens -= session->n_cached - n_tokens;
@@ -77,6 +83,7 @@ static size_t take_blocks(
 
     for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
+        block_pool_pin(&pool->blocks, id);
         session->blocks[session->n_blocks++] = id;
         if (id * block_bytes == end)
             pool->extents[n_extents - 1].size += block_bytes;
@@ -85,7 +92,6 @@ static size_t take_blocks(
                 (struct pool_extent){id * block_bytes, block_bytes};
         end = (id + UINT64_C(1)) * block_bytes;
     }
-    pool->n_pinned += n;
     pool->n_holding += session->n_blocks == n;
     pool->sessions_created += !session->has_held_blocks;
     session->has_held_blocks = true;
@@ -178,6 +184,7 @@ void pool_session_commit(
     session->n_cached = at;
     if (session->n_computed < at)
         session->n_computed = at;
+    share_seal(pool, session);
 }
 
 void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
@@ -198,7 +205,8 @@ void pool_session_end(
         registry_remove(pool, session);
         return;
     }
-    pool->n_pinned -= session->n_blocks;
+    for (uint32_t i = 0; i < session->n_blocks; i++)
+        block_pool_unpin(&pool->blocks, session->blocks[i]);
     session->released_ns = now_ns;
     registry_settle(pool, session, now_ns);
 }

@@ -3,6 +3,7 @@
  *   pool.c      opens, closes, answers questions
  *   registry.c  which sessions there are, and on which list
  *   run.c       what a run does to its session
+ *   share.c     what sessions have in common
  *   evict.c     who gives up blocks, and how it is told
  *   check.c     the laws
  *
@@ -18,6 +19,7 @@
 #include "base/map.h"
 #include "pool/block_pool.h"
 #include "pool/pool.h"
+#include "pool/prefix.h"
 #include "pool/scrub_queue.h"
 #include "pool/session.h"
 #include "pool/session_index.h"
@@ -29,6 +31,7 @@ struct pool {
 
     struct block_pool blocks;
     struct scrub_queue scrubs;
+    struct prefix_index prefixes;
 
     struct kv_map map;
     struct session_index index;
@@ -36,7 +39,6 @@ struct pool {
     struct kv_list active, cached, kept;
     uint32_t n_sessions;     /* on the three lists */
     uint64_t n_holding;      /* sessions with blocks */
-    uint64_t n_pinned;       /* blocks of running sessions */
     uint64_t session_tokens; /* in blocks */
     uint64_t kept_tokens;    /* of the sessions on kept */
     uint64_t session_bytes;  /* of memory */
@@ -100,6 +102,26 @@ void registry_set_timer(struct pool *pool, struct pool_session *session);
 /* Calls session_grow_* and keeps count of the memory. */
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks);
+
+/* ---- share.c */
+
+/* Seals what has become full. */
+void share_seal(struct pool *pool, struct pool_session *session);
+
+/* The session gives up block `index` of its table, whose last holder it was, or
+ * not. */
+void share_leave(struct pool *pool, const struct pool_session *session,
+    uint32_t index, bool is_last);
+
+/* The session's tokens lay at `from` until now. */
+void share_move_tokens(
+    struct pool *pool, const struct pool_session *session, uintptr_t from);
+
+/* Block `index` of the table, the session's alone, is about to hold less. */
+void share_open(
+    struct pool *pool, struct pool_session *session, uint32_t index);
+
+bool share_is_shared(const struct pool *pool, pool_block_id id);
 
 /* ---- evict.c */
 

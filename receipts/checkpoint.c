@@ -1,4 +1,4 @@
-#include "receipts/checkpoint.h"
+#include "receipts/checkpoint_internal.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -9,15 +9,11 @@
 
 #include "base/utf8.h"
 
-#define ED25519 0x01
 #define PRIVATE_PREFIX "PRIVATE+KEY+"
-#define DASH "\xE2\x80\x94 " /* em dash, space */
+#define DASH CHECKPOINT_DASH
 #define BASE64 sodium_base64_VARIANT_ORIGINAL
-#define ID_BYTES 4
+#define ID_BYTES CHECKPOINT_ID_BYTES
 #define SIGNATURE_BYTES (ID_BYTES + crypto_sign_BYTES)
-
-/* Other algorithms' signatures are larger; a line is bounded by the note. */
-#define LINE_SIGNATURE_BYTES 8192
 
 _Static_assert(sizeof((struct checkpoint_key *)0)->public_key ==
                    crypto_sign_PUBLICKEYBYTES,
@@ -26,33 +22,28 @@ _Static_assert(
     sizeof((struct checkpoint_signer *)0)->secret == crypto_sign_SECRETKEYBYTES,
     "Ed25519");
 
-/* Bytes of somebody else's text. */
-struct span {
-    const char *at;
-    size_t n;
-};
-
 /* Cuts what is before the mark off the front, and the mark. */
-static bool cut(struct span *text, char mark, struct span *out)
+static bool cut(
+    struct checkpoint_span *text, char mark, struct checkpoint_span *out)
 {
     const char *end = text->n > 0 ? memchr(text->at, mark, text->n) : NULL;
 
     if (end == NULL)
         return false;
-    *out = (struct span){text->at, (size_t)(end - text->at)};
+    *out = (struct checkpoint_span){text->at, (size_t)(end - text->at)};
     text->at += out->n + 1;
     text->n -= out->n + 1;
     return true;
 }
 
-static bool decode_base64(
-    struct span text, uint8_t *out, size_t max_bytes, size_t *n_bytes)
+static bool decode_base64(struct checkpoint_span text, uint8_t *out,
+    size_t max_bytes, size_t *n_bytes)
 {
     return sodium_base642bin(out, max_bytes, text.at, text.n, NULL, n_bytes,
                NULL, BASE64) == 0;
 }
 
-static bool start_sodium(struct kv_error *error)
+bool checkpoint_start(struct kv_error *error)
 {
     if (sodium_init() >= 0)
         return true;
@@ -81,7 +72,7 @@ static size_t space_length(const unsigned char *c, size_t n)
     return 0;
 }
 
-static bool is_name(struct span text)
+static bool is_name(struct checkpoint_span text)
 {
     const unsigned char *c = (const unsigned char *)text.at;
 
@@ -95,7 +86,7 @@ static bool is_name(struct span text)
 }
 
 static enum kv_status take_name(char out[CHECKPOINT_NAME_BYTES + 1],
-    struct span text, struct kv_error *error)
+    struct checkpoint_span text, struct kv_error *error)
 {
     if (!is_name(text))
         return kv_error_set(error, KV_INVALID,
@@ -111,7 +102,7 @@ static enum kv_status take_name(char out[CHECKPOINT_NAME_BYTES + 1],
 
 static void fill_id(struct checkpoint_key *key)
 {
-    const unsigned char between[] = {'\n', ED25519};
+    const unsigned char between[] = {'\n', key->role};
     unsigned char digest[crypto_hash_sha256_BYTES];
     crypto_hash_sha256_state state;
 
@@ -124,14 +115,15 @@ static void fill_id(struct checkpoint_key *key)
     memcpy(key->id, digest, sizeof key->id);
 }
 
-/* NAME+ID+BASE64, as it stands for both kinds: the name, the id's digits, and
- * 32 bytes. */
-static enum kv_status split_key(struct span text, struct checkpoint_key *key,
-    struct span *id, uint8_t bytes[32], struct kv_error *error)
+/* NAME+ID+BASE64, as it stands for keys and signers: the name, the id's digits,
+ * and 32 bytes. The key's role is set. */
+static enum kv_status split_key(struct checkpoint_span text,
+    struct checkpoint_key *key, struct checkpoint_span *id, uint8_t bytes[32],
+    struct kv_error *error)
 {
     uint8_t typed[1 + 32];
     enum kv_status status = KV_OK;
-    struct span name;
+    struct checkpoint_span name;
     size_t n_bytes = 0;
 
     if (!cut(&text, '+', &name) || !cut(&text, '+', id))
@@ -141,16 +133,21 @@ static enum kv_status split_key(struct span text, struct checkpoint_key *key,
     if (status != KV_OK)
         return status;
     if (!decode_base64(text, typed, sizeof typed, &n_bytes) ||
-        n_bytes != sizeof typed || typed[0] != ED25519)
+        n_bytes != sizeof typed)
         status = kv_error_set(error, KV_INVALID,
             "the key of %s is not the base64 of an Ed25519 key", key->name);
+    else if (typed[0] != key->role)
+        status = kv_error_set(error, KV_INVALID,
+            "the key of %s is of kind %d; a %s's Ed25519 key is of kind %d",
+            key->name, typed[0],
+            key->role == CHECKPOINT_WITNESS ? "witness" : "ledger", key->role);
     memcpy(bytes, typed + 1, 32);
     sodium_memzero(typed, sizeof typed);
     return status;
 }
 
-static enum kv_status check_id(
-    struct checkpoint_key *key, struct span id, struct kv_error *error)
+static enum kv_status check_id(struct checkpoint_key *key,
+    struct checkpoint_span id, struct kv_error *error)
 {
     char expected[2 * ID_BYTES + 1];
 
@@ -163,20 +160,28 @@ static enum kv_status check_id(
         expected);
 }
 
+enum kv_status checkpoint_parse_key(struct checkpoint_key *out,
+    enum checkpoint_role role, const char *text, struct kv_error *error)
+{
+    struct checkpoint_span id;
+    enum kv_status status;
+
+    out->role = (uint8_t)role;
+    status = split_key((struct checkpoint_span){text, strlen(text)}, out, &id,
+        out->public_key, error);
+    return status == KV_OK ? check_id(out, id, error) : status;
+}
+
 enum kv_status checkpoint_key_parse(
     struct checkpoint_key *out, const char *text, struct kv_error *error)
 {
-    struct span id;
-    enum kv_status status = split_key(
-        (struct span){text, strlen(text)}, out, &id, out->public_key, error);
-
-    return status == KV_OK ? check_id(out, id, error) : status;
+    return checkpoint_parse_key(out, CHECKPOINT_LOG, text, error);
 }
 
 static struct checkpoint_key_text format_key(const char *prefix,
     const struct checkpoint_key *key, const uint8_t bytes[32])
 {
-    uint8_t typed[1 + 32] = {ED25519};
+    uint8_t typed[1 + 32] = {key->role};
     char id[2 * ID_BYTES + 1];
     char encoded[sodium_base64_ENCODED_LEN(1 + 32, BASE64)];
     struct checkpoint_key_text text;
@@ -205,14 +210,16 @@ static void complete_signer(struct checkpoint_signer *signer)
     fill_id(&signer->key);
 }
 
-enum kv_status checkpoint_signer_generate(
-    struct checkpoint_signer *out, const char *name, struct kv_error *error)
+enum kv_status checkpoint_generate(struct checkpoint_signer *out,
+    enum checkpoint_role role, const char *name, struct kv_error *error)
 {
     enum kv_status status;
 
-    if (!start_sodium(error))
+    if (!checkpoint_start(error))
         return KV_IO;
-    status = take_name(out->key.name, (struct span){name, strlen(name)}, error);
+    out->key.role = (uint8_t)role;
+    status = take_name(
+        out->key.name, (struct checkpoint_span){name, strlen(name)}, error);
     if (status != KV_OK)
         return status;
     randombytes_buf(out->seed, sizeof out->seed);
@@ -220,21 +227,28 @@ enum kv_status checkpoint_signer_generate(
     return KV_OK;
 }
 
-enum kv_status checkpoint_signer_parse(
-    struct checkpoint_signer *out, const char *text, struct kv_error *error)
+enum kv_status checkpoint_signer_generate(
+    struct checkpoint_signer *out, const char *name, struct kv_error *error)
+{
+    return checkpoint_generate(out, CHECKPOINT_LOG, name, error);
+}
+
+enum kv_status checkpoint_parse_signer(struct checkpoint_signer *out,
+    enum checkpoint_role role, const char *text, struct kv_error *error)
 {
     const size_t n_prefix = sizeof PRIVATE_PREFIX - 1;
     enum kv_status status;
-    struct span id;
+    struct checkpoint_span id;
 
-    if (!start_sodium(error))
+    if (!checkpoint_start(error))
         return KV_IO;
     if (strncmp(text, PRIVATE_PREFIX, n_prefix) != 0)
         return kv_error_set(
             error, KV_INVALID, "a private key begins with " PRIVATE_PREFIX);
     text += n_prefix;
-    status = split_key(
-        (struct span){text, strlen(text)}, &out->key, &id, out->seed, error);
+    out->key.role = (uint8_t)role;
+    status = split_key((struct checkpoint_span){text, strlen(text)}, &out->key,
+        &id, out->seed, error);
     if (status == KV_OK) {
         complete_signer(out);
         status = check_id(&out->key, id, error);
@@ -242,6 +256,12 @@ enum kv_status checkpoint_signer_parse(
     if (status != KV_OK)
         checkpoint_signer_fini(out);
     return status;
+}
+
+enum kv_status checkpoint_signer_parse(
+    struct checkpoint_signer *out, const char *text, struct kv_error *error)
+{
+    return checkpoint_parse_signer(out, CHECKPOINT_LOG, text, error);
 }
 
 struct checkpoint_key_text checkpoint_signer_format(
@@ -261,6 +281,16 @@ void checkpoint_wipe(void *secret, size_t n_bytes)
 }
 
 /* ---- writing a note */
+
+struct checkpoint_origin checkpoint_origin_of(const uint8_t pool_id[16])
+{
+    struct checkpoint_origin origin;
+    char hex[2 * 16 + 1];
+
+    sodium_bin2hex(hex, sizeof hex, pool_id, 16);
+    snprintf(origin.s, sizeof origin.s, "kvpool/%s", hex);
+    return origin;
+}
 
 void checkpoint_sign(const struct checkpoint_signer *signer,
     const struct checkpoint *checkpoint, struct checkpoint_note *out)
@@ -288,11 +318,6 @@ void checkpoint_sign(const struct checkpoint_signer *signer,
 
 /* ---- reading a note */
 
-/* A signed note: its text with the last line end, and its signature lines. */
-struct note {
-    struct span text, signatures;
-};
-
 static bool has_control(const char *text, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -301,9 +326,10 @@ static bool has_control(const char *text, size_t n)
     return false;
 }
 
-static enum kv_status split_note(
-    const char *bytes, size_t n, struct note *out, struct kv_error *error)
+enum kv_status checkpoint_split(const void *note, size_t n,
+    struct checkpoint_parts *out, struct kv_error *error)
 {
+    const char *bytes = note;
     size_t n_text;
 
     if (n > CHECKPOINT_MAX_NOTE_BYTES)
@@ -320,13 +346,13 @@ static enum kv_status split_note(
     if (n_text < 2 || n_text == n || bytes[n - 1] != '\n')
         return kv_error_set(error, KV_INVALID,
             "the note is not a text, an empty line and signature lines");
-    *out = (struct note){.text = {bytes, n_text - 1},
+    *out = (struct checkpoint_parts){.text = {bytes, n_text - 1},
         .signatures = {bytes + n_text, n - n_text}};
     return KV_OK;
 }
 
 /* Decimal, without leading zeroes. */
-static bool parse_size(struct span text, uint64_t *out)
+static bool parse_size(struct checkpoint_span text, uint64_t *out)
 {
     *out = 0;
     if (text.n == 0 || (text.n > 1 && text.at[0] == '0'))
@@ -340,9 +366,9 @@ static bool parse_size(struct span text, uint64_t *out)
 }
 
 static enum kv_status parse_text(
-    struct span text, struct checkpoint *out, struct kv_error *error)
+    struct checkpoint_span text, struct checkpoint *out, struct kv_error *error)
 {
-    struct span line;
+    struct checkpoint_span line;
     size_t n_root = 0;
 
     if (!cut(&text, '\n', &line) || line.n == 0 ||
@@ -368,17 +394,11 @@ static enum kv_status parse_text(
     return KV_OK;
 }
 
-struct signature {
-    struct span name;
-    uint8_t bytes[LINE_SIGNATURE_BYTES]; /* its key's id, then itself */
-    size_t n_bytes;
-};
-
-/* The next signature line; false: it is none. */
-static bool take_signature(struct span *lines, struct signature *out)
+bool checkpoint_take_signature(
+    struct checkpoint_span *lines, struct checkpoint_signature *out)
 {
     const size_t n_dash = sizeof DASH - 1;
-    struct span line;
+    struct checkpoint_span line;
 
     if (!cut(lines, '\n', &line) || line.n < n_dash ||
         memcmp(line.at, DASH, n_dash) != 0)
@@ -390,16 +410,16 @@ static bool take_signature(struct span *lines, struct signature *out)
            out->n_bytes > ID_BYTES;
 }
 
-static bool is_of(
-    const struct signature *signature, const struct checkpoint_key *key)
+bool checkpoint_is_of(const struct checkpoint_signature *signature,
+    const struct checkpoint_key *key)
 {
     return signature->name.n == strlen(key->name) &&
            memcmp(signature->name.at, key->name, signature->name.n) == 0 &&
            memcmp(signature->bytes, key->id, sizeof key->id) == 0;
 }
 
-static bool is_right(const struct signature *signature, struct span text,
-    const struct checkpoint_key *key)
+static bool is_right(const struct checkpoint_signature *signature,
+    struct checkpoint_span text, const struct checkpoint_key *key)
 {
     return signature->n_bytes == SIGNATURE_BYTES &&
            crypto_sign_verify_detached(signature->bytes + ID_BYTES,
@@ -407,21 +427,21 @@ static bool is_right(const struct signature *signature, struct span text,
 }
 
 /* Every line is looked at; key may be NULL, then nobody's is right. */
-static enum kv_status check_signatures(const struct note *note,
+static enum kv_status check_signatures(const struct checkpoint_parts *note,
     const struct checkpoint_key *key, struct kv_error *error)
 {
-    struct span rest = note->signatures;
-    struct signature signature;
+    struct checkpoint_span rest = note->signatures;
+    struct checkpoint_signature signature;
     bool found = false;
 
     for (size_t n = 0; rest.n > 0; n++) {
         if (n == CHECKPOINT_MAX_SIGNATURES ||
-            !take_signature(&rest, &signature))
+            !checkpoint_take_signature(&rest, &signature))
             return kv_error_set(error, KV_INVALID,
                 "line %zu behind the note's text is no signature, or one too "
                 "many",
                 n + 1);
-        if (key == NULL || !is_of(&signature, key))
+        if (key == NULL || !checkpoint_is_of(&signature, key))
             continue;
         if (!is_right(&signature, note->text, key))
             return kv_error_set(error, KV_INVALID,
@@ -440,8 +460,8 @@ static enum kv_status read_note(const void *bytes, size_t n_bytes,
     struct kv_error *error)
 {
     struct checkpoint checkpoint;
-    struct note note;
-    enum kv_status status = split_note(bytes, n_bytes, &note, error);
+    struct checkpoint_parts note;
+    enum kv_status status = checkpoint_split(bytes, n_bytes, &note, error);
 
     if (status == KV_OK)
         status = check_signatures(&note, key, error);
@@ -462,7 +482,7 @@ enum kv_status checkpoint_verify(const void *note, size_t n_bytes,
     const struct checkpoint_key *key, struct checkpoint *out,
     struct kv_error *error)
 {
-    if (!start_sodium(error))
+    if (!checkpoint_start(error))
         return KV_IO;
     return read_note(note, n_bytes, key, out, error);
 }

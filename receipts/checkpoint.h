@@ -39,11 +39,18 @@ struct checkpoint {
     struct merkle_hash root;
 };
 
+/* What a key is for: the number stands in its text, and in its id. */
+enum checkpoint_role {
+    CHECKPOINT_LOG = 0x01,     /* signs what its own ledger says */
+    CHECKPOINT_WITNESS = 0x04, /* cosigns it: see cosignature.h */
+};
+
 /* Whom to believe. */
 struct checkpoint_key {
     char name[CHECKPOINT_NAME_BYTES + 1];
     uint8_t public_key[32];
     uint8_t id[4];
+    uint8_t role; /* enum checkpoint_role */
 };
 
 /* Who signs. Secret: checkpoint_signer_fini wipes it. */
@@ -53,7 +60,8 @@ struct checkpoint_signer {
     uint8_t secret[64];
 };
 
-/* ---- keys. KV_INVALID: *error says what is wrong, without the secret. */
+/* ---- keys, here of ledgers. KV_INVALID: *error says what is wrong, without
+ * the secret. */
 
 struct checkpoint_key_text {
     char s[CHECKPOINT_KEY_BYTES];
@@ -77,6 +85,12 @@ void checkpoint_signer_fini(struct checkpoint_signer *signer);
 void checkpoint_wipe(void *secret, size_t n_bytes);
 
 /* ---- notes */
+
+/* The origin of this ledger's checkpoints: "kvpool/" and its pool_id. */
+struct checkpoint_origin {
+    char s[CHECKPOINT_NAME_BYTES + 1];
+};
+struct checkpoint_origin checkpoint_origin_of(const uint8_t pool_id[16]);
 
 struct checkpoint_note {
     size_t n_bytes;

@@ -1,11 +1,8 @@
 #include "receipts/merkle.h"
 
 #include <assert.h>
-#include <string.h>
 
-#include <openssl/evp.h>
-
-#include "base/heap.h"
+#include "receipts/merkle_nodes.h"
 
 /* Where nodes lie.
  *
@@ -18,97 +15,19 @@
  *
  * Behind n leaves there are n + n/2 + n/4 + ... = 2n - popcount(n) of them. So
  * the node of a level whose last leaf is number i has the place of that leaf,
- * plus the level. Nothing that was written ever moves or changes. */
+ * plus the level. Nothing that was written ever moves or changes.
+ *
+ * Why a proof cannot be wrong.
+ *
+ * The right edge is in memory, was never read again, and gives the root of the
+ * whole tree. A root of fewer leaves that took nodes from the file is proven a
+ * prefix of that one, as to a stranger, with further nodes of the file: if any
+ * of them is not what it was, the proof fails, or a collision of SHA-256 was
+ * found. What the file's nodes prove of roots so checked is verified the same
+ * way. It costs some 100 hashes, so it is not done where all nodes were still
+ * in memory. */
 
-#define PIECE_HASHES 2048 /* 64 KiB */
-#define FIRST_PIECES 32
-
-#define LEAF_PREFIX 0x00
-#define NODE_PREFIX 0x01
-
-bool merkle_hash_equal(const struct merkle_hash *a, const struct merkle_hash *b)
-{
-    return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
-}
-
-/* ---- hashing */
-
-enum kv_status merkle_hasher_init(struct merkle_hasher *hasher)
-{
-    hasher->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-    hasher->context = EVP_MD_CTX_new();
-    if (hasher->sha256 != NULL && hasher->context != NULL &&
-        EVP_DigestInit_ex2(hasher->context, hasher->sha256, NULL) == 1)
-        return KV_OK;
-    merkle_hasher_fini(hasher);
-    return KV_NO_MEMORY;
-}
-
-void merkle_hasher_fini(struct merkle_hasher *hasher)
-{
-    EVP_MD_CTX_free(hasher->context);
-    EVP_MD_free(hasher->sha256);
-    *hasher = (struct merkle_hasher){0};
-}
-
-static bool finish(struct merkle_hasher *hasher, struct merkle_hash *out)
-{
-    return EVP_DigestFinal_ex(hasher->context, out->bytes, NULL) == 1;
-}
-
-bool merkle_hash_leaf(struct merkle_hasher *hasher, const void *bytes,
-    size_t n_bytes, struct merkle_hash *out)
-{
-    const unsigned char prefix = LEAF_PREFIX;
-
-    return EVP_DigestInit_ex2(hasher->context, NULL, NULL) == 1 &&
-           EVP_DigestUpdate(hasher->context, &prefix, 1) == 1 &&
-           EVP_DigestUpdate(hasher->context, bytes, n_bytes) == 1 &&
-           finish(hasher, out);
-}
-
-bool merkle_hash_node(struct merkle_hasher *hasher,
-    const struct merkle_hash *left, const struct merkle_hash *right,
-    struct merkle_hash *out)
-{
-    unsigned char node[1 + 2 * MERKLE_HASH_BYTES];
-
-    node[0] = NODE_PREFIX;
-    memcpy(node + 1, left->bytes, sizeof left->bytes);
-    memcpy(node + 1 + MERKLE_HASH_BYTES, right->bytes, sizeof right->bytes);
-    return EVP_DigestInit_ex2(hasher->context, NULL, NULL) == 1 &&
-           EVP_DigestUpdate(hasher->context, node, sizeof node) == 1 &&
-           finish(hasher, out);
-}
-
-bool merkle_hash_empty(struct merkle_hasher *hasher, struct merkle_hash *out)
-{
-    return EVP_DigestInit_ex2(hasher->context, NULL, NULL) == 1 &&
-           finish(hasher, out);
-}
-
-/* ---- storage */
-
-enum kv_status merkle_init(struct merkle *tree)
-{
-    *tree = (struct merkle){.capacity = FIRST_PIECES};
-    if (merkle_hasher_init(&tree->hasher) != KV_OK)
-        return KV_NO_MEMORY;
-    tree->pieces = kv_calloc(tree->capacity, sizeof(struct merkle_hash *));
-    if (tree->pieces != NULL)
-        return KV_OK;
-    merkle_hasher_fini(&tree->hasher);
-    return KV_NO_MEMORY;
-}
-
-void merkle_fini(struct merkle *tree)
-{
-    for (size_t i = 0; i < tree->n_pieces; i++)
-        kv_free(tree->pieces[i]);
-    kv_free(tree->pieces);
-    merkle_hasher_fini(&tree->hasher);
-    *tree = (struct merkle){0};
-}
+/* ---- life */
 
 /* Nodes of all levels over the first n leaves. */
 static uint64_t count_nodes(uint64_t n_leaves)
@@ -116,69 +35,210 @@ static uint64_t count_nodes(uint64_t n_leaves)
     return 2 * n_leaves - (uint64_t)__builtin_popcountll(n_leaves);
 }
 
-/* The complete node of this level that begins with leaf `first`. */
-static struct merkle_hash *node_at(
-    const struct merkle *tree, unsigned level, uint64_t first)
+/* The most leaves that have all their nodes among the first n_nodes. */
+static uint64_t count_leaves(uint64_t n_nodes)
 {
-    uint64_t last = first + ((uint64_t)1 << level) - 1;
-    uint64_t place = count_nodes(last) + level;
+    uint64_t low = n_nodes / 2, high = n_nodes;
 
-    return &tree->pieces[place / PIECE_HASHES][place % PIECE_HASHES];
+    while (low < high) {
+        uint64_t middle = low + (high - low + 1) / 2;
+
+        if (count_nodes(middle) <= n_nodes)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
 }
 
-static bool make_table_room(struct merkle *tree)
+static enum kv_status init_rest(struct merkle *tree)
 {
-    struct merkle_hash **larger;
+    if (merkle_hasher_init(&tree->hasher) != KV_OK)
+        return KV_NO_MEMORY;
+    if (pthread_mutex_init(&tree->lock, NULL) == 0)
+        return KV_OK;
+    merkle_hasher_fini(&tree->hasher);
+    return KV_NO_MEMORY;
+}
 
-    if (tree->n_pieces < tree->capacity)
-        return true;
-    larger = kv_realloc(
-        tree->pieces, 2 * tree->capacity * sizeof(struct merkle_hash *));
-    if (larger == NULL)
-        return false;
-    tree->pieces = larger;
-    tree->capacity *= 2;
-    return true;
+enum kv_status merkle_init(struct merkle *tree)
+{
+    tree->edge.n_leaves = 0;
+    if (merkle_nodes_init(&tree->nodes) != KV_OK)
+        return KV_NO_MEMORY;
+    if (init_rest(tree) == KV_OK)
+        return KV_OK;
+    merkle_nodes_fini(&tree->nodes);
+    return KV_NO_MEMORY;
+}
+
+void merkle_fini(struct merkle *tree)
+{
+    merkle_nodes_fini(&tree->nodes);
+    merkle_hasher_fini(&tree->hasher);
+    pthread_mutex_destroy(&tree->lock);
+}
+
+static enum kv_status open_tree(struct merkle *tree, const char *path,
+    bool may_write, struct kv_error *error)
+{
+    uint64_t n_nodes;
+    enum kv_status status =
+        merkle_nodes_open(&tree->nodes, path, may_write, &n_nodes, error);
+
+    if (status != KV_OK)
+        return status;
+    status = init_rest(tree);
+    if (status != KV_OK) {
+        merkle_nodes_fini(&tree->nodes);
+        return kv_error_set(error, status, "%s: no memory to read it", path);
+    }
+    tree->edge.n_leaves = count_leaves(n_nodes);
+    status = merkle_truncate(tree, tree->edge.n_leaves);
+    if (status == KV_OK)
+        return KV_OK;
+    merkle_fini(tree);
+    return kv_error_set(
+        error, status, "%s: its end cannot be read or cut", path);
+}
+
+enum kv_status merkle_open_file(
+    struct merkle *tree, const char *path, struct kv_error *error)
+{
+    return open_tree(tree, path, true, error);
+}
+
+enum kv_status merkle_view_file(
+    struct merkle *tree, const char *path, struct kv_error *error)
+{
+    return open_tree(tree, path, false, error);
+}
+
+/* ---- growing */
+
+/* The place of the complete node of this level that begins with this leaf. */
+static uint64_t place_of(unsigned level, uint64_t first)
+{
+    return count_nodes(first + ((uint64_t)1 << level) - 1) + level;
+}
+
+static bool has_peak(const struct merkle_frontier *edge, unsigned level)
+{
+    return (edge->n_leaves >> level & 1) != 0;
+}
+
+/* The first leaf below the peak of this level. */
+static uint64_t peak_first(uint64_t n_leaves, unsigned level)
+{
+    return (n_leaves >> level >> 1) << level << 1;
+}
+
+uint64_t merkle_size(struct merkle *tree)
+{
+    uint64_t n_leaves;
+
+    pthread_mutex_lock(&tree->lock);
+    n_leaves = tree->edge.n_leaves;
+    pthread_mutex_unlock(&tree->lock);
+    return n_leaves;
 }
 
 enum kv_status merkle_reserve(struct merkle *tree)
 {
-    uint64_t n_nodes = count_nodes(tree->n_leaves + 1);
+    enum kv_status status;
 
-    while (tree->n_pieces * PIECE_HASHES < n_nodes) {
-        struct merkle_hash *piece;
+    pthread_mutex_lock(&tree->lock);
+    status = merkle_nodes_reserve(
+        &tree->nodes, count_nodes(tree->edge.n_leaves + 1));
+    pthread_mutex_unlock(&tree->lock);
+    return status;
+}
 
-        if (!make_table_room(tree))
-            return KV_NO_MEMORY;
-        piece = kv_realloc(NULL, PIECE_HASHES * sizeof *piece);
-        if (piece == NULL)
-            return KV_NO_MEMORY;
-        tree->pieces[tree->n_pieces++] = piece;
-    }
-    return KV_OK;
+static bool add_leaf(struct merkle *tree, const struct merkle_hash *leaf)
+{
+    uint64_t place = count_nodes(tree->edge.n_leaves);
+    struct merkle_path completed;
+
+    assert(merkle_nodes_have_room(
+        &tree->nodes, count_nodes(tree->edge.n_leaves + 1)));
+    if (!merkle_frontier_grow(&tree->hasher, &tree->edge, leaf, &completed))
+        return false;
+    for (size_t i = 0; i < completed.n; i++)
+        merkle_nodes_put(&tree->nodes, place + i, &completed.hashes[i]);
+    return true;
+}
+
+bool merkle_append_hash(struct merkle *tree, const struct merkle_hash *leaf)
+{
+    bool ok;
+
+    pthread_mutex_lock(&tree->lock);
+    ok = add_leaf(tree, leaf);
+    pthread_mutex_unlock(&tree->lock);
+    return ok;
 }
 
 bool merkle_append(struct merkle *tree, const void *leaf, size_t n_bytes)
 {
-    uint64_t end = tree->n_leaves + 1;
+    struct merkle_hash hash;
+    bool ok;
 
-    assert(tree->n_pieces * PIECE_HASHES >= count_nodes(end));
-    if (!merkle_hash_leaf(
-            &tree->hasher, leaf, n_bytes, node_at(tree, 0, end - 1)))
-        return false;
-    for (unsigned level = 1; end % ((uint64_t)1 << level) == 0; level++) {
-        uint64_t first = end - ((uint64_t)1 << level);
-        uint64_t middle = end - ((uint64_t)1 << (level - 1));
+    pthread_mutex_lock(&tree->lock);
+    ok = merkle_hash_leaf(&tree->hasher, leaf, n_bytes, &hash) &&
+         add_leaf(tree, &hash);
+    pthread_mutex_unlock(&tree->lock);
+    return ok;
+}
 
-        if (!merkle_hash_node(&tree->hasher, node_at(tree, level - 1, first),
-                node_at(tree, level - 1, middle), node_at(tree, level, first)))
-            return false;
+enum kv_status merkle_sync(struct merkle *tree)
+{
+    return merkle_nodes_sync(
+        &tree->nodes, count_nodes(merkle_size(tree)), &tree->lock);
+}
+
+static enum kv_status load_edge(
+    struct merkle *tree, uint64_t n_leaves, struct merkle_frontier *edge)
+{
+    bool is_certain;
+
+    edge->n_leaves = n_leaves;
+    for (unsigned level = 0; level < 64; level++) {
+        enum kv_status status;
+
+        if (!has_peak(edge, level))
+            continue;
+        status = merkle_nodes_get(&tree->nodes,
+            place_of(level, peak_first(n_leaves, level)), &edge->peaks[level],
+            &is_certain);
+        if (status != KV_OK)
+            return status;
     }
-    tree->n_leaves = end;
-    return true;
+    return KV_OK;
+}
+
+enum kv_status merkle_truncate(struct merkle *tree, uint64_t n_leaves)
+{
+    struct merkle_frontier edge;
+    enum kv_status status = KV_RANGE;
+
+    pthread_mutex_lock(&tree->lock);
+    if (n_leaves <= tree->edge.n_leaves)
+        status = load_edge(tree, n_leaves, &edge);
+    if (status == KV_OK)
+        status = merkle_nodes_cut(&tree->nodes, count_nodes(n_leaves));
+    if (status == KV_OK)
+        tree->edge = edge;
+    pthread_mutex_unlock(&tree->lock);
+    return status;
 }
 
 /* ---- roots and proofs */
+
+/* A root or proof in the making. */
+struct search {
+    struct merkle *tree;
+    bool is_certain; /* no node came from the file */
+};
 
 static unsigned log2_floor(uint64_t n)
 {
@@ -191,34 +251,42 @@ static uint64_t split(uint64_t n)
     return (uint64_t)1 << log2_floor(n - 1);
 }
 
+/* The complete node of this level that begins with leaf `first`. */
+static bool find_node(struct search *search, unsigned level, uint64_t first,
+    struct merkle_hash *out)
+{
+    struct merkle *tree = search->tree;
+
+    if (has_peak(&tree->edge, level) &&
+        first == peak_first(tree->edge.n_leaves, level)) {
+        *out = tree->edge.peaks[level];
+        return true;
+    }
+    return merkle_nodes_get(&tree->nodes, place_of(level, first), out,
+               &search->is_certain) == KV_OK;
+}
+
 /* The hash over leaves [begin, end), begin < end, a range that the RFC's
  * division comes upon: complete nodes, each smaller than the one before it. */
-static bool hash_range(
-    struct merkle *tree, uint64_t begin, uint64_t end, struct merkle_hash *out)
+static bool hash_range(struct search *search, uint64_t begin, uint64_t end,
+    struct merkle_hash *out)
 {
-    const struct merkle_hash *nodes[64];
+    struct merkle_hash nodes[64];
     size_t n = 0;
 
     assert(begin < end);
     do {
         unsigned level = log2_floor(end - begin);
 
-        nodes[n++] = node_at(tree, level, begin);
+        if (!find_node(search, level, begin, &nodes[n++]))
+            return false;
         begin += (uint64_t)1 << level;
     } while (begin < end);
-    *out = *nodes[--n];
+    *out = nodes[--n];
     while (n-- > 0)
-        if (!merkle_hash_node(&tree->hasher, nodes[n], out, out))
+        if (!merkle_hash_node(&search->tree->hasher, &nodes[n], out, out))
             return false;
     return true;
-}
-
-bool merkle_root(struct merkle *tree, uint64_t size, struct merkle_hash *out)
-{
-    assert(size <= tree->n_leaves);
-    if (size == 0)
-        return merkle_hash_empty(&tree->hasher, out);
-    return hash_range(tree, 0, size, out);
 }
 
 /* Proofs are found from the root down, and told from the leaves up. */
@@ -234,29 +302,28 @@ static void reverse(struct merkle_path *path)
     }
 }
 
-static bool add_range(
-    struct merkle *tree, uint64_t begin, uint64_t end, struct merkle_path *path)
+static bool add_range(struct search *search, uint64_t begin, uint64_t end,
+    struct merkle_path *path)
 {
     assert(path->n < MERKLE_MAX_PATH);
-    return hash_range(tree, begin, end, &path->hashes[path->n++]);
+    return hash_range(search, begin, end, &path->hashes[path->n++]);
 }
 
-bool merkle_prove_inclusion(
-    struct merkle *tree, uint64_t index, uint64_t size, struct merkle_path *out)
+static bool find_inclusion(struct search *search, uint64_t index, uint64_t size,
+    struct merkle_path *out)
 {
     uint64_t begin = 0, end = size;
     bool ok = true;
 
-    assert(index < size && size <= tree->n_leaves);
     out->n = 0;
     while (end - begin > 1 && ok) {
         uint64_t middle = begin + split(end - begin);
 
         if (index < middle) {
-            ok = add_range(tree, middle, end, out);
+            ok = add_range(search, middle, end, out);
             end = middle;
         } else {
-            ok = add_range(tree, begin, middle, out);
+            ok = add_range(search, begin, middle, out);
             begin = middle;
         }
     }
@@ -264,170 +331,142 @@ bool merkle_prove_inclusion(
     return ok;
 }
 
-bool merkle_prove_consistency(struct merkle *tree, uint64_t first,
+static bool find_consistency(struct search *search, uint64_t first,
     uint64_t second, struct merkle_path *out)
 {
     uint64_t begin = 0, end = second;
     bool ok = true;
 
-    assert(1 <= first && first <= second && second <= tree->n_leaves);
     out->n = 0;
     while (end != first && ok) {
         uint64_t middle = begin + split(end - begin);
 
         if (first <= middle) {
-            ok = add_range(tree, middle, end, out);
+            ok = add_range(search, middle, end, out);
             end = middle;
         } else {
-            ok = add_range(tree, begin, middle, out);
+            ok = add_range(search, begin, middle, out);
             begin = middle;
         }
     }
     /* What is left ends both trees; if it is all of the older one, the reader
      * has its hash already. */
     if (ok && begin > 0)
-        ok = add_range(tree, begin, end, out);
+        ok = add_range(search, begin, end, out);
     reverse(out);
     return ok;
 }
 
-/* ---- the right edge */
+/* ---- the same, checked */
 
-static bool has_peak(const struct merkle_frontier *frontier, unsigned level)
+/* That a root that took nodes from the file is one that this tree had. */
+static bool check_root(
+    struct search *search, uint64_t size, const struct merkle_hash *root)
 {
-    return (frontier->n_leaves >> level & 1) != 0;
-}
+    struct merkle *tree = search->tree;
+    struct merkle_path path;
+    struct merkle_hash newest;
 
-bool merkle_frontier_start(struct merkle_frontier *frontier, uint64_t n_leaves,
-    const struct merkle_path *path)
-{
-    size_t n = 0;
-
-    if (path->n != (size_t)__builtin_popcountll(n_leaves))
+    if (!merkle_frontier_root(&tree->hasher, &tree->edge, &newest) ||
+        !find_consistency(search, size, tree->edge.n_leaves, &path))
         return false;
-    frontier->n_leaves = n_leaves;
-    for (unsigned level = 0; level < 64; level++)
-        if (has_peak(frontier, level))
-            frontier->peaks[level] = path->hashes[n++];
-    return true;
+    if (merkle_verify_consistency(
+            &tree->hasher, size, tree->edge.n_leaves, &path, root, &newest))
+        return true;
+    merkle_nodes_doubt(&tree->nodes);
+    return false;
 }
 
-bool merkle_frontier_append(struct merkle_hasher *hasher,
-    struct merkle_frontier *frontier, const struct merkle_hash *leaf)
+static bool find_root(
+    struct search *search, uint64_t size, struct merkle_hash *out)
 {
-    struct merkle_hash hash = *leaf;
-    unsigned level = 0;
+    struct merkle_hasher *hasher = &search->tree->hasher;
 
-    for (; has_peak(frontier, level); level++)
-        if (!merkle_hash_node(hasher, &frontier->peaks[level], &hash, &hash))
-            return false;
-    frontier->peaks[level] = hash;
-    frontier->n_leaves++;
-    return true;
-}
-
-bool merkle_frontier_root(struct merkle_hasher *hasher,
-    const struct merkle_frontier *frontier, struct merkle_hash *out)
-{
-    unsigned level = 0;
-
-    if (frontier->n_leaves == 0)
+    if (size == 0)
         return merkle_hash_empty(hasher, out);
-    while (!has_peak(frontier, level))
-        level++;
-    *out = frontier->peaks[level];
-    for (level++; level < 64; level++)
-        if (has_peak(frontier, level) &&
-            !merkle_hash_node(hasher, &frontier->peaks[level], out, out))
-            return false;
-    return true;
+    return hash_range(search, 0, size, out) &&
+           (search->is_certain || check_root(search, size, out));
 }
 
-/* ---- verifying */
-
-/* Goes up to where the node is a right child, or the leftmost of its level. */
-static void skip_levels(uint64_t *node, uint64_t *last)
+static bool check_inclusion(struct search *search, uint64_t index,
+    uint64_t size, const struct merkle_path *path)
 {
-    while ((*node & 1) == 0 && *node != 0) {
-        *node >>= 1;
-        *last >>= 1;
-    }
-}
+    struct merkle *tree = search->tree;
+    struct merkle_hash leaf, root;
 
-bool merkle_verify_inclusion(struct merkle_hasher *hasher,
-    const struct merkle_hash *leaf, uint64_t index, uint64_t size,
-    const struct merkle_path *path, const struct merkle_hash *root)
-{
-    uint64_t node = index, last = size - 1;
-    struct merkle_hash hash = *leaf;
-
-    if (index >= size)
+    if (search->is_certain)
+        return true;
+    if (!find_root(search, size, &root) || !find_node(search, 0, index, &leaf))
         return false;
-    for (size_t i = 0; i < path->n; i++) {
-        const struct merkle_hash *next = &path->hashes[i];
-        bool ok;
-
-        if (last == 0)
-            return false;
-        if ((node & 1) != 0 || node == last) {
-            ok = merkle_hash_node(hasher, next, &hash, &hash);
-            skip_levels(&node, &last);
-        } else {
-            ok = merkle_hash_node(hasher, &hash, next, &hash);
-        }
-        if (!ok)
-            return false;
-        node >>= 1;
-        last >>= 1;
-    }
-    return last == 0 && merkle_hash_equal(&hash, root);
+    if (merkle_verify_inclusion(&tree->hasher, &leaf, index, size, path, &root))
+        return true;
+    merkle_nodes_doubt(&tree->nodes);
+    return false;
 }
 
-/* Both roots from the node that ends the older tree, up along the path. */
-static bool climb(struct merkle_hasher *hasher, uint64_t node, uint64_t last,
-    const struct merkle_hash *hashes, size_t n, struct merkle_hash *older,
-    struct merkle_hash *newer)
+static bool check_consistency(struct search *search, uint64_t first,
+    uint64_t second, const struct merkle_path *path)
 {
-    for (size_t i = 0; i < n; i++) {
-        bool ok;
-
-        if (last == 0)
-            return false;
-        if ((node & 1) != 0 || node == last) {
-            ok = merkle_hash_node(hasher, &hashes[i], older, older) &&
-                 merkle_hash_node(hasher, &hashes[i], newer, newer);
-            skip_levels(&node, &last);
-        } else {
-            ok = merkle_hash_node(hasher, newer, &hashes[i], newer);
-        }
-        if (!ok)
-            return false;
-        node >>= 1;
-        last >>= 1;
-    }
-    return last == 0;
-}
-
-bool merkle_verify_consistency(struct merkle_hasher *hasher, uint64_t first,
-    uint64_t second, const struct merkle_path *path,
-    const struct merkle_hash *first_root, const struct merkle_hash *second_root)
-{
-    bool is_complete = (first & (first - 1)) == 0; /* the proof leaves it out */
-    uint64_t node = first - 1, last = second - 1;
+    struct merkle *tree = search->tree;
     struct merkle_hash older, newer;
-    size_t n_taken = is_complete ? 0 : 1;
 
-    if (first == 0 || first > second)
+    if (search->is_certain)
+        return true;
+    if (!find_root(search, first, &older) || !find_root(search, second, &newer))
         return false;
-    if (first == second)
-        return path->n == 0 && merkle_hash_equal(first_root, second_root);
-    if (path->n == 0)
-        return false;
-    for (; (node & 1) != 0; node >>= 1)
-        last >>= 1;
-    older = newer = is_complete ? *first_root : path->hashes[0];
-    return climb(hasher, node, last, path->hashes + n_taken, path->n - n_taken,
-               &older, &newer) &&
-           merkle_hash_equal(&older, first_root) &&
-           merkle_hash_equal(&newer, second_root);
+    if (merkle_verify_consistency(
+            &tree->hasher, first, second, path, &older, &newer))
+        return true;
+    merkle_nodes_doubt(&tree->nodes);
+    return false;
+}
+
+enum kv_status merkle_damage(struct merkle *tree)
+{
+    enum kv_status damage;
+
+    pthread_mutex_lock(&tree->lock);
+    damage = tree->nodes.damage;
+    pthread_mutex_unlock(&tree->lock);
+    return damage;
+}
+
+bool merkle_root(struct merkle *tree, uint64_t size, struct merkle_hash *out)
+{
+    struct search search = {tree, true};
+    bool ok;
+
+    pthread_mutex_lock(&tree->lock);
+    assert(size <= tree->edge.n_leaves);
+    ok = find_root(&search, size, out);
+    pthread_mutex_unlock(&tree->lock);
+    return ok;
+}
+
+bool merkle_prove_inclusion(
+    struct merkle *tree, uint64_t index, uint64_t size, struct merkle_path *out)
+{
+    struct search search = {tree, true};
+    bool ok;
+
+    pthread_mutex_lock(&tree->lock);
+    assert(index < size && size <= tree->edge.n_leaves);
+    ok = find_inclusion(&search, index, size, out) &&
+         check_inclusion(&search, index, size, out);
+    pthread_mutex_unlock(&tree->lock);
+    return ok;
+}
+
+bool merkle_prove_consistency(struct merkle *tree, uint64_t first,
+    uint64_t second, struct merkle_path *out)
+{
+    struct search search = {tree, true};
+    bool ok;
+
+    pthread_mutex_lock(&tree->lock);
+    assert(1 <= first && first <= second && second <= tree->edge.n_leaves);
+    ok = find_consistency(&search, first, second, out) &&
+         check_consistency(&search, first, second, out);
+    pthread_mutex_unlock(&tree->lock);
+    return ok;
 }

@@ -18,22 +18,24 @@ struct notary {
 
 struct notary_origin notary_origin(const uint8_t pool_id[16])
 {
+    struct checkpoint_origin said = checkpoint_origin_of(pool_id);
     struct notary_origin origin;
-    int n = snprintf(origin.s, sizeof origin.s, "kvpool/");
 
-    for (size_t i = 0; i < 16; i++)
-        n += snprintf(origin.s + n, 3, "%02x", pool_id[i]);
+    snprintf(origin.s, sizeof origin.s, "%s", said.s);
     return origin;
 }
 
 static void sign(struct notary *notary, uint64_t tree_size)
 {
     struct checkpoint *checkpoint = &notary->newest.checkpoint;
+    struct merkle *tree = ledger_tree(notary->ledger);
     struct merkle_hash root;
 
-    if (!merkle_root(ledger_tree(notary->ledger), tree_size, &root)) {
+    if (!merkle_root(tree, tree_size, &root)) {
         kv_log(KV_LOG_ERROR, "kvpool::receipts", "no checkpoint was signed",
-            KV_LOG_TEXT("reason", "hashing failed"),
+            KV_LOG_TEXT("reason", merkle_damage(tree) != KV_OK
+                                      ? "the tree's file is damaged"
+                                      : "hashing failed"),
             KV_LOG_UINT("tree_size", tree_size));
         return;
     }

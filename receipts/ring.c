@@ -13,12 +13,15 @@
 
 #define FIRST_TABLE 32
 
-static struct ring_chunk *chunk_open(void)
+struct ring_chunk *ring_chunk_open(void)
 {
     struct ring_chunk *chunk = kv_realloc(NULL, sizeof *chunk);
 
-    if (chunk != NULL)
-        atomic_init(&chunk->refs, 1);
+    if (chunk == NULL)
+        return NULL;
+    atomic_init(&chunk->refs, 1);
+    chunk->n_entries = 0;
+    chunk->n_bytes = 0;
     return chunk;
 }
 
@@ -30,7 +33,7 @@ enum kv_status ring_init(struct ring *ring, size_t limit_bytes)
     ring->chunks = kv_calloc(ring->capacity, sizeof *ring->chunks);
     if (ring->chunks == NULL)
         goto fail;
-    ring->spare = chunk_open();
+    ring->spare = ring_chunk_open();
     if (ring->spare == NULL)
         goto free_chunks;
     return KV_OK;
@@ -119,7 +122,7 @@ static struct ring_chunk *take_chunk(struct ring *ring, uint64_t released)
     struct ring_chunk *chunk;
 
     if (ring->spare == NULL)
-        ring->spare = chunk_open();
+        ring->spare = ring_chunk_open();
     while (ring->spare == NULL && can_drop(ring, released))
         drop_oldest(ring);
     chunk = ring->spare;
@@ -160,6 +163,11 @@ static size_t frame_bytes(size_t n_bytes)
     return n_bytes < 0x80 ? 2 : n_bytes < 0x4000 ? 3 : RING_FRAME_BYTES;
 }
 
+size_t ring_entry_bytes(size_t n_bytes)
+{
+    return frame_bytes(n_bytes) + n_bytes;
+}
+
 unsigned char *ring_reserve(
     struct ring *ring, size_t n_bytes, uint64_t released)
 {
@@ -179,17 +187,48 @@ unsigned char *ring_reserve(
     return at + put_frame(at, n_bytes);
 }
 
-void ring_commit(struct ring *ring, uint64_t sequence, size_t n_bytes)
+static void commit(
+    struct ring_chunk *chunk, uint64_t sequence, size_t entry_bytes)
 {
-    struct ring_chunk *chunk = ring->chunks[ring->n_chunks - 1];
-    size_t entry_bytes = frame_bytes(n_bytes) + n_bytes;
-
     if (chunk->n_entries == 0)
         chunk->first_sequence = sequence;
     assert(sequence == chunk->first_sequence + chunk->n_entries);
     chunk->starts[chunk->n_entries++] = (uint16_t)chunk->n_bytes;
     chunk->n_bytes += (uint32_t)entry_bytes;
-    ring->stored_bytes += entry_bytes;
+}
+
+void ring_commit(struct ring *ring, uint64_t sequence, size_t n_bytes)
+{
+    commit(
+        ring->chunks[ring->n_chunks - 1], sequence, ring_entry_bytes(n_bytes));
+    ring->stored_bytes += ring_entry_bytes(n_bytes);
+}
+
+void ring_chunk_add(struct ring_chunk *chunk, uint64_t sequence,
+    const unsigned char *receipt, size_t n_bytes)
+{
+    unsigned char *at = chunk->bytes + chunk->n_bytes;
+
+    assert(chunk->n_entries < RING_CHUNK_ENTRIES &&
+           RING_CHUNK_BYTES - chunk->n_bytes >= ring_entry_bytes(n_bytes));
+    memcpy(at + put_frame(at, n_bytes), receipt, n_bytes);
+    commit(chunk, sequence, ring_entry_bytes(n_bytes));
+}
+
+/* Another thread may read this while the owner appends: the entry's length is
+ * in its frame, and nothing behind the entry is looked at. */
+const unsigned char *ring_chunk_receipt(
+    const struct ring_chunk *chunk, uint64_t sequence, size_t *n_bytes)
+{
+    const unsigned char *at =
+        chunk->bytes + chunk->starts[sequence - chunk->first_sequence] + 1;
+    unsigned shift = 0;
+
+    *n_bytes = 0;
+    for (; (*at & 0x80) != 0; at++, shift += 7)
+        *n_bytes |= (size_t)(*at & 0x7f) << shift;
+    *n_bytes |= (size_t)*at << shift;
+    return at + 1;
 }
 
 uint64_t ring_first(const struct ring *ring, uint64_t none)

@@ -78,6 +78,22 @@ struct ring_chunk *ring_find(
 /* Bytes of the chunk before entry number `index`; index may be n_entries. */
 size_t ring_chunk_start(const struct ring_chunk *chunk, uint32_t index);
 
+/* The receipt of an entry, which must be there. Any thread, of an entry that it
+ * was told of. */
+const unsigned char *ring_chunk_receipt(
+    const struct ring_chunk *chunk, uint64_t sequence, size_t *n_bytes);
+
+/* ---- a chunk that is no ring's, with one reference */
+
+/* Bytes of the entry of a receipt. */
+size_t ring_entry_bytes(size_t n_bytes);
+
+/* Empty. NULL: no memory. */
+struct ring_chunk *ring_chunk_open(void);
+/* Appends; sequences are dense. There is room. */
+void ring_chunk_add(struct ring_chunk *chunk, uint64_t sequence,
+    const unsigned char *receipt, size_t n_bytes);
+
 void ring_chunk_retain(struct ring_chunk *chunk);
 /* Any thread. */
 void ring_chunk_release(struct ring_chunk *chunk);

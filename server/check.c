@@ -105,6 +105,25 @@ void check_session_order(
             error, field, order > KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY);
 }
 
+void check_section(struct rpc_error *error, const char *field,
+    Kvpool__V1__SnapshotSection section)
+{
+    switch ((int)section) {
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS:
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS:
+        break;
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS:
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP:
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS:
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS:
+        check_unsupported(error, field, true);
+        break;
+    default:
+        rpc_error_add_violation(error, field,
+            "%d was given; allowed are SESSIONS and SUBSCRIBERS", (int)section);
+    }
+}
+
 struct pool_key check_pool_key(const char *tenant, const char *id)
 {
     return (struct pool_key){

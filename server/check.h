@@ -33,6 +33,10 @@ void check_session_filter(struct rpc_error *error, const char *field,
 void check_session_order(
     struct rpc_error *error, const char *field, Kvpool__V1__SessionOrder order);
 
+/* A part of a snapshot: SESSIONS and SUBSCRIBERS are what there is. */
+void check_section(struct rpc_error *error, const char *field,
+    Kvpool__V1__SnapshotSection section);
+
 /* Each below the vocabulary's size; the first that is not is named. */
 void check_ids(struct rpc_error *error, const char *field, const uint32_t *ids,
     size_t n_ids, uint32_t n_vocab);

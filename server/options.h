@@ -27,6 +27,8 @@
     UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
     UINT(block_tokens, 16, 1, 1024, "tokens", "tokens of one block")           \
     CHOICE(kv_type, "f16", "f32|f16", "type of keys and values in the pool")   \
+    BOOL(prefix_cache, true,                                                   \
+        "share full blocks between sessions of a tenant that begin alike")     \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
     UINT(max_kept_tokens, 16777216, 0, 1099511627776, "tokens",                \
         "tokens kept of evicted sessions")                                     \
@@ -56,6 +58,8 @@
     UINT(max_subscribers, 1024, 1, 1048576, "", "receipt streams at once")     \
     UINT(subscriber_stall_ms, 30000, 100, 86400000, "ms",                      \
         "disconnect a subscriber that takes nothing for longer")               \
+    UINT(lossy_lag_receipts, 16384, 1024, 1099511627776, "",                   \
+        "a subscriber that may miss receipts is moved ahead beyond this")      \
     UINT(max_calls, 4096, 1, 1048576, "", "calls at once")                     \
     UINT(max_streams_per_connection, 1024, 1, 1048576, "",                     \
         "calls of one connection at once")                                     \

@@ -67,6 +67,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         .max_sessions = (uint32_t)options->max_sessions,
         .max_kept_tokens = options->max_kept_tokens,
         .kept_ttl_ns = (int64_t)options->kept_tokens_ttl_s * KV_NS_PER_S,
+        .share_prefixes = options->prefix_cache,
         .default_idle_ttl_ns =
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
         .secret = {server->secret[0], server->secret[1]},

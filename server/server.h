@@ -50,8 +50,12 @@ struct server {
     struct evp_md_ctx_st *sha256; /* of requests; NULL before there is one */
     struct ledger_watcher evict_watcher;
 
-    struct kv_list subscribers;
+    struct kv_list subscribers; /* and those among them with a turn to come, */
+    struct kv_list subscribers_waiting, subscribers_due; /* see subscriber.h */
+    struct rpc_post subscribers_post;
+    bool subscribers_posted;
     uint32_t n_subscribers;
+    uint64_t last_subscriber_id;
     struct ledger_watcher subscriber_watcher;
     struct kv_list checkpoint_calls; /* waiting for a checkpoint */
     uv_timer_t subscriber_tick, snapshot_tick, checkpoint_tick, drain_tick;

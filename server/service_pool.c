@@ -17,6 +17,7 @@
 #include "server/message.h"
 #include "server/server.h"
 #include "server/state.h"
+#include "server/subscriber_status.h"
 
 #define MAX_TARGETS 256
 #define MAX_SESSIONS 10000
@@ -504,31 +505,27 @@ static void on_durable(struct ledger_watcher *watcher)
 
 /* ---- Snapshot */
 
+static bool has_section(const Kvpool__V1__SnapshotRequest *request,
+    Kvpool__V1__SnapshotSection section)
+{
+    for (size_t i = 0; i < request->n_sections; i++)
+        if (request->sections[i] == section)
+            return true;
+    return false;
+}
+
 static void check_snapshot(
     struct rpc_error *error, const Kvpool__V1__SnapshotRequest *request)
 {
+    bool sessions = has_section(
+        request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS);
     char path[32];
-    bool sessions = false;
 
-    for (size_t i = 0; i < request->n_sections; i++) {
-        Kvpool__V1__SnapshotSection section = request->sections[i];
-
-        if (section ==
-            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS) {
-            sessions = true;
-            continue;
-        }
-        if (error->n_violations == RPC_ERROR_MAX_VIOLATIONS)
-            break; /* enough said */
+    for (size_t i = 0; i < request->n_sections &&
+                       error->n_violations < RPC_ERROR_MAX_VIOLATIONS;
+         i++) {
         snprintf(path, sizeof path, "sections[%zu]", i);
-        if (section >
-                KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_UNSPECIFIED &&
-            section <=
-                KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)
-            check_unsupported(error, path, true);
-        else
-            rpc_error_add_violation(
-                error, path, "%d was given; allowed is SESSIONS", (int)section);
+        check_section(error, path, request->sections[i]);
     }
     check_unsupported(error, "block_map", request->block_map != NULL);
     if (request->sessions == NULL)
@@ -542,31 +539,55 @@ static void check_snapshot(
         MAX_PAGE, STANDARD_LIST_PAGE);
 }
 
+/* What the request's sections add to the totals. */
+struct sections {
+    struct state_page page;
+    struct subscriber_status_list subscribers;
+};
+
+static enum kv_status fill_sections(struct sections *sections,
+    Kvpool__V1__PoolSnapshot *snapshot, struct server *server,
+    const Kvpool__V1__SnapshotRequest *request)
+{
+    const Kvpool__V1__SessionQuery *query = request->sessions;
+    enum kv_status status = KV_OK;
+
+    if (has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)) {
+        status = state_page_fill(&sections->page, server,
+            query != NULL ? query->filter : NULL,
+            query != NULL && query->page_size > 0 ? query->page_size
+                                                  : STANDARD_LIST_PAGE,
+            NULL);
+        snapshot->sessions = sections->page.list;
+        snapshot->n_sessions = sections->page.n;
+        snapshot->sessions_next_page_token = sections->page.next_token;
+    }
+    if (status == KV_OK &&
+        has_section(request,
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)) {
+        status = subscriber_status_fill(&sections->subscribers, server);
+        snapshot->subscribers = sections->subscribers.list;
+        snapshot->n_subscribers = sections->subscribers.n;
+    }
+    return status;
+}
+
 static void reply_snapshot(struct server *server, struct rpc_call *call,
     const Kvpool__V1__SnapshotRequest *request)
 {
     Kvpool__V1__SnapshotResponse response = KVPOOL__V1__SNAPSHOT_RESPONSE__INIT;
-    const Kvpool__V1__SessionQuery *query = request->sessions;
-    struct state_page page = {0};
+    struct sections sections = {.page = {.n = 0}, .subscribers = {.n = 0}};
     struct state state;
 
     state_fill(&state, server);
-    if (request->n_sections > 0) {
-        if (state_page_fill(&page, server, query != NULL ? query->filter : NULL,
-                query != NULL && query->page_size > 0 ? query->page_size
-                                                      : STANDARD_LIST_PAGE,
-                NULL) != KV_OK) {
-            message_fail_no_memory(call);
-            state_page_fini(&page);
-            return;
-        }
-        state.snapshot.sessions = page.list;
-        state.snapshot.n_sessions = page.n;
-        state.snapshot.sessions_next_page_token = page.next_token;
-    }
     response.snapshot = &state.snapshot;
-    message_reply(call, &response.base);
-    state_page_fini(&page);
+    if (fill_sections(&sections, &state.snapshot, server, request) == KV_OK)
+        message_reply(call, &response.base);
+    else
+        message_fail_no_memory(call);
+    subscriber_status_fini(&sections.subscribers);
+    state_page_fini(&sections.page);
 }
 
 static void on_snapshot(void *ctx, struct rpc_call *call,

@@ -37,6 +37,24 @@ static void fail_no_memory(struct rpc_call *call)
     rpc_call_fail(call, &error);
 }
 
+/* The tree has given no root, or no proof. */
+static void fail_tree(struct rpc_call *call, struct merkle *tree)
+{
+    enum kv_status damage = merkle_damage(tree);
+    struct rpc_error error;
+
+    if (damage == KV_OK) {
+        fail_no_memory(call);
+        return;
+    }
+    rpc_error_init(&error, damage == KV_IO ? RPC_UNAVAILABLE : RPC_DATA_LOSS,
+        "",
+        "the tree of hashes beside the journal %s; receipts themselves can "
+        "still be read",
+        damage == KV_IO ? "cannot be read" : "is damaged");
+    rpc_call_fail(call, &error);
+}
+
 static void refuse_ahead(struct rpc_call *call, const char *what,
     uint64_t sequence, const struct ledger_position *position)
 {
@@ -255,7 +273,7 @@ static void reply_inclusion(struct server *server, struct rpc_call *call,
     if (!merkle_root(ledger_tree(ledger), tree_size, &root) ||
         !merkle_prove_inclusion(
             ledger_tree(ledger), sequence - 1, tree_size, &path)) {
-        fail_no_memory(call);
+        fail_tree(call, ledger_tree(ledger));
         return;
     }
     if (!find_leaf(ledger, sequence, &run, &leaf, &response.leaf.len)) {
@@ -342,7 +360,7 @@ static void reply_consistency(struct server *server, struct rpc_call *call,
     if (!merkle_root(tree, first, &first_root) ||
         !merkle_root(tree, second, &second_root) ||
         !merkle_prove_consistency(tree, first, second, &path)) {
-        fail_no_memory(call);
+        fail_tree(call, tree);
         return;
     }
     response.first_tree_size = first;

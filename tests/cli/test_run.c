@@ -157,7 +157,7 @@ START_TEST(a_wrong_command_line_is_told_in_words)
         {"evict --all --tenant a", "not together"},
         {"evict --all --max 1001", "from 1 to 1000 allowed"},
         {"evict --all --wait later", "applied|durable allowed"},
-        {"receipts tail --from now", "latest, earliest or after:N"},
+        {"receipts tail --from now", "latest, earliest, snapshot, "},
         {"receipts tail --max-batch 1025", "from 1 to 1024"},
         {"sessions --limit 0", "from 1 to"},
     };

@@ -32,10 +32,10 @@ static struct tail started(const char *from)
     return tail;
 }
 
-START_TEST(a_start_is_one_of_three)
+START_TEST(a_start_is_one_of_those_that_there_are)
 {
-    static const char *const bad[] = {
-        "", "first", "after", "after:", "after:-1", "after:x", "5", "Latest"};
+    static const char *const bad[] = {"", "first", "after",
+        "after:", "after:-1", "after:x", "0", "-5", "Latest"};
     struct tail tail;
     struct kv_error error;
 
@@ -45,6 +45,9 @@ START_TEST(a_start_is_one_of_three)
     ck_assert(!started("earliest").known);
     ck_assert(started("after:0").known);
     ck_assert_uint_eq(started("after:41").sequence, 41);
+    ck_assert_uint_eq(started("41").sequence, 40);
+    ck_assert(started("1").known);
+    ck_assert(!started("snapshot").known);
 }
 END_TEST
 
@@ -153,10 +156,109 @@ START_TEST(a_gap_that_is_told_is_no_hole)
     gap.first_sequence = 8;
     gap.last_sequence = 20;
     message.gap = &gap;
-    message.through_sequence = 20;
-    message.through_epoch = 3;
+    ck_assert_int_eq(tail_follow(&tail, &message, &error), KV_DATA_LOSS);
+    tail.lossy = true;
+    gap.first_sequence = 9;
+    ck_assert_int_eq(tail_follow(&tail, &message, &error), KV_DATA_LOSS);
+    gap.first_sequence = 8;
     ck_assert_int_eq(tail_follow(&tail, &message, &error), KV_OK);
+    ck_assert_int_eq(take(&tail, 22), KV_DATA_LOSS);
     ck_assert_int_eq(take(&tail, 21), KV_OK);
+}
+END_TEST
+
+START_TEST(behind_a_gap_the_epoch_is_not_known)
+{
+    struct tail tail = started("after:7");
+    Kvpool__V1__StreamReceiptsResponse message =
+        KVPOOL__V1__STREAM_RECEIPTS_RESPONSE__INIT;
+    Kvpool__V1__Gap gap = KVPOOL__V1__GAP__INIT;
+    struct tail_request request;
+    struct kv_error error;
+
+    tail.lossy = true;
+    ck_assert_int_eq(take(&tail, 8), KV_OK);
+    gap.first_sequence = 9;
+    gap.last_sequence = 20;
+    message.gap = &gap;
+    ck_assert_int_eq(tail_follow(&tail, &message, &error), KV_OK);
+    tail_request(&tail, 0, &request);
+    ck_assert_uint_eq(request.after.sequence, 20);
+    ck_assert_uint_eq(request.after.epoch, 0);
+    ck_assert_uint_eq(request.after.pool_id.len, 16);
+    ck_assert_int_eq(request.request.slow_reader_policy,
+        KVPOOL__V1__SLOW_READER_POLICY__SLOW_READER_POLICY_LOSSY);
+}
+END_TEST
+
+START_TEST(with_a_filter_the_place_moves_over_what_did_not_come)
+{
+    const Kvpool__V1__ReceiptFilter filter = KVPOOL__V1__RECEIPT_FILTER__INIT;
+    struct tail tail = started("after:7");
+    Kvpool__V1__StreamReceiptsResponse message =
+        KVPOOL__V1__STREAM_RECEIPTS_RESPONSE__INIT;
+    struct tail_request request;
+    struct kv_error error;
+
+    tail.filter = &filter;
+    ck_assert_int_eq(take(&tail, 11), KV_OK);
+    ck_assert_int_eq(take(&tail, 11), KV_BUSY);
+    ck_assert_int_eq(take(&tail, 10), KV_BUSY);
+    message.through_sequence = 19;
+    message.through_epoch = 4;
+    ck_assert_int_eq(tail_follow(&tail, &message, &error), KV_OK);
+    ck_assert_int_eq(take(&tail, 19), KV_BUSY);
+    tail_request(&tail, 0, &request);
+    ck_assert_ptr_eq(request.request.filter, &filter);
+    ck_assert_uint_eq(request.after.sequence, 19);
+    ck_assert_uint_eq(request.after.epoch, 4);
+    ck_assert_int_eq(bookmark(&tail, 30, ledger_a), KV_OK);
+    ck_assert_int_eq(take(&tail, 30), KV_BUSY);
+    ck_assert_int_eq(take(&tail, 31), KV_OK);
+}
+END_TEST
+
+/* A part of the state, of the instant of `stamp`. */
+static enum kv_status part(
+    struct tail *tail, uint32_t index, bool last, uint64_t stamp)
+{
+    Kvpool__V1__StreamReceiptsResponse message =
+        KVPOOL__V1__STREAM_RECEIPTS_RESPONSE__INIT;
+    Kvpool__V1__SnapshotChunk chunk = KVPOOL__V1__SNAPSHOT_CHUNK__INIT;
+    Kvpool__V1__PoolSnapshot snapshot = KVPOOL__V1__POOL_SNAPSHOT__INIT;
+    Kvpool__V1__SnapshotStamp instant = KVPOOL__V1__SNAPSHOT_STAMP__INIT;
+    struct kv_error error;
+
+    instant.applied_sequence = stamp;
+    instant.epoch = 3;
+    instant.pool_id = (ProtobufCBinaryData){16, ledger_a};
+    snapshot.stamp = stamp > 0 ? &instant : NULL;
+    chunk.snapshot = &snapshot;
+    chunk.index = index;
+    chunk.last = last;
+    message.snapshot = &chunk;
+    return tail_follow(tail, &message, &error);
+}
+
+START_TEST(behind_the_state_receipts_follow_its_first_stamp)
+{
+    struct tail tail = started("snapshot");
+    struct tail_request request;
+
+    ck_assert_int_eq(part(&tail, 0, false, 40), KV_OK);
+    ck_assert_int_eq(take(&tail, 41), KV_DATA_LOSS);
+    tail_request(&tail, 0, &request);
+    ck_assert_ptr_nonnull(request.request.snapshot);
+    ck_assert_int_eq(part(&tail, 0, false, 50), KV_OK); /* begun again */
+    ck_assert_int_eq(part(&tail, 1, false, 55), KV_OK);
+    ck_assert_int_eq(part(&tail, 3, false, 56), KV_DATA_LOSS);
+    ck_assert_int_eq(part(&tail, 2, true, 0), KV_DATA_LOSS);
+    ck_assert_int_eq(part(&tail, 2, true, 57), KV_OK);
+    ck_assert_int_eq(take(&tail, 52), KV_DATA_LOSS);
+    ck_assert_int_eq(take(&tail, 51), KV_OK);
+    ck_assert_int_eq(part(&tail, 0, true, 60), KV_DATA_LOSS);
+    tail_request(&tail, 0, &request);
+    ck_assert_uint_eq(request.after.sequence, 51);
 }
 END_TEST
 
@@ -232,7 +334,7 @@ END_TEST
 int main(void)
 {
     const TTest *tests[] = {
-        a_start_is_one_of_three,
+        a_start_is_one_of_those_that_there_are,
         every_receipt_is_taken_once_and_none_is_missed,
         earliest_begins_wherever_the_ledger_does,
         receipts_of_another_ledger_are_not_mistaken_for_duplicates,
@@ -240,6 +342,9 @@ int main(void)
         latest_knows_its_place_from_the_first_bookmark,
         a_bookmark_beyond_what_came_is_a_hole,
         a_gap_that_is_told_is_no_hole,
+        behind_a_gap_the_epoch_is_not_known,
+        with_a_filter_the_place_moves_over_what_did_not_come,
+        behind_the_state_receipts_follow_its_first_stamp,
         through_beyond_what_came_is_a_hole,
         it_comes_back_only_where_that_can_help,
         pauses_grow_to_a_bound_and_a_message_starts_them_over,

@@ -160,13 +160,14 @@ class ConversationTest(ServerTest):
     # --- sessions ---
 
     def turns(self, name, evict_between=False):
+        """As a tenant of its own, with whom nobody shares a beginning."""
         first = self.generate(text="What is a dog?", session=name,
-                              max_tokens=20)
+                              tenant=name, max_tokens=20)
         if evict_between:
-            answer = self.evict(session_target(name))
+            answer = self.evict(session_target(name, name))
             self.assertEqual(answer.sessions_evicted, 1)
         second = self.generate(text="What is a river?", session=name,
-                               max_tokens=20)
+                               tenant=name, max_tokens=20)
         return first, second
 
     def test_a_session_goes_on_from_its_cached_tokens(self):
@@ -194,6 +195,28 @@ class ConversationTest(ServerTest):
         self.assertEqual(evicted.usage.cached_tokens, 0)
         self.assertGreater(evicted.usage.recomputed_tokens, 0)
         self.assertFalse(evicted.started.created)
+
+    def test_sessions_that_begin_alike_hold_the_same_blocks(self):
+        prompt = "What is a dog? " * 8
+        held = self.snapshot().blocks
+        fields = dict(text=prompt, tenant="alike", max_tokens=12)
+        outs = [self.generate(session=name, **fields) for name in "abc"]
+        full = outs[0].usage.prompt_tokens // 16 * 16
+        self.assertEqual(outs[0].usage.cached_tokens, 0)
+        for out in outs[1:]:
+            self.assertEqual(out.ids, outs[0].ids)
+            self.assertGreaterEqual(out.usage.cached_tokens, full - 16)
+        blocks = self.snapshot().blocks
+        self.assertGreaterEqual(blocks.shared - held.shared, full // 16 - 1)
+        other = self.generate(session="a", text=prompt, tenant="other",
+                              max_tokens=12)
+        self.assertEqual((other.ids, other.usage.cached_tokens),
+                         (outs[0].ids, 0))
+        outcome, = self.evict(session_target("a", "alike")).outcomes
+        self.assertGreater(outcome.shared_blocks_kept, 0)
+        again = self.generate(session="d", **fields)
+        self.assertEqual(again.ids, outs[0].ids)
+        self.assertGreaterEqual(again.usage.cached_tokens, full - 16)
 
     def test_two_turns_are_as_one_call_with_all_their_tokens(self):
         first, second = self.turns("two-turns")

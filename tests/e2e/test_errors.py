@@ -5,7 +5,7 @@ import grpc
 
 from kvpool_e2e import (CALL_SECONDS, ServerTest, common, generate,
                         generate_request, inference, ledger_end, main, pool,
-                        receipts, session_target, stats)
+                        session_target, stats)
 
 SAMPLING = inference.SamplingParameters
 NAN, INFINITY = float("nan"), float("inf")
@@ -110,8 +110,7 @@ class ErrorTest(ServerTest):
                 self.unsupported(self.server.pool.Evict, request, field)
 
     def test_sections_and_orders_that_are_not_supported_are_named(self):
-        for section in ("TENANTS", "BLOCK_MAP", "HISTOGRAMS", "SINKS",
-                        "SUBSCRIBERS"):
+        for section in ("TENANTS", "BLOCK_MAP", "HISTOGRAMS", "SINKS"):
             with self.subTest(section):
                 self.unsupported(
                     self.server.pool.Snapshot, pool.SnapshotRequest(
@@ -134,22 +133,6 @@ class ErrorTest(ServerTest):
                     self.server.pool.ListSessions, pool.ListSessionsRequest(
                         filter=pool.SessionFilter(**condition)),
                     "filter." + field)
-
-    def test_streams_that_are_not_supported_are_named(self):
-        request = pool.StreamReceiptsRequest
-        for field, message in {
-                "snapshot": request(snapshot=pool.StartSnapshot()),
-                "filter": request(filter=pool.ReceiptFilter(
-                    kinds=[receipts.RECEIPT_KIND_EVICTION])),
-                "slow_reader_policy": request(
-                    slow_reader_policy=pool.SLOW_READER_POLICY_LOSSY)}.items():
-            with self.subTest(field):
-                failure = self.fails(
-                    "INVALID_ARGUMENT", "FIELD_NOT_SUPPORTED",
-                    lambda m=message: self.server.pool.StreamReceipts(
-                        m, timeout=CALL_SECONDS))
-                self.assertTrue(any(f.startswith(field)
-                                    for f in failure.fields), repr(failure))
 
     def test_words_about_tokens_that_are_not_supported_are_named(self):
         self.unsupported(

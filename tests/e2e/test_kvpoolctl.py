@@ -5,7 +5,8 @@ import os
 import subprocess
 import unittest
 
-from kvpool_e2e import KVPOOLCTL, SANITIZER, ServerTest, ledger_end, main
+from kvpool_e2e import (KVPOOLCTL, SANITIZER, ServerTest, Subscriber,
+                        ledger_end, main)
 
 OK, FAILED, USAGE, UNREACHABLE, NOTHING = 0, 1, 2, 3, 4
 RUNNABLE = {"ping", "describe", "generate", "tokenize", "detokenize",
@@ -115,6 +116,46 @@ class KvpoolctlTest(ServerTest):
         after = self.jsonl("receipts", "tail", "--from=after:%d" % (last - 1),
                            "--limit=1")
         self.assertEqual([r["sequence"] for r in after], [last])
+
+    def test_receipts_are_followed_by_filter_and_from_the_state(self):
+        for session in ("f1", "f2"):
+            self.ctl("generate", "A", "--session", session, "--max-tokens=1")
+            self.ctl("evict", "--session", session)
+        last = ledger_end(self.server)
+        tail = ("receipts", "tail", "--from=1")
+        found = self.jsonl(*tail, "--kind=EVICTION", "--reason=manual",
+                           "--session=f1", "--session=f2", "--limit=2")
+        self.assertEqual([r["session_id"] for r in found], ["f1", "f2"])
+        found = self.jsonl(*tail, "--tenant=", "--session=f2", "--limit=1")
+        self.assertEqual([r["session_id"] for r in found], ["f2"])
+        found = self.jsonl("receipts", "tail", "--from=%d" % last, "--lossy",
+                           "--limit=1")
+        self.assertEqual([r["sequence"] for r in found], [last])
+        with subprocess.Popen(
+                [KVPOOLCTL, "-s", self.server.address, "receipts", "tail",
+                 "--from=snapshot", "--limit=1", "-o", "jsonl"],
+                stdout=subprocess.PIPE) as child:
+            state = json.loads(child.stdout.readline())
+            self.ctl("evict", "--session", "f1", code=NOTHING)
+            receipt = json.loads(child.stdout.readline())
+        self.assertEqual((state["event"], state["index"], state["last"]),
+                         ("state", 0, True))
+        self.assertLessEqual({"f1", "f2"}, {
+            s["key"]["session_id"] for s in state["snapshot"]["sessions"]})
+        self.assertEqual(state["snapshot"]["stamp"]["applied_sequence"] + 1,
+                         receipt["sequence"])
+        for wrong in ("--kind=nonsense", "--reason=0", "--session="):
+            self.ctl(*tail, wrong, code=USAGE)
+        self.ctl(*tail, "--session=a", "--tenant=b", "--tenant=c", code=USAGE)
+
+    def test_who_follows_is_in_the_snapshot(self):
+        reader = Subscriber(self.server)
+        reader.wait_for(lambda s: s.messages, "bookmark")
+        found = self.json("snapshot", "--subscribers")["subscribers"]
+        self.assertEqual([s["lost_total"] for s in found], [0])
+        self.assertIn(found[0]["peer"],
+                      self.ctl("snapshot", "--subscribers").stdout)
+        reader.cancel()
 
     def test_the_audit_finds_that_everything_adds_up(self):
         self.ctl("generate", "A", "--session", "audited", "--max-tokens=1")

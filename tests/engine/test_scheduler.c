@@ -42,6 +42,7 @@ static struct {
 
 struct rig_config {
     uint32_t n_blocks, block_tokens, max_running, max_batch_tokens, max_waiting;
+    bool share_prefixes;
 };
 
 static const struct rig_config plain_config = {
@@ -61,6 +62,7 @@ static void rig_open(const struct rig_config *config)
         .block_tokens = config->block_tokens,
         .max_sessions = 16,
         .max_kept_tokens = 100000,
+        .share_prefixes = config->share_prefixes,
     };
     struct compute_config compute = {
         .block_tokens = config->block_tokens,
@@ -156,7 +158,7 @@ static void on_ended(struct request *request, enum request_end end,
 static const struct request_ops ops = {
     .on_started = on_started, .on_token = on_token, .on_ended = on_ended};
 
-static const char *const prompts[N_CLIENTS] = {
+static const char *const different[N_CLIENTS] = {
     "Once upon a time there was a dog",
     "What is the sun?",
     "A cat sat",
@@ -164,6 +166,19 @@ static const char *const prompts[N_CLIENTS] = {
     "The king and the queen went to the sea and saw a ship",
     "Why?",
 };
+
+/* Long ones that begin alike, some for longer than others, one not at all. */
+#define BEGINNING "Once upon a time there was a dog who went to the sea and "
+static const char *const alike[N_CLIENTS] = {
+    BEGINNING "saw a ship",
+    BEGINNING "saw a cat and the queen",
+    BEGINNING "saw a cat and the king",
+    BEGINNING,
+    "One two three four five six seven eight nine ten eleven twelve",
+    BEGINNING "saw a ship",
+};
+
+static const char *const *prompts = different;
 
 /* Submits a request on a session of this name; "" is none. */
 static enum kv_status submit(struct client *client, const char *id,
@@ -704,8 +719,69 @@ START_TEST(opening_survives_each_failing_allocation)
 }
 END_TEST
 
+START_TEST(prompts_that_arrive_together_are_computed_once)
+{
+    struct client plain[N_CLIENTS] = {0}, clients[N_CLIENTS] = {0};
+    struct rig_config config = plain_config;
+    uint32_t n_cached = 0, n_prompt = 0;
+
+    prompts = alike;
+    config.share_prefixes = true;
+    config.max_running = MAX_RUNNING;
+    config.max_batch_tokens = 16;
+    run_plain(plain, 10, &seeded);
+    rig_open(&config);
+    submit_all(clients, 10, "s", &seeded);
+    run_all(clients, N_CLIENTS);
+    for (int i = 0; i < N_CLIENTS; i++) {
+        check_same(&plain[i], &clients[i]);
+        n_prompt += clients[i].request.usage.prompt_tokens;
+        n_cached += clients[i].request.usage.cached_tokens;
+        if (i > 0 && i != 4)
+            ck_assert_uint_ge(clients[i].request.usage.cached_tokens, 8);
+    }
+    ck_assert_uint_gt(n_cached, n_prompt / 3);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(sharing_sequences_evicted_at_random_yield_what_plain_ones_do)
+{
+    struct client plain[N_CLIENTS] = {0};
+    struct rig_config config = plain_config;
+
+    prompts = alike;
+    config.share_prefixes = true;
+    config.max_running = MAX_RUNNING;
+    run_plain(plain, 24, &seeded);
+    for (uint32_t n_blocks = 14; n_blocks <= 64; n_blocks += 5) {
+        struct client clients[N_CLIENTS] = {0};
+
+        config.n_blocks = n_blocks;
+        config.max_batch_tokens = 6 + (uint32_t)draw(40);
+        rig_open(&config);
+        rig.random += n_blocks;
+        submit_all(clients, 24, draw(2) == 0 ? "" : "s", &seeded);
+        for (int n_steps = 0; n_steps < 60; n_steps++) {
+            struct client *victim = &clients[draw(N_CLIENTS)];
+
+            if (!victim->ended && draw(3) == 0)
+                evict(victim);
+            step();
+            check_pool();
+        }
+        run_all(clients, N_CLIENTS);
+        for (int i = 0; i < N_CLIENTS; i++)
+            check_same(&plain[i], &clients[i]);
+        rig_close();
+    }
+}
+END_TEST
+
 static void set_up(void)
 {
+    prompts = different;
     faulty_heap_install();
     faulty_heap_fail_at(-1);
 }
@@ -721,6 +797,8 @@ int main(void)
         batched_and_chunked_sequences_yield_what_plain_ones_do,
         sequences_evicted_at_random_yield_what_plain_ones_do,
         sequences_short_of_blocks_yield_what_plain_ones_do,
+        prompts_that_arrive_together_are_computed_once,
+        sharing_sequences_evicted_at_random_yield_what_plain_ones_do,
         what_does_not_fit_together_is_not_let_in_together,
         a_session_continued_yields_what_one_call_does,
         a_last_token_computed_again_for_its_logits_is_no_recomputation,

@@ -20,7 +20,7 @@ struct walk {
     struct pool_session *anonymous[N_ANONYMOUS]; /* or NULL */
     struct pool_scrub out[POOL_SCRUBS_OUT];
     size_t n_out;
-    uint64_t n_full, n_busy, n_reserved, n_preempted, n_expired;
+    uint64_t n_full, n_busy, n_reserved, n_preempted, n_expired, n_adopted;
 };
 
 static uint32_t draw(struct walk *walk, uint32_t n)
@@ -105,6 +105,28 @@ static void step_extend(struct walk *walk)
             KV_OK);
 }
 
+static void step_adopt(struct walk *walk)
+{
+    struct pool_session *session = draw_active(walk);
+    struct pool_session_info before, info;
+
+    if (session == NULL)
+        return;
+    before = pool_session_info(fixture.pool, session);
+    if (before.n_tokens > 0 && before.n_cached_tokens < before.n_tokens)
+        ck_assert_uint_ge(
+            pool_session_adopt(fixture.pool, session, fixture.now_ns),
+            before.n_cached_tokens);
+    else
+        pool_session_adopt(fixture.pool, session, fixture.now_ns);
+    info = pool_session_info(fixture.pool, session);
+    walk->n_adopted += info.n_cached_tokens > before.n_cached_tokens;
+    /* What is computed next is written to no block of somebody else's. */
+    ck_assert_uint_le(
+        info.n_shared_blocks, (info.n_tokens > 0 ? info.n_tokens - 1 : 0) /
+                                  pool_config(fixture.pool)->block_tokens);
+}
+
 static void step_truncate(struct walk *walk)
 {
     struct pool_session *session = draw_active(walk);
@@ -183,9 +205,10 @@ static void step(struct walk *walk)
 {
     static void (*const steps[])(struct walk *) = {step_begin, step_begin,
         step_begin, step_begin_anonymous, step_extend, step_extend, step_extend,
-        step_extend, step_extend, step_truncate, step_end, step_end, step_end,
-        step_evict, step_forget, step_time, step_take_scrub, step_take_scrub,
-        step_take_scrub, step_scrub_done, step_scrub_done, step_scrub_done};
+        step_extend, step_extend, step_adopt, step_adopt, step_truncate,
+        step_end, step_end, step_end, step_evict, step_forget, step_time,
+        step_take_scrub, step_take_scrub, step_take_scrub, step_scrub_done,
+        step_scrub_done, step_scrub_done};
 
     steps[draw(walk, sizeof steps / sizeof *steps)](walk);
 }
@@ -216,6 +239,7 @@ static struct pool_config draw_config(struct walk *walk)
     config.block_tokens = 1 + draw(walk, 8);
     config.max_sessions = 1 + draw(walk, N_NAMES + N_ANONYMOUS);
     config.max_kept_tokens = draw(walk, 300);
+    config.share_prefixes = draw(walk, 4) > 0;
     config.kept_ttl_ns = draw(walk, 2) * KV_NS_PER_S;
     config.default_idle_ttl_ns = draw(walk, 2) * 2 * KV_NS_PER_S;
     return config;
@@ -238,15 +262,17 @@ START_TEST(every_law_holds_after_any_sequence_of_operations)
         finish(&walk);
     }
     printf("reserved %" PRIu64 ", full %" PRIu64 ", busy %" PRIu64
-           ", preempted %" PRIu64 ", expired %" PRIu64 "\n",
+           ", preempted %" PRIu64 ", expired %" PRIu64 ", adopted %" PRIu64
+           "\n",
         walk.n_reserved, walk.n_full, walk.n_busy, walk.n_preempted,
-        walk.n_expired);
+        walk.n_expired, walk.n_adopted);
     /* The walk has been everywhere. */
     ck_assert_uint_gt(walk.n_reserved, 1000);
     ck_assert_uint_gt(walk.n_full, 0);
     ck_assert_uint_gt(walk.n_busy, 0);
     ck_assert_uint_gt(walk.n_preempted, 0);
     ck_assert_uint_gt(walk.n_expired, 0);
+    ck_assert_uint_gt(walk.n_adopted, 0);
 }
 END_TEST
 

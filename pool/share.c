@@ -1,0 +1,221 @@
+/* What sessions share: full blocks with the same beginning of a conversation.
+ *
+ *   a: [The cat sat][ on the mat][, and ]
+ *            │             │
+ *   b: [The cat sat][ on the mat][. So th][en ...
+ *
+ * A session seals its blocks as they become full, in order, so that others can
+ * find them, and adopts those of others for as far as they go. Full blocks
+ * never change. Who wants to go on from within one gives it up and computes a
+ * block of its own, of which at most block_tokens - 1 tokens are lost: that is
+ * the copy on write here. The last token of a conversation is never adopted,
+ * for its logits say how to go on, and computing it writes. */
+#include "pool/state.h"
+
+#include <assert.h>
+#include <string.h>
+
+static const uint32_t *tokens_at(
+    const struct pool *pool, const struct pool_session *session, uint32_t index)
+{
+    return session->tokens + (size_t)index * pool->config.block_tokens;
+}
+
+/* The key that block `index` of the table has or would have; those before it
+ * are sealed. */
+static bool key_at(const struct pool *pool, const struct pool_session *session,
+    uint32_t index, struct prefix_key *out)
+{
+    const struct prefix_index *prefixes = &pool->prefixes;
+    struct prefix_key root;
+
+    if (index > 0)
+        return prefix_key_after(prefixes,
+            &prefixes->entries[session->blocks[index - 1]].key,
+            tokens_at(pool, session, index), out);
+    return prefix_root(prefixes, session->name, session->tenant_bytes, &root) &&
+           prefix_key_after(prefixes, &root, tokens_at(pool, session, 0), out);
+}
+
+void share_seal(struct pool *pool, struct pool_session *session)
+{
+    uint32_t n_full = (uint32_t)(session->n_cached / pool->config.block_tokens);
+    struct prefix_key key;
+
+    if (pool->prefixes.entries == NULL)
+        return;
+    while (session->n_sealed < n_full &&
+           key_at(pool, session, session->n_sealed, &key)) {
+        prefix_seal(&pool->prefixes, session->blocks[session->n_sealed], &key,
+            tokens_at(pool, session, session->n_sealed));
+        session->n_sealed++;
+    }
+}
+
+void share_leave(struct pool *pool, const struct pool_session *session,
+    uint32_t index, bool is_last)
+{
+    if (index >= session->n_sealed)
+        return;
+    if (is_last)
+        prefix_unseal(&pool->prefixes, session->blocks[index]);
+    else
+        prefix_keep_tokens(&pool->prefixes, session->blocks[index],
+            tokens_at(pool, session, index));
+}
+
+void share_move_tokens(
+    struct pool *pool, const struct pool_session *session, uintptr_t from)
+{
+    size_t step = pool->config.block_tokens * sizeof *session->tokens;
+
+    for (uint32_t i = 0; i < session->n_sealed; i++)
+        prefix_move_tokens(&pool->prefixes, session->blocks[i], from + i * step,
+            tokens_at(pool, session, i));
+}
+
+bool share_is_shared(const struct pool *pool, pool_block_id id)
+{
+    return pool->blocks.blocks[id].n_refs > 1;
+}
+
+void share_open(struct pool *pool, struct pool_session *session, uint32_t index)
+{
+    if (index >= session->n_sealed)
+        return;
+    prefix_unseal(&pool->prefixes, session->blocks[index]);
+    session->n_sealed = index;
+}
+
+/* ---- adopting */
+
+/* The block of somebody else that comes next in this conversation. */
+static uint32_t find_next(
+    const struct pool *pool, const struct pool_session *session, uint32_t index)
+{
+    struct prefix_key key;
+
+    if (!key_at(pool, session, index, &key))
+        return PREFIX_NONE;
+    return prefix_find(&pool->prefixes, &key, tokens_at(pool, session, index));
+}
+
+static void take_shared(
+    struct pool *pool, struct pool_session *session, pool_block_id id)
+{
+    block_pool_retain(&pool->blocks, id);
+    block_pool_pin(&pool->blocks, id);
+    session->blocks[session->n_blocks++] = id;
+    session->n_sealed = session->n_blocks;
+    session->n_cached += pool->config.block_tokens;
+    pool->session_tokens += pool->config.block_tokens;
+    pool->n_holding += session->n_blocks == 1;
+    pool->sessions_created += !session->has_held_blocks;
+    session->has_held_blocks = true;
+    session->state = POOL_SESSION_RUNNING;
+}
+
+static void report_adoption(struct pool *pool,
+    const struct pool_session *session, const struct pool_stats *before,
+    uint32_t first, int64_t now_ns)
+{
+    uint64_t block_bytes = pool->config.block_bytes;
+    struct pool_allocation adoption = {
+        .key = session_key(session),
+        .reused = pool->extents,
+        .before = *before,
+        .after = state_stats(pool),
+        .mono_ns = now_ns,
+    };
+
+    if (pool->observer->allocated == NULL)
+        return;
+    for (uint32_t i = first; i < session->n_blocks; i++) {
+        pool->extents[adoption.n_reused++] =
+            (struct pool_extent){session->blocks[i] * block_bytes, block_bytes};
+        if (adoption.n_reused == POOL_PART_EXTENTS ||
+            i + 1 == session->n_blocks) {
+            pool->observer->allocated(pool->observer->ctx, &adoption);
+            adoption.before = adoption.after;
+            adoption.n_reused = 0;
+        }
+    }
+}
+
+/* A run that would write into a block which others hold too begins before it.
+ */
+static void leave_last_shared(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    uint32_t index;
+
+    if (session->n_cached < session->n_tokens)
+        return;
+    index = (uint32_t)((session->n_tokens - 1) / pool->config.block_tokens);
+    if (share_is_shared(pool, session->blocks[index]))
+        evict_release(pool, session, index, now_ns);
+}
+
+/* Takes over what there is from block `first` on, up to block `end`. */
+static void adopt_from(struct pool *pool, struct pool_session *session,
+    uint32_t first, uint32_t end, int64_t now_ns)
+{
+    pool_block_id id = find_next(pool, session, first);
+    struct pool_stats before;
+
+    if (id == PREFIX_NONE)
+        return;
+    /* Blocks for what was not computed yet, or not to the end. */
+    if (first < session->n_blocks)
+        evict_release(pool, session, first, now_ns);
+    before = state_stats(pool);
+    while (id != PREFIX_NONE) {
+        take_shared(pool, session, id);
+        id = session->n_blocks < end
+                 ? find_next(pool, session, session->n_blocks)
+                 : PREFIX_NONE;
+    }
+    if (session->n_cached > session->n_computed)
+        session->n_computed = session->n_cached;
+    report_adoption(pool, session, &before, first, now_ns);
+}
+
+size_t pool_session_adopt(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    uint32_t block_tokens = pool->config.block_tokens;
+    uint32_t n_own, n_most;
+
+    assert(session_is_active(session));
+    if (pool->prefixes.entries == NULL || session->n_tokens == 0)
+        return session->n_cached;
+    leave_last_shared(pool, session, now_ns);
+    n_own = (uint32_t)(session->n_cached / block_tokens);
+    n_most = (uint32_t)((session->n_tokens - 1) / block_tokens);
+    if (n_own < n_most && session->n_sealed == n_own &&
+        registry_grow(pool, session, 0, n_most) == KV_OK)
+        adopt_from(pool, session, n_own, n_most, now_ns);
+    return session->n_cached;
+}
+
+static bool same_tenant(
+    const struct pool_session *a, const struct pool_session *b)
+{
+    return a->tenant_bytes == b->tenant_bytes &&
+           memcmp(a->name, b->name, a->tenant_bytes) == 0;
+}
+
+size_t pool_session_common(const struct pool *pool,
+    const struct pool_session *session, const struct pool_session *other)
+{
+    size_t n = 0, n_most = session->n_tokens;
+
+    if (pool->prefixes.entries == NULL || !same_tenant(session, other))
+        return 0;
+    n_most = n_most < other->n_tokens ? n_most : other->n_tokens;
+    while (n < n_most && session->tokens[n] == other->tokens[n])
+        n++;
+    if (n == session->n_tokens && n > 0) /* the last is its own to compute */
+        n--;
+    return n - n % pool->config.block_tokens;
+}

@@ -1,0 +1,178 @@
+#include "receipts/journal_recover.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/heap.h"
+#include "receipts/journal_notes.h"
+#include "receipts/journal_reader.h"
+
+void journal_found_fini(struct journal_found *found)
+{
+    journal_segments_fini(&found->segments);
+    kv_free(found->note);
+    *found = (struct journal_found){0};
+}
+
+/* ---- segments */
+
+static enum kv_status no_memory(struct kv_error *error)
+{
+    return kv_error_set(
+        error, KV_NO_MEMORY, "no memory for what the journal has");
+}
+
+static bool visit_records(struct journal_found *found,
+    const struct journal_group *group, const struct journal_visitor *visitor)
+{
+    struct journal_record record;
+
+    for (size_t at = 0; at < group->n_bytes; at += record.n_bytes) {
+        journal_record_peek(group->bytes + at, &record);
+        if (record.type == JOURNAL_CURSOR)
+            journal_cursors_read(&found->cursors, &record);
+        else if (record.type == JOURNAL_RECEIPT && visitor != NULL &&
+                 !visitor->on_receipt(visitor->ctx, &record))
+            return false;
+    }
+    return true;
+}
+
+static bool take_group(struct journal_found *found,
+    const struct journal_reader *reader, const struct journal_group *group)
+{
+    struct journal_segments *segments = &found->segments;
+
+    if (group->starts_segment) {
+        const struct journal_segment segment = {
+            .first_sequence = group->first_sequence,
+            .next_sequence = group->first_sequence,
+            .epoch = reader->epoch,
+            .seed = reader->seed,
+        };
+
+        if (!journal_segments_reserve(segments))
+            return false;
+        journal_segments_add(segments, &segment);
+    }
+    return journal_segment_enter(&segments->at[segments->n - 1], group->bytes,
+        group->n_bytes, group->offset);
+}
+
+static enum kv_status read_groups(struct journal_found *found,
+    struct journal_reader *reader, const struct journal_visitor *visitor,
+    struct kv_error *error)
+{
+    struct journal_group group;
+    enum kv_status status;
+
+    while ((status = journal_reader_next(reader, &group, error)) == KV_OK)
+        if (!take_group(found, reader, &group) ||
+            !visit_records(found, &group, visitor))
+            return no_memory(error);
+    found->next_sequence =
+        reader->next_sequence > 0 ? reader->next_sequence : 1;
+    found->last_group = reader->last_group > found->identity.last_group
+                            ? reader->last_group
+                            : found->identity.last_group;
+    found->cut_bytes = reader->cut_bytes;
+    return status == KV_NOT_FOUND ? KV_OK : status;
+}
+
+/* ---- checkpoints */
+
+static bool keep_note(
+    struct journal_found *found, const struct journal_record *record)
+{
+    unsigned char *note = kv_realloc(found->note, record->n_payload + 1);
+
+    if (note == NULL)
+        return false;
+    memcpy(note, record->payload, record->n_payload);
+    found->note = note;
+    found->n_note = record->n_payload;
+    found->note_tree_size = record->sequence;
+    return true;
+}
+
+static enum kv_status read_notes(struct journal_found *found,
+    const struct journal_dir *dir, struct kv_error *error)
+{
+    struct journal_record record;
+    struct journal_notes notes;
+    enum kv_status status =
+        journal_notes_init(&notes, dir, &found->identity, error);
+
+    if (status != KV_OK)
+        return status;
+    while ((status = journal_notes_next(&notes, &record, error)) == KV_OK)
+        if (!keep_note(found, &record)) {
+            status = no_memory(error);
+            break;
+        }
+    found->notes_end = notes.end_offset;
+    journal_notes_fini(&notes);
+    if (status == KV_NOT_FOUND)
+        status = KV_OK;
+    if (status == KV_OK && found->note_tree_size >= found->next_sequence)
+        return kv_error_set(error, KV_DATA_LOSS,
+            "%s/%s: the newest checkpoint is of %" PRIu64
+            " receipts, but the ledger ends with number %" PRIu64,
+            dir->path, JOURNAL_NOTES_FILE, found->note_tree_size,
+            found->next_sequence - 1);
+    return status;
+}
+
+/* ---- all of it */
+
+static bool is_there(const struct journal_dir *dir, const char *name)
+{
+    struct stat stat;
+
+    return fstatat(dir->fd, name, &stat, 0) == 0 || errno != ENOENT;
+}
+
+/* There is no identity: is there nothing else either? */
+static enum kv_status find_nothing(struct journal_found *found,
+    const struct journal_dir *dir, struct kv_error *error)
+{
+    uint64_t *names;
+    size_t n_names;
+    enum kv_status status = journal_dir_list(dir, &names, &n_names, error);
+
+    if (status != KV_OK)
+        return status;
+    kv_free(names);
+    if (n_names > 0 || is_there(dir, JOURNAL_NOTES_FILE))
+        return kv_error_set(error, KV_DATA_LOSS,
+            "%s/%s: is missing, but there are receipts or checkpoints",
+            dir->path, JOURNAL_IDENTITY_FILE);
+    found->is_new = true;
+    found->next_sequence = 1;
+    return KV_OK;
+}
+
+enum kv_status journal_recover(struct journal_found *out,
+    const struct journal_dir *dir, const struct journal_visitor *visitor,
+    struct kv_error *error)
+{
+    struct journal_reader reader;
+    enum kv_status status;
+
+    *out = (struct journal_found){0};
+    status = journal_reader_init(&reader, dir, error);
+    if (status == KV_NOT_FOUND)
+        return find_nothing(out, dir, error);
+    if (status != KV_OK)
+        return status;
+    out->identity = reader.identity;
+    status = read_groups(out, &reader, visitor, error);
+    journal_reader_fini(&reader);
+    if (status == KV_OK)
+        status = read_notes(out, dir, error);
+    if (status != KV_OK && status != KV_DATA_LOSS)
+        journal_found_fini(out);
+    return status;
+}

@@ -1,0 +1,38 @@
+/* What a journal's directory has, found out without changing a byte of it. */
+#ifndef RECEIPTS_JOURNAL_RECOVER_H
+#define RECEIPTS_JOURNAL_RECOVER_H
+
+#include "receipts/journal_cursors.h"
+#include "receipts/journal_files.h"
+#include "receipts/journal_segments.h"
+
+struct journal_found {
+    bool is_new; /* nothing is there */
+    struct journal_identity identity;
+    struct journal_segments segments;
+    struct journal_cursors cursors;
+    uint64_t next_sequence; /* behind the last receipt */
+    uint64_t last_group;
+    uint64_t cut_bytes; /* of a torn tail of the last segment */
+
+    unsigned char *note; /* the newest checkpoint */
+    size_t n_note;
+    uint64_t note_tree_size; /* 0: there is none */
+    uint64_t notes_end;      /* behind it in its file */
+};
+
+/* Whoever wants to see the receipts, ascending; false ends the recovery with
+ * KV_NO_MEMORY. */
+struct journal_visitor {
+    bool (*on_receipt)(void *ctx, const struct journal_record *receipt);
+    void *ctx;
+};
+
+/* KV_DATA_LOSS: damage; *out then has what was found before it. Otherwise, but
+ * with success, it has nothing. KV_IO, KV_NO_MEMORY. */
+enum kv_status journal_recover(struct journal_found *out,
+    const struct journal_dir *dir, const struct journal_visitor *visitor,
+    struct kv_error *error);
+void journal_found_fini(struct journal_found *found);
+
+#endif
