@@ -31,10 +31,14 @@ RUN /tmp/packages.sh run && rm -rf /tmp/packages.sh /var/lib/apt/lists/* \
 COPY LICENSE engine/demo/LICENSE-WordNet.txt /usr/share/doc/kvpool/
 COPY --from=build /out/bin/ /usr/local/bin/
 
-# Nothing is written, so the root file system may be read-only.
+# Receipts are all that is written, so the root file system may be read-only. A
+# volume there takes its owner from the image.
+RUN install -d -m 0700 -o 65532 -g 65532 /var/lib/kvpool
+VOLUME /var/lib/kvpool
 USER 65532:65532
 ENV KVPOOL_LISTEN=0.0.0.0:7440 \
-    KVPOOL_ENABLE_RECEIPTS=true
+    KVPOOL_ENABLE_RECEIPTS=true \
+    KVPOOL_DATA_DIR=/var/lib/kvpool
 EXPOSE 7440
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \

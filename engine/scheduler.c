@@ -330,6 +330,20 @@ static void set_aside(struct scheduler *scheduler, struct request *victim,
         to_waiting(scheduler, victim, now_ns);
 }
 
+/* It needed an eviction that may not be. Where nothing was generated the
+ * session is as it was, so that the same request may come again. */
+static void turn_away(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    size_t n_tokens;
+
+    pool_session_tokens(request->session, &n_tokens);
+    if (request->usage.generated_tokens == 0)
+        pool_session_truncate(scheduler->config.pool, request->session,
+            n_tokens - request->usage.prompt_tokens, now_ns);
+    end_request(scheduler, request, REQUEST_NO_EVICTION, now_ns);
+}
+
 /* Blocks for the next n tokens of a running request. false: not in this step.
  */
 static bool make_room(struct scheduler *scheduler, struct request *request,
@@ -348,11 +362,19 @@ static bool make_room(struct scheduler *scheduler, struct request *request,
             return true;
         case KV_POOL_FULL:
             victim = choose_victim(scheduler, request);
+            if (holds_blocks(victim) &&
+                !pool_may_evict(scheduler->config.pool)) {
+                turn_away(scheduler, request, now_ns);
+                return false;
+            }
             set_aside(scheduler, victim, request, now_ns);
             if (victim == request)
                 return false;
             break;
         case KV_BUSY:
+            return false;
+        case KV_IO:
+            turn_away(scheduler, request, now_ns);
             return false;
         default:
             end_request(scheduler, request, REQUEST_NO_MEMORY, now_ns);

@@ -15,7 +15,8 @@
  * prompts, within a budget of tokens; a long prompt never stalls those that
  * generate. Sequences are served in the order in which their requests came.
  * When no block is left the youngest that holds any is set aside and computed
- * again later; the oldest always moves on, so everybody gets there.
+ * again later; the oldest always moves on, so everybody gets there. While
+ * nothing may be evicted, requests end that need it, and the others go on.
  *
  * Thread: the owner's. Time arrives as an argument (monotonic, ns). Nothing is
  * allocated but what the pool's sessions need to grow. */
@@ -45,6 +46,9 @@ enum request_end {
     REQUEST_DRAINED = 5,
     REQUEST_CANCELLED = 6,
     REQUEST_NO_MEMORY = 7,
+    REQUEST_NO_EVICTION = 8, /* it needed one, and that may not be now (see
+                                pool_may_evict); without a token generated the
+                                session is as it was before */
 };
 
 /* What a request took; times are nanoseconds. */

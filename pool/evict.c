@@ -204,6 +204,12 @@ void pool_session_preempt(struct pool *pool, struct pool_session *session,
 
 /* ---- under pressure */
 
+bool pool_may_evict(const struct pool *pool)
+{
+    return pool->observer->may_evict == NULL ||
+           pool->observer->may_evict(pool->observer->ctx);
+}
+
 /* How many sessions that would free nothing are passed over at most. */
 #define MAX_PASSED_OVER 64
 
@@ -239,7 +245,7 @@ const char *pool_policy_name(const struct pool *pool)
     return "lru";
 }
 
-void evict_for_room(struct pool *pool, uint32_t n_blocks,
+bool evict_for_room(struct pool *pool, uint32_t n_blocks,
     const struct pool_session *forced_by, const uint8_t *trace_id,
     int64_t now_ns)
 {
@@ -252,11 +258,15 @@ void evict_for_room(struct pool *pool, uint32_t n_blocks,
     const struct block_pool *blocks = &pool->blocks;
     struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
 
-    while (blocks->n_free + blocks->n_scrubbing < n_blocks) {
+    if (!pool_may_evict(pool))
+        return false;
+    do {
         assert(!kv_list_empty(&pool->cached));
         evict_idle(pool, next_victim(pool), &cause, now_ns);
-    }
+    } while (blocks->n_free + blocks->n_scrubbing < n_blocks &&
+             pool_may_evict(pool));
     pool_batch_end(pool, &scope, &cause, now_ns);
+    return blocks->n_free + blocks->n_scrubbing >= n_blocks;
 }
 
 void evict_for_place(
@@ -302,8 +312,11 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
     struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
     uint32_t n_done = 0;
 
+    if (!pool_may_evict(pool))
+        return 0;
     timer_wheel_advance(&pool->wheel, now_ns);
-    for (uint32_t n_looks = 0; n_looks < budget; n_looks++) {
+    for (uint32_t n_looks = 0; n_looks < budget && pool_may_evict(pool);
+         n_looks++) {
         struct timer *timer = timer_wheel_take_due(&pool->wheel);
 
         if (timer == NULL)

@@ -115,6 +115,12 @@ struct pool_release {
 /* Hooks may be NULL. */
 struct pool_observer {
     void *ctx;
+
+    /* Asked before somebody is chosen to be evicted for room, for a place, or
+     * because its time is over; and by whoever would preempt or evict by hand
+     * (pool_may_evict). false: what happens could not be recorded now. NULL is
+     * always. */
+    bool (*may_evict)(void *ctx);
     void (*evicted)(void *ctx, const struct pool_eviction *eviction);
     void (*batch)(void *ctx, const struct pool_batch *batch);
     void (*allocated)(void *ctx, const struct pool_allocation *allocation);

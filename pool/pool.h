@@ -83,13 +83,14 @@ void pool_close(struct pool *pool);
  * 128 bytes, tenant over 128, not UTF-8, or with control characters; KV_LIMIT:
  * there are max_sessions, and all of them run; KV_NO_MEMORY. When there are as
  * many as allowed, the longest evicted is forgotten for a new one, or else the
- * least recently used evicted and forgotten. */
+ * least recently used evicted and forgotten; KV_IO: that may not be now (see
+ * pool_may_evict). */
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out, bool *created);
 
 /* For a request without a session: found by nobody, gone at pool_session_end,
  * its blocks released without an eviction. Until then nobody takes it away,
- * begun or not. KV_INVALID, KV_LIMIT, KV_NO_MEMORY as above. */
+ * begun or not. KV_INVALID, KV_LIMIT, KV_IO, KV_NO_MEMORY as above. */
 enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
     size_t tenant_bytes, int64_t now_ns, struct pool_session **out);
 
@@ -146,8 +147,10 @@ enum kv_status pool_session_truncate(struct pool *pool,
  *                 the next pool_scrub_done
  *   KV_POOL_FULL  everything else is pinned: somebody must be set aside
  *   KV_NO_MEMORY
+ *   KV_IO         no more may be given up now (see pool_may_evict)
  * In each case the session is as it was. What was evicted stays evicted, but
- * nobody is evicted for a call that then fails with one of the last two. A
+ * nobody is evicted for a call that then fails with one of KV_POOL_FULL and
+ * KV_NO_MEMORY. A
  * preempted session runs again. n_tokens is at most what it has. */
 enum kv_status pool_session_reserve(struct pool *pool,
     struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
@@ -177,6 +180,11 @@ void pool_session_end(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
 /* ---- eviction */
+
+/* Whether an eviction could be recorded now (pool_observer.may_evict). The pool
+ * asks where it chooses a victim itself; who calls pool_session_preempt or
+ * pool_evict_session asks before. */
+bool pool_may_evict(const struct pool *pool);
 
 enum pool_evict_result {
     POOL_EVICTED = 1, /* numbers as in EvictResult of the contract */
@@ -220,7 +228,8 @@ int64_t pool_next_deadline(const struct pool *pool);
 
 /* Evicts sessions whose TTL is over, and forgets evicted ones that were kept
  * long enough, in one batch; looks at `budget` sessions at most. Returns how
- * many went. */
+ * many went. While nothing may be evicted it does nothing, and is to be called
+ * again later. */
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
 
 /* ---- zeroing */

@@ -172,7 +172,7 @@ static void make_place(
         registry_remove(pool, longest_kept(pool));
 }
 
-/* A session that is on no list yet. KV_LIMIT, KV_NO_MEMORY. */
+/* A session that is on no list yet. KV_LIMIT, KV_IO, KV_NO_MEMORY. */
 static enum kv_status create(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out)
 {
@@ -181,6 +181,8 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
 
     if (is_full && kv_list_empty(&pool->kept) && kv_list_empty(&pool->cached))
         return KV_LIMIT;
+    if (is_full && kv_list_empty(&pool->kept) && !pool_may_evict(pool))
+        return KV_IO;
     session = session_open(key);
     if (session == NULL)
         return KV_NO_MEMORY;

@@ -126,8 +126,9 @@ static enum kv_status find_room(struct pool *pool,
         return KV_OK;
     if (n > pool_reclaimable_blocks(pool))
         return KV_POOL_FULL;
-    if (n > blocks->n_free + blocks->n_scrubbing)
-        evict_for_room(pool, (uint32_t)n, session, trace_id, now_ns);
+    if (n > blocks->n_free + blocks->n_scrubbing &&
+        !evict_for_room(pool, (uint32_t)n, session, trace_id, now_ns))
+        return KV_IO;
     return KV_BUSY;
 }
 

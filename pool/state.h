@@ -141,9 +141,10 @@ void evict_idle(struct pool *pool, struct pool_session *session,
 void evict_for_place(
     struct pool *pool, const struct pool_key *key, int64_t now_ns);
 
-/* Gives up idle sessions until n_blocks are free or being zeroed, which must be
- * possible. forced_by is the session that needs them. */
-void evict_for_room(struct pool *pool, uint32_t n_blocks,
+/* Gives up idle sessions until n_blocks are free or being zeroed, which they are
+ * not yet and must be possible. forced_by is the session that needs them.
+ * false: before that, no more might be given up. */
+bool evict_for_room(struct pool *pool, uint32_t n_blocks,
     const struct pool_session *forced_by, const uint8_t *trace_id,
     int64_t now_ns);
 

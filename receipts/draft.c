@@ -234,7 +234,7 @@ static Kvpool__V1__LifecycleReceipt *begin_lifecycle(struct draft *draft,
 }
 
 void draft_boot(struct draft *draft, const struct ledger_boot *boot,
-    const uint8_t config_digest[32])
+    const struct journal_start *start, const uint8_t config_digest[32])
 {
     Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(
         draft, KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_BOOT, config_digest);
@@ -248,6 +248,10 @@ void draft_boot(struct draft *draft, const struct ledger_boot *boot,
     draft->boot.block_bytes = boot->block_bytes;
     draft->boot.block_tokens = boot->block_tokens;
     draft->boot.model_digest = borrow(boot->model_digest, 32);
+    if (start == NULL)
+        return;
+    draft->boot.previous_sequence = start->last_sequence;
+    draft->boot.clean = start->clean;
 }
 
 void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
@@ -260,4 +264,20 @@ void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
     kvpool__v1__drain__init(&draft->drain);
     draft->drain.cause = copy_string(draft->texts[0], cause);
     draft->drain.limit_ns = limit_ns;
+}
+
+void draft_loss_accepted(struct draft *draft, const struct journal_start *start,
+    const uint8_t config_digest[32])
+{
+    Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(
+        draft, KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_LOSS_ACCEPTED,
+        config_digest);
+
+    out->loss_accepted = &draft->loss;
+    kvpool__v1__loss_accepted__init(&draft->loss);
+    draft->loss.first_sequence = start->lost_first;
+    draft->loss.last_sequence = start->lost_last;
+    draft->loss.detail = copy_string(draft->texts[0], start->lost_detail);
+    draft->loss.previous_pool_id =
+        borrow(start->lost_pool_id, sizeof start->lost_pool_id);
 }

@@ -34,6 +34,7 @@ struct draft {
     Kvpool__V1__TierUsage *tier_list[1];
     Kvpool__V1__Boot boot;
     Kvpool__V1__Drain drain;
+    Kvpool__V1__LossAccepted loss;
     Kvpool__V1__Extent extents[POOL_PART_EXTENTS];
     Kvpool__V1__Extent *extent_list[POOL_PART_EXTENTS];
     char texts[4][DRAFT_TEXT_BYTES + 1];
@@ -53,9 +54,12 @@ void draft_batch(struct draft *draft, const struct pool_batch *batch,
 
 void draft_snapshot(
     struct draft *draft, const struct ledger_pool_snapshot *snapshot);
+/* start: what was found on disk; NULL without a journal. */
 void draft_boot(struct draft *draft, const struct ledger_boot *boot,
-    const uint8_t config_digest[32]);
+    const struct journal_start *start, const uint8_t config_digest[32]);
 void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
+    const uint8_t config_digest[32]);
+void draft_loss_accepted(struct draft *draft, const struct journal_start *start,
     const uint8_t config_digest[32]);
 
 #endif

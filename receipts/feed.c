@@ -2,18 +2,12 @@
 
 #include <assert.h>
 
-/* The oldest receipt that the ring still has; one beyond the newest if none. */
-static uint64_t oldest(const struct ledger *ledger)
-{
-    return ring_first(&ledger->ring, ledger->applied + 1);
-}
-
 enum kv_status feed_seek(
     struct ledger *ledger, uint64_t sequence, struct feed_cursor *cursor)
 {
     if (sequence > ledger->applied)
         return KV_RANGE;
-    if (sequence + 1 < oldest(ledger))
+    if (sequence + 1 < ledger_oldest(ledger))
         return KV_DATA_LOSS;
     feed_leave(ledger, cursor);
     cursor->sequence = sequence;
@@ -22,8 +16,31 @@ enum kv_status feed_seek(
 
 void feed_leave(struct ledger *ledger, struct feed_cursor *cursor)
 {
-    (void)ledger;
-    cursor->load = NULL;
+    if (cursor->load != NULL)
+        loader_leave(ledger->loader, cursor);
+}
+
+/* A durable receipt is in the ring, on disk, or gone. */
+static enum kv_status find_chunk(struct ledger *ledger,
+    struct feed_cursor *cursor, uint64_t sequence, struct ring_chunk **out)
+{
+    if (sequence >= ring_first(&ledger->ring, UINT64_MAX)) {
+        feed_leave(ledger, cursor);
+        *out = ring_find(&ledger->ring, sequence, &cursor->chunk);
+        return KV_OK;
+    }
+    if (sequence < ledger_oldest(ledger))
+        return KV_DATA_LOSS;
+    switch (loader_find(ledger->loader, cursor, sequence, out)) {
+    case KV_OK:
+        return KV_OK;
+    case KV_BUSY:
+        return KV_BUSY;
+    case KV_RANGE: /* retention was quicker */
+        return KV_DATA_LOSS;
+    default:
+        return KV_IO;
+    }
 }
 
 /* Entries [begin, end) that fit into max_bytes, at least one. */
@@ -49,13 +66,14 @@ enum kv_status feed_next(struct ledger *ledger, struct feed_cursor *cursor,
 {
     uint64_t n_ready, sequence = cursor->sequence + 1;
     struct ring_chunk *chunk;
+    enum kv_status status;
     uint32_t begin, end;
 
     if (cursor->sequence >= ledger->durable)
         return KV_NOT_FOUND;
-    if (sequence < oldest(ledger))
-        return KV_DATA_LOSS;
-    chunk = ring_find(&ledger->ring, sequence, &cursor->chunk);
+    status = find_chunk(ledger, cursor, sequence, &chunk);
+    if (status != KV_OK)
+        return status;
     begin = (uint32_t)(sequence - chunk->first_sequence);
     n_ready = ledger->durable - cursor->sequence;
     if (n_ready > max_receipts)

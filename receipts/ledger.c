@@ -14,12 +14,13 @@
  * to `durable`, so a receipt that waits for its blocks hides itself and all
  * that came later, of whatever kind; that is the whole of the ordering rule.
  *
- *      ring    ... 41 42 43 | 44 45 46 47
- *                  durable ^            ^ applied
- *      waits                 44    46       (45 and 47 had nothing to zero)
+ *      ring    ... 39 40 | 41 42 43 | 44 45 46 47
+ *               durable ^          ^ released   ^ applied
+ *      waits                          44    46    (45, 47 had nothing to zero)
  *
  * When 46 is zeroed before 44 it is marked only; when 44 is, 44 to 47 are
- * released at once. A receipt says `zeroed` before that is so, which nobody can
+ * released at once. Without a journal what is released is durable; with one it
+ * is handed over, and ledger_poll hears of it again. A receipt says `zeroed` before that is so, which nobody can
  * read until it is.
  *
  * Evictions are numbered only once there is a place among the waits and in the
@@ -56,7 +57,7 @@ _Static_assert(LEDGER_MAX_RECEIPT_BYTES + RING_FRAME_BYTES <= RING_CHUNK_BYTES,
 
 /* ---- release */
 
-static void tell_watchers(struct ledger *ledger)
+void ledger_tell_watchers(struct ledger *ledger)
 {
     struct ledger_watcher *watcher = ledger->watchers;
 
@@ -71,30 +72,44 @@ static void tell_watchers(struct ledger *ledger)
 
 static void release(struct ledger *ledger)
 {
-    uint64_t durable = ledger->applied;
+    uint64_t from = ledger->released, released = ledger->applied;
 
     while (ledger->waits_begin < ledger->waits_end &&
            ledger->waits[ledger->waits_begin].scrubbed)
         ledger->waits_begin++;
     if (ledger->waits_begin < ledger->waits_end)
-        durable = ledger->waits[ledger->waits_begin].sequence - 1;
+        released = ledger->waits[ledger->waits_begin].sequence - 1;
     else
         ledger->waits_begin = ledger->waits_end = 0;
-    if (durable == ledger->durable)
+    if (released == from)
         return;
-    ledger->durable = durable;
-    ring_trim(&ledger->ring, durable);
-    tell_watchers(ledger);
+    ledger->released = released;
+    if (ledger->journal != NULL) {
+        ledger_hand_over(ledger, from);
+        return;
+    }
+    ledger->durable = released;
+    ring_trim(&ledger->ring, released);
+    ledger_tell_watchers(ledger);
 }
 
 /* ---- numbering */
 
-static void fail(struct ledger *ledger, const char *why, size_t n_bytes)
+void ledger_fail(struct ledger *ledger, const char *why, size_t n_bytes)
 {
     ledger->failed = true;
+    ledger->failure = why;
     kv_log(KV_LOG_ERROR, "kvpool::receipts", "the ledger has failed",
         KV_LOG_TEXT("reason", why), KV_LOG_UINT("receipt_bytes", n_bytes),
         KV_LOG_UINT("last_sequence", ledger->applied));
+}
+
+/* A place in the ring, and without a journal in the tree; NULL: no memory. */
+static unsigned char *reserve(struct ledger *ledger, size_t n_bytes)
+{
+    if (ledger->journal == NULL && merkle_reserve(&ledger->tree) != KV_OK)
+        return NULL;
+    return ring_reserve(&ledger->ring, n_bytes, ledger->durable);
 }
 
 /* Numbers the draft and appends it; false, and nothing done, on failure. */
@@ -112,19 +127,18 @@ static bool append(struct ledger *ledger, int64_t mono_ns)
     receipt->pool_id.len = sizeof ledger->config.pool_id;
     n_bytes = kvpool__v1__receipt__get_packed_size(receipt);
     if (n_bytes > LEDGER_MAX_RECEIPT_BYTES) {
-        fail(ledger, "a receipt is larger than a record", n_bytes);
+        ledger_fail(ledger, "a receipt is larger than a record", n_bytes);
         return false;
     }
-    at = merkle_reserve(&ledger->tree) == KV_OK
-             ? ring_reserve(&ledger->ring, n_bytes, ledger->durable)
-             : NULL;
+    at = reserve(ledger, n_bytes);
     if (at == NULL) {
-        fail(ledger, "out of memory", n_bytes);
+        ledger_fail(ledger, "out of memory", n_bytes);
         return false;
     }
     kvpool__v1__receipt__pack(receipt, at);
-    if (!merkle_append(&ledger->tree, at, n_bytes)) {
-        fail(ledger, "hashing failed", n_bytes);
+    if (ledger->journal == NULL &&
+        !merkle_append(&ledger->tree, at, n_bytes)) {
+        ledger_fail(ledger, "hashing failed", n_bytes);
         return false;
     }
     ring_commit(&ledger->ring, receipt->sequence, n_bytes);
@@ -216,7 +230,7 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     if (ledger->failed)
         return;
     if (!make_wait_room(ledger)) {
-        fail(ledger, "out of memory", 0);
+        ledger_fail(ledger, "out of memory", 0);
         return;
     }
     draft_eviction(&ledger->draft, eviction);
@@ -268,10 +282,32 @@ static enum kv_status check_config(
         return kv_error_set(error, KV_INVALID,
             "the ring of receipts is %zu bytes; at least %zu are allowed",
             config->ring_bytes, LEDGER_MIN_RING_BYTES);
-    if (config->epoch == 0)
+    if (config->journal == NULL && config->epoch == 0)
         return kv_error_set(
             error, KV_INVALID, "the ledger's epoch is 0; it counts from 1");
+    if (config->journal != NULL && config->max_ahead == 0)
+        return kv_error_set(error, KV_INVALID,
+            "0 receipts may wait for the disk; at least 1 is needed");
     return KV_OK;
+}
+
+/* What the receipts lie in: the journal, or the tree beside the ring. */
+static enum kv_status open_store(
+    struct ledger *ledger, struct kv_error *error)
+{
+    if (ledger->config.journal != NULL)
+        return ledger_open_journal(ledger, ledger->config.journal, error);
+    if (merkle_init(&ledger->tree) == KV_OK)
+        return KV_OK;
+    return kv_error_set(
+        error, KV_NO_MEMORY, "no memory for the ledger of receipts");
+}
+
+static bool may_evict(void *ctx)
+{
+    const char *error;
+
+    return ledger_state(ctx, &error) == LEDGER_OK;
 }
 
 enum kv_status ledger_open(struct ledger **out,
@@ -282,20 +318,25 @@ enum kv_status ledger_open(struct ledger **out,
 
     if (status != KV_OK)
         return status;
+    status = kv_error_set(
+        error, KV_NO_MEMORY, "no memory for the ledger of receipts");
     ledger = kv_calloc(1, sizeof *ledger);
     if (ledger == NULL)
-        goto fail;
+        return status;
     ledger->waits_capacity = FIRST_WAITS;
     ledger->waits = kv_calloc(FIRST_WAITS, sizeof *ledger->waits);
     if (ledger->waits == NULL)
         goto free_ledger;
     if (ring_init(&ledger->ring, config->ring_bytes) != KV_OK)
         goto free_waits;
-    if (merkle_init(&ledger->tree) != KV_OK)
-        goto free_ring;
     ledger->config = *config;
+    status = open_store(ledger, error);
+    if (status != KV_OK)
+        goto free_ring;
+    ledger->config.journal = NULL; /* was borrowed */
     ledger->observer = (struct pool_observer){
         .ctx = ledger,
+        .may_evict = may_evict,
         .evicted = on_evicted,
         .batch = on_batch,
         .scrubbed = on_scrubbed,
@@ -309,9 +350,7 @@ free_waits:
     kv_free(ledger->waits);
 free_ledger:
     kv_free(ledger);
-fail:
-    return kv_error_set(
-        error, KV_NO_MEMORY, "no memory for the ledger of receipts");
+    return status;
 }
 
 void ledger_close(struct ledger *ledger)
@@ -319,7 +358,10 @@ void ledger_close(struct ledger *ledger)
     if (ledger == NULL)
         return;
     assert(ledger->watchers == NULL);
-    merkle_fini(&ledger->tree);
+    if (ledger->journal != NULL)
+        ledger_close_journal(ledger);
+    else
+        merkle_fini(&ledger->tree);
     ring_fini(&ledger->ring);
     kv_free(ledger->waits);
     kv_free(ledger);
@@ -337,7 +379,13 @@ void ledger_issue_boot(
 {
     if (ledger->failed)
         return;
-    draft_boot(&ledger->draft, boot, ledger->config.config_digest);
+    draft_boot(&ledger->draft, boot, ledger_start(ledger),
+        ledger->config.config_digest);
+    append_and_release(ledger, mono_ns);
+    if (ledger->failed || !ledger->start.loss_accepted)
+        return;
+    draft_loss_accepted(
+        &ledger->draft, &ledger->start, ledger->config.config_digest);
     append_and_release(ledger, mono_ns);
 }
 
@@ -353,7 +401,7 @@ void ledger_issue_drain(
 void ledger_issue_snapshot(struct ledger *ledger,
     const struct ledger_pool_snapshot *snapshot, int64_t mono_ns)
 {
-    if (ledger->failed)
+    if (ledger->failed || ledger->disk.state == JOURNAL_FULL)
         return;
     draft_snapshot(&ledger->draft, snapshot);
     append_and_release(ledger, mono_ns);
@@ -364,82 +412,7 @@ void ledger_set_call(struct ledger *ledger, const Kvpool__V1__EvictCall *call)
     ledger->call = call;
 }
 
-/* ---- where it stands */
-
-struct ledger_position ledger_position(const struct ledger *ledger)
-{
-    uint64_t first = ring_first(&ledger->ring, UINT64_MAX);
-    struct ledger_position position = {
-        .epoch = ledger->config.epoch,
-        .applied_sequence = ledger->applied,
-        .durable_sequence = ledger->durable,
-        .oldest_sequence = first <= ledger->durable ? first : 0,
-        .stored_bytes = ledger->ring.stored_bytes,
-        .limit_bytes = ledger->config.ring_bytes,
-    };
-
-    memcpy(position.pool_id, ledger->config.pool_id, sizeof position.pool_id);
-    return position;
-}
-
-bool ledger_failed(const struct ledger *ledger)
-{
-    return ledger->failed;
-}
-
-enum ledger_state ledger_state(const struct ledger *ledger, const char **error)
-{
-    *error = ledger->failed ? "out of memory" : "";
-    return ledger->failed ? LEDGER_FAILED : LEDGER_OK;
-}
-
-void ledger_poll(struct ledger *ledger)
-{
-    (void)ledger;
-}
-
-const struct journal_start *ledger_start(const struct ledger *ledger)
-{
-    (void)ledger;
-    return NULL;
-}
-
-struct merkle *ledger_tree(struct ledger *ledger)
-{
-    return &ledger->tree;
-}
-
-uint32_t ledger_epoch_of(const struct ledger *ledger, uint64_t sequence)
-{
-    struct ledger_position position = ledger_position(ledger);
-
-    return sequence > 0 && sequence <= position.applied_sequence
-               ? position.epoch
-               : 0;
-}
-
-enum kv_status ledger_set_cursor(
-    struct ledger *ledger, const char *name, uint64_t sequence)
-{
-    (void)ledger;
-    (void)name;
-    (void)sequence;
-    return KV_OK;
-}
-
-bool ledger_cursor(struct ledger *ledger, const char *name, uint64_t *sequence)
-{
-    (void)ledger;
-    (void)name;
-    (void)sequence;
-    return false;
-}
-
-void ledger_drop_cursor(struct ledger *ledger, const char *name)
-{
-    (void)ledger;
-    (void)name;
-}
+/* ---- who is told */
 
 void ledger_watch(struct ledger *ledger, struct ledger_watcher *watcher)
 {

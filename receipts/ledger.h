@@ -2,14 +2,17 @@
  * that it still holds.
  *
  *   pool hook -> numbered and encoded, in this turn   (applied_sequence)
- *             -> released once its blocks are zeroed  (durable_sequence)
+ *             -> released once its blocks are zeroed
+ *             -> synced, where there is a journal     (durable_sequence)
  *             -> feeds: cursors of streams and sinks
  *
  * Sequences are dense, from 1. A receipt is encoded once, into the shared log;
  * no later receipt overtakes one whose blocks are still being zeroed. The log
- * is a bounded ring in memory: its oldest receipts go when it is full, readers
- * that had not taken them are told so, never skipped silently. Receipts that
- * wait for their blocks are never dropped; they may take it beyond the limit.
+ * is a bounded ring in memory: its oldest receipts go when it is full. With a
+ * journal they are read from disk then, as long as its retention keeps them;
+ * without, or beyond, readers that had not taken them are told so, never
+ * skipped silently. Receipts that are not durable yet are never dropped; they
+ * may take the ring beyond its limit.
  *
  * The log is made of chunks of encoded entries (0x0a, length, Receipt), so that
  * any run of entries is a whole StreamReceiptsResponse. A run that was taken
@@ -40,6 +43,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/list.h"
 #include "kvpool/v1/receipts.pb-c.h"
 #include "pool/observer.h"
 #include "receipts/journal.h"
@@ -76,14 +80,17 @@ struct ledger_config {
                                         in builds with KVPOOL_TUNING only */
 };
 
-/* KV_INVALID: ring_bytes or epoch is too small. KV_NO_MEMORY. *out is untouched
- * on failure. */
+/* KV_INVALID: ring_bytes, epoch or max_ahead is too small. KV_NO_MEMORY. With a
+ * journal also what journal_open says; and KV_LIMIT: no thread. *out is
+ * untouched on failure. */
 enum kv_status ledger_open(struct ledger **out,
     const struct ledger_config *config, struct kv_error *error);
-/* Runs that are out stay valid. NULL is fine. */
+/* With a journal: once all that was released is synced. Runs that are out stay
+ * valid. NULL is fine. */
 void ledger_close(struct ledger *ledger);
 
-/* To be given to the pool; lives as long as the ledger. */
+/* To be given to the pool; lives as long as the ledger. Its may_evict is
+ * whether ledger_state is LEDGER_OK. */
 const struct pool_observer *ledger_observer(struct ledger *ledger);
 
 /* ---- receipts that do not come from the pool's hooks */
@@ -94,6 +101,8 @@ struct ledger_boot {
     uint32_t block_tokens;
     const uint8_t *model_digest; /* 32 bytes, or NULL */
 };
+/* With a journal it says how the epoch before ended, and where a damaged ledger
+ * was given up, a receipt of that loss follows. */
 void ledger_issue_boot(
     struct ledger *ledger, const struct ledger_boot *boot, int64_t mono_ns);
 void ledger_issue_drain(struct ledger *ledger, const char *cause,
@@ -104,6 +113,7 @@ struct ledger_pool_snapshot {
     uint64_t sessions_created;
     uint64_t evictions_by_reason[POOL_REASON_END];
 };
+/* Nothing while the disk is full. */
 void ledger_issue_snapshot(struct ledger *ledger,
     const struct ledger_pool_snapshot *snapshot, int64_t mono_ns);
 
@@ -141,7 +151,8 @@ enum ledger_state {
 enum ledger_state ledger_state(const struct ledger *ledger, const char **error);
 
 /* What the journal's threads have done since: durable_sequence grows, watchers
- * and readers are called. Soon after each wake; nothing without a journal. */
+ * and readers are called. Soon after each wake, which comes of other threads;
+ * nothing without a journal. */
 void ledger_poll(struct ledger *ledger);
 
 /* What the start found on disk; NULL without a journal. */
@@ -163,9 +174,16 @@ enum kv_status ledger_set_cursor(
 bool ledger_cursor(struct ledger *ledger, const char *name, uint64_t *sequence);
 void ledger_drop_cursor(struct ledger *ledger, const char *name);
 
-/* A watcher is called after receipts became durable, once a release. That may
- * be within a hook of the pool: it reads, and never calls the pool, and issues
- * no receipt. It may add and remove watchers, itself included; one that was
+/* The newest signed note that is kept, with a journal. 0 bytes: none. Borrowed
+ * until the next is kept. Without a journal nothing is kept. */
+size_t ledger_checkpoint(const struct ledger *ledger, const void **note);
+void ledger_keep_checkpoint(struct ledger *ledger, const void *note,
+    size_t n_bytes, uint64_t tree_size);
+
+/* A watcher is called after receipts became durable, once a release, and with a
+ * journal also after ledger_state has changed for the disk's sake. That may be
+ * within a hook of the pool: it reads, and never calls the pool, and issues no
+ * receipt. It may add and remove watchers, itself included; one that was
  * added meanwhile is first called the next time. */
 struct ledger_watcher {
     void (*on_durable)(struct ledger_watcher *watcher);
@@ -191,7 +209,10 @@ struct feed_cursor {
     void (*on_ready)(struct feed_cursor *cursor); /* the caller's; may be NULL
                                                      where KV_BUSY is asked
                                                      again anyway */
-    struct feed_load *load; /* the ledger's: what is read from disk for it */
+    /* The ledger's: what is read from disk for it. */
+    struct feed_load *load;
+    struct kv_list waiting; /* where waits */
+    bool waits;
 };
 
 struct feed_run {

@@ -1,6 +1,6 @@
 /* The notary signs checkpoints of a ledger: every NOTARY_RECEIPTS durable
  * receipts at once, and whatever there is when its owner's clock says so (once
- * a second is the custom). The newest is kept, here and nowhere else.
+ * a second is the custom). The newest is kept, here and by the journal.
  *
  * It signs only what the ledger's own tree says, and a ledger only grows, so no
  * two of its checkpoints contradict one another. A ledger's origin is its own:
@@ -30,9 +30,11 @@ struct notary_origin {
 struct notary_origin notary_origin(const uint8_t pool_id[16]);
 
 /* The ledger is borrowed and outlives the notary; the signer is copied. Signs
- * nothing yet. KV_NO_MEMORY. */
+ * nothing yet: the first tick does. KV_DATA_LOSS: the checkpoint that the
+ * journal keeps speaks of another ledger than this. KV_NO_MEMORY. */
 enum kv_status notary_open(struct notary **out, struct ledger *ledger,
-    const struct checkpoint_signer *signer, int64_t (*wall_ns)(void));
+    const struct checkpoint_signer *signer, int64_t (*wall_ns)(void),
+    struct kv_error *error);
 /* Wipes the key. NULL is fine. */
 void notary_close(struct notary *notary);
 

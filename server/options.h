@@ -49,10 +49,25 @@
     UINT(max_waiting_requests, 1024, 1, 1048576, "",                           \
         "requests that may wait for the batch")                                \
     BOOL(enable_receipts, false, "issue, keep and stream receipts")            \
+    TEXT(data_dir, "", "DIR",                                                  \
+        "where receipts are kept, made if not there; empty is in memory only") \
     UINT(receipts_ring_mb, 64, 1, 1048576, "MiB", "receipts kept in memory")   \
+    UINT(receipts_segment_mb, 64, 1, 1048576, "MiB",                           \
+        "a file of receipts ends beyond this")                                 \
+    UINT(receipts_retain_mb, 0, 0, 1073741824, "MiB",                          \
+        "receipts kept on disk; 0 is all")                                     \
+    UINT(receipts_retain_s, 0, 0, 3153600000, "s",                             \
+        "how long they are kept; 0 is for ever")                               \
+    UINT(receipts_cursor_hold_mb, 1024, 0, 1073741824, "MiB",                  \
+        "kept beyond that for sinks that are behind")                          \
+    UINT(receipts_max_ahead, 4096, 1, 1048576, "",                             \
+        "receipts that may wait for the disk before evictions stop")           \
+    BOOL(accept_loss, false,                                                   \
+        "where receipts are damaged, set them aside and begin anew")           \
     BOOL(receipts_log, true, "write receipts to the log as well")              \
     TEXT(signing_key, "", "FILE",                                              \
-        "key of checkpoints, made if not there; empty is a new one each time") \
+        "key of checkpoints, made if not there; empty is signing.key in "      \
+        "data_dir, or a new one each time")                                    \
     UINT(snapshot_interval_ms, 10000, 0, 86400000, "ms",                       \
         "how often a pool snapshot receipt is issued; 0 is never")             \
     UINT(max_subscribers, 1024, 1, 1048576, "", "receipt streams at once")     \

@@ -1,20 +1,29 @@
 #include "server/recorder.h"
 
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include <openssl/rand.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "server/data_dir.h"
+#include "server/server.h"
 #include "server/signing_key.h"
 #include "sinks/sink_log.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define PERFORMANCE_WINDOW_NS (60 * KV_NS_PER_S)
-#define MAX_WATCHERS 4
+#define MAX_WATCHERS 8
 
 struct recorder {
-    struct ledger *ledger;
+    const struct options *options;
+    struct ledger *ledger; /* NULL once it was closed */
     struct notary *notary;
     struct sink_set *sinks;
     struct performance performance;
@@ -22,7 +31,33 @@ struct recorder {
     size_t n_watchers;
     void (*flushed)(void *ctx);
     void *ctx;
+
+    struct rpc_loop *loop;
+    struct rpc_post post;
+    _Atomic bool posted;
 };
+
+/* ---- what the journal's threads have to say */
+
+static void on_post(struct rpc_post *post)
+{
+    struct recorder *recorder = KV_LIST_ENTRY(post, struct recorder, post);
+
+    atomic_store(&recorder->posted, false);
+    if (recorder->ledger != NULL)
+        ledger_poll(recorder->ledger);
+}
+
+/* Any thread. */
+static void wake(void *ctx)
+{
+    struct recorder *recorder = ctx;
+
+    if (!atomic_exchange(&recorder->posted, true))
+        rpc_loop_post(recorder->loop, &recorder->post);
+}
+
+/* ---- life */
 
 /* A random UUID, version 4 of RFC 4122. */
 static bool make_pool_id(uint8_t pool_id[16])
@@ -34,12 +69,59 @@ static bool make_pool_id(uint8_t pool_id[16])
     return true;
 }
 
-static enum kv_status open_ledger(struct recorder *recorder,
-    const struct options *options, struct kv_error *error)
+static void log_found(const struct journal_start *start)
 {
+    if (start->loss_accepted)
+        kv_log(KV_LOG_WARN, SERVER_LOG_TARGET,
+            "the loss of a damaged ledger was accepted, a new one begins",
+            KV_LOG_TEXT("damage", start->lost_detail));
+    kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "ledger open",
+        KV_LOG_UINT("epoch", start->epoch),
+        KV_LOG_UINT("last_sequence", start->last_sequence),
+        KV_LOG_UINT("oldest_sequence", start->oldest_sequence),
+        KV_LOG_BOOL("clean", start->clean),
+        KV_LOG_UINT("cut_bytes", start->cut_bytes));
+}
+
+static enum kv_status open_kept_ledger(struct recorder *recorder,
+    struct ledger_config *config, struct kv_error *error)
+{
+    const struct options *options = recorder->options;
+    struct journal_config journal = {
+        .segment_bytes = options->receipts_segment_mb * MIB,
+        .retain_bytes = options->receipts_retain_mb * MIB,
+        .retain_ns = (int64_t)options->receipts_retain_s * KV_NS_PER_S,
+        .cursor_hold_bytes = options->receipts_cursor_hold_mb * MIB,
+        .accept_loss = options->accept_loss,
+        .wall_ns = kv_clock_wall_ns,
+        .wake = wake,
+        .wake_ctx = recorder,
+    };
+    enum kv_status status = data_dir_open(options->data_dir, error);
+    char *dir;
+
+    if (status != KV_OK)
+        return status;
+    dir = data_dir_join(options->data_dir, "receipts");
+    if (dir == NULL)
+        return kv_error_set(error, KV_NO_MEMORY, "no memory for data-dir");
+    journal.dir = dir;
+    config->journal = &journal;
+    status = ledger_open(&recorder->ledger, config, error);
+    kv_free(dir);
+    if (status == KV_OK)
+        log_found(ledger_start(recorder->ledger));
+    return status;
+}
+
+static enum kv_status open_ledger(
+    struct recorder *recorder, struct kv_error *error)
+{
+    const struct options *options = recorder->options;
     struct ledger_config config = {
         .ring_bytes = (size_t)(options->receipts_ring_mb * MIB),
         .epoch = 1,
+        .max_ahead = (uint32_t)options->receipts_max_ahead,
         .wall_ns = kv_clock_wall_ns,
         .performance = &recorder->performance,
     };
@@ -50,43 +132,62 @@ static enum kv_status open_ledger(struct recorder *recorder,
         .batch_timeout_ms = (uint32_t)options->batch_timeout_ms,
     };
 
-    if (!make_pool_id(config.pool_id))
-        return kv_error_set(error, KV_IO, "the system gives no random bytes");
     options_digest(options, config.config_digest);
     performance_init(&recorder->performance, &performance);
+    if (options->data_dir[0] != '\0')
+        return open_kept_ledger(recorder, &config, error);
+    if (!make_pool_id(config.pool_id))
+        return kv_error_set(error, KV_IO, "the system gives no random bytes");
     return ledger_open(&recorder->ledger, &config, error);
 }
 
-static enum kv_status open_notary(struct recorder *recorder,
-    const struct options *options, struct kv_error *error)
+/* The file that is named, or that of data_dir, or none. */
+static enum kv_status load_key(struct checkpoint_signer *signer,
+    const struct options *options, const char *name, struct kv_error *error)
+{
+    enum kv_status status;
+    char *path;
+
+    if (options->signing_key[0] != '\0' || options->data_dir[0] == '\0')
+        return signing_key_load(signer, options->signing_key, name, error);
+    path = data_dir_join(options->data_dir, "signing.key");
+    if (path == NULL)
+        return kv_error_set(error, KV_NO_MEMORY, "no memory for data-dir");
+    status = signing_key_load(signer, path, name, error);
+    kv_free(path);
+    return status;
+}
+
+static enum kv_status open_notary(
+    struct recorder *recorder, struct kv_error *error)
 {
     struct ledger_position position = ledger_position(recorder->ledger);
     struct notary_origin origin = notary_origin(position.pool_id);
     struct checkpoint_signer signer;
     enum kv_status status =
-        signing_key_load(&signer, options->signing_key, origin.s, error);
+        load_key(&signer, recorder->options, origin.s, error);
 
     if (status != KV_OK)
         return status;
     status = notary_open(
-        &recorder->notary, recorder->ledger, &signer, kv_clock_wall_ns);
+        &recorder->notary, recorder->ledger, &signer, kv_clock_wall_ns, error);
     checkpoint_signer_fini(&signer);
-    if (status != KV_OK)
-        kv_error_set(error, status, "no memory for checkpoints");
     return status;
 }
 
 static enum kv_status open_sinks(
-    struct recorder *recorder, const struct options *options)
+    struct recorder *recorder, struct kv_error *error)
 {
     struct sink *sink;
     enum kv_status status = sink_set_open(&recorder->sinks, recorder->ledger);
 
-    if (status != KV_OK || !options->receipts_log)
-        return status;
-    status = sink_log_open(&sink);
-    if (status == KV_OK)
-        sink_set_add(recorder->sinks, sink);
+    if (status == KV_OK && recorder->options->receipts_log) {
+        status = sink_log_open(&sink);
+        if (status == KV_OK)
+            sink_set_add(recorder->sinks, sink);
+    }
+    if (status != KV_OK)
+        kv_error_set(error, status, "no memory for the sinks of receipts");
     return status;
 }
 
@@ -96,7 +197,8 @@ static void ignore_flushed(void *ctx)
 }
 
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct kv_error *error)
+    const struct options *options, struct rpc_loop *loop,
+    struct kv_error *error)
 {
     struct recorder *recorder;
     enum kv_status status;
@@ -107,27 +209,15 @@ enum kv_status recorder_open(struct recorder **out,
     recorder = kv_calloc(1, sizeof *recorder);
     if (recorder == NULL)
         return kv_error_set(error, KV_NO_MEMORY, "no memory for receipts");
-    status = open_ledger(recorder, options, error);
-    if (status != KV_OK)
-        goto free_recorder;
-    status = open_notary(recorder, options, error);
-    if (status != KV_OK)
-        goto close_ledger;
-    status = open_sinks(recorder, options);
-    if (status != KV_OK)
-        goto close_sinks;
+    recorder->options = options;
+    recorder->loop = loop;
+    recorder->post.run = on_post;
     *out = recorder;
-    return KV_OK;
-
-close_sinks:
-    kv_error_set(error, status, "no memory for the sinks of receipts");
-    if (recorder->sinks != NULL)
-        sink_set_close(recorder->sinks, ignore_flushed, NULL);
-    notary_close(recorder->notary);
-close_ledger:
-    ledger_close(recorder->ledger);
-free_recorder:
-    kv_free(recorder);
+    status = open_ledger(recorder, error);
+    if (status == KV_OK)
+        status = open_notary(recorder, error);
+    if (status == KV_OK)
+        status = open_sinks(recorder, error);
     return status;
 }
 
@@ -164,6 +254,86 @@ bool recorder_position(
     if (recorder != NULL)
         *out = ledger_position(recorder->ledger);
     return recorder != NULL;
+}
+
+/* ---- what may be done */
+
+enum ledger_state recorder_state(const struct recorder *recorder)
+{
+    const char *why;
+
+    return recorder != NULL ? ledger_state(recorder->ledger, &why) : LEDGER_OK;
+}
+
+static void refuse_full(const struct recorder *recorder, const char *why,
+    struct rpc_error *error)
+{
+    const struct options *options = recorder->options;
+    struct statvfs disk;
+
+    rpc_error_init(error, RPC_RESOURCE_EXHAUSTED, "JOURNAL_FULL",
+        "there is no room to record an eviction: %s", why);
+    if (statvfs(options->data_dir, &disk) == 0)
+        rpc_error_add_metadata(error, "free_bytes", "%" PRIu64,
+            (uint64_t)disk.f_bavail * disk.f_frsize);
+    rpc_error_add_metadata(error, "needed_bytes", "%" PRIu64,
+        options->receipts_segment_mb * MIB);
+}
+
+/* Also where the disk has caught up since. */
+static void refuse_behind(
+    const struct recorder *recorder, struct rpc_error *error)
+{
+    struct ledger_position position = ledger_position(recorder->ledger);
+    uint64_t n_waiting = position.applied_sequence - position.durable_sequence;
+
+    rpc_error_init(error, RPC_UNAVAILABLE, "JOURNAL_BEHIND",
+        "more evictions waited for the disk than may; %" PRIu64
+        " receipts wait now; try again",
+        n_waiting);
+    rpc_error_add_metadata(error, "waiting_receipts", "%" PRIu64, n_waiting);
+    rpc_error_add_metadata(
+        error, "limit", "%" PRIu64, recorder->options->receipts_max_ahead);
+}
+
+void recorder_refuse(const struct recorder *recorder, struct rpc_error *error)
+{
+    const char *why;
+
+    switch (ledger_state(recorder->ledger, &why)) {
+    case LEDGER_FAILED:
+        rpc_error_init(error, RPC_UNAVAILABLE, "JOURNAL_FAILED",
+            "receipts cannot be kept any more: %s", why);
+        break;
+    case LEDGER_FULL:
+        refuse_full(recorder, why, error);
+        break;
+    case LEDGER_BEHIND:
+    case LEDGER_OK:
+        refuse_behind(recorder, error);
+    }
+}
+
+void recorder_fill_status(
+    const struct recorder *recorder, Kvpool__V1__LedgerStatus *out)
+{
+    struct ledger_position position;
+    const char *why;
+
+    out->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_OFF;
+    if (!recorder_position(recorder, &position))
+        return;
+    out->mode = ledger_start(recorder->ledger) != NULL
+                    ? KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_JOURNAL
+                    : KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_MEMORY;
+    if (ledger_state(recorder->ledger, &why) == LEDGER_FAILED) {
+        out->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_FAILED;
+        out->error = (char *)why;
+    }
+    out->oldest_sequence = position.oldest_sequence;
+    out->stored_bytes = position.stored_bytes;
+    out->limit_bytes = position.limit_bytes;
+    out->checkpoint_tree_size = recorder_checkpoint_size(recorder);
 }
 
 void recorder_watch(struct recorder *recorder, struct ledger_watcher *watcher)
@@ -245,12 +415,13 @@ void recorder_flush(
     }
     recorder->flushed = flushed;
     recorder->ctx = ctx;
+    notary_tick(recorder->notary);
     sink_set_close(recorder->sinks, on_sinks_closed, recorder);
 }
 
-void recorder_close(struct recorder *recorder)
+void recorder_stop(struct recorder *recorder)
 {
-    if (recorder == NULL)
+    if (recorder == NULL || recorder->ledger == NULL)
         return;
     if (recorder->sinks != NULL)
         sink_set_close(recorder->sinks, ignore_flushed, NULL);
@@ -258,5 +429,10 @@ void recorder_close(struct recorder *recorder)
         ledger_unwatch(recorder->ledger, recorder->watchers[i]);
     notary_close(recorder->notary);
     ledger_close(recorder->ledger);
+    recorder->ledger = NULL;
+}
+
+void recorder_close(struct recorder *recorder)
+{
     kv_free(recorder);
 }

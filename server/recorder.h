@@ -11,13 +11,18 @@
 #include "pool/pool.h"
 #include "receipts/ledger.h"
 #include "receipts/notary.h"
+#include "rpc/error.h"
+#include "rpc/loop.h"
 #include "server/options.h"
 
 struct recorder;
 
-/* *out is NULL where receipts are off; the other functions take that. */
+/* *out is NULL where receipts are off; the other functions take that. With a
+ * data_dir receipts are kept there, and the loop is told by the journal. Where
+ * it fails, what is not NULL is to be stopped and closed all the same. */
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct kv_error *error);
+    const struct options *options, struct rpc_loop *loop,
+    struct kv_error *error);
 
 /* The switch that is off: an option, or what was left out of the build. */
 const char *recorder_off_switch(void);
@@ -34,8 +39,19 @@ bool recorder_position(
 /* Receipts that the newest checkpoint covers; 0 where receipts are off. */
 uint64_t recorder_checkpoint_size(const struct recorder *recorder);
 
-/* Called after receipts became durable; never where they are off. Until
- * recorder_close. */
+/* Whether a change that needs a receipt may be made now; LEDGER_OK where
+ * receipts are off. */
+enum ledger_state recorder_state(const struct recorder *recorder);
+
+/* The error of a call that needed such a change while it might not be made. */
+void recorder_refuse(const struct recorder *recorder, struct rpc_error *error);
+
+/* What a LedgerStatus says; borrowed from the ledger. */
+void recorder_fill_status(
+    const struct recorder *recorder, Kvpool__V1__LedgerStatus *out);
+
+/* Called after receipts became durable, and after recorder_state has changed
+ * for the disk's sake; never where receipts are off. Until recorder_stop. */
 void recorder_watch(struct recorder *recorder, struct ledger_watcher *watcher);
 
 void recorder_issue_boot(struct recorder *recorder, const struct pool *pool,
@@ -53,11 +69,16 @@ void recorder_set_call(
 void recorder_add_request(
     struct recorder *recorder, int64_t end_ns, int64_t latency_ns);
 
-/* Flushes and closes the sinks, then calls back, now or later. */
+/* Signs what is durable, flushes and closes the sinks, then calls back, now or
+ * later. */
 void recorder_flush(
     struct recorder *recorder, void (*flushed)(void *ctx), void *ctx);
 
-/* After the pool was closed. NULL is fine. */
+/* After the pool was closed: keeps what there is, and gives back all but its
+ * own memory, which the loop may have a post of. NULL is fine. */
+void recorder_stop(struct recorder *recorder);
+
+/* After the loop was closed. NULL is fine. */
 void recorder_close(struct recorder *recorder);
 
 #endif

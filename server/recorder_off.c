@@ -2,8 +2,10 @@
 #include "server/recorder.h"
 
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct kv_error *error)
+    const struct options *options, struct rpc_loop *loop,
+    struct kv_error *error)
 {
+    (void)loop;
     *out = NULL;
     if (!options->enable_receipts)
         return KV_OK;
@@ -47,6 +49,25 @@ bool recorder_position(
     (void)recorder;
     (void)out;
     return false;
+}
+
+enum ledger_state recorder_state(const struct recorder *recorder)
+{
+    (void)recorder;
+    return LEDGER_OK;
+}
+
+void recorder_refuse(const struct recorder *recorder, struct rpc_error *error)
+{
+    (void)recorder;
+    rpc_error_init(error, RPC_UNAVAILABLE, "", "try again");
+}
+
+void recorder_fill_status(
+    const struct recorder *recorder, Kvpool__V1__LedgerStatus *out)
+{
+    (void)recorder;
+    out->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_OFF;
 }
 
 void recorder_watch(struct recorder *recorder, struct ledger_watcher *watcher)
@@ -98,6 +119,11 @@ void recorder_flush(
 {
     (void)recorder;
     flushed(ctx);
+}
+
+void recorder_stop(struct recorder *recorder)
+{
+    (void)recorder;
 }
 
 void recorder_close(struct recorder *recorder)

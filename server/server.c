@@ -6,11 +6,12 @@
  *   requests run to their end        until 3/4 of the limit
  *   what still runs is handed back   then
  *   the last snapshot receipt        when nothing runs any more
- *   streams get the rest, `closing`  when all receipts can be read
+ *   streams get the rest, `closing`  when all receipts are durable
  *   calls left over are cancelled    at the limit
- *   sinks flush, the loop stops      at the end
+ *   sinks flush, the loop stops      at the end, all receipts durable again
  *
- * A second signal goes to the end at once. */
+ * A second signal goes to the end at once. Receipts that never will be durable,
+ * the disk being full or broken, are waited for by nobody. */
 #include "server/server.h"
 
 #include <inttypes.h>
@@ -256,7 +257,8 @@ enum kv_status server_open(struct server *server, const struct options *options,
         status = open_model(server, error);
     }
     if (status == KV_OK)
-        status = recorder_open(&server->recorder, options, error);
+        status = recorder_open(
+            &server->recorder, options, server->loop, error);
     if (status == KV_OK)
         status = open_pool(server, error);
     if (status == KV_OK)
@@ -270,20 +272,18 @@ enum kv_status server_open(struct server *server, const struct options *options,
 
 /* ---- stopping */
 
+static void set_serving(struct server *server, bool serving)
+{
+    for (size_t i = 0; i < N_SERVICES; i++)
+        rpc_server_set_serving(server->rpc, services[i], serving);
+}
+
 static void on_flushed(void *ctx)
 {
     struct server *server = ctx;
 
     close_timers(server);
     rpc_loop_stop(server->loop);
-}
-
-static void on_drained(void *ctx)
-{
-    struct server *server = ctx;
-
-    step_stop(server->step);
-    recorder_flush(server->recorder, on_flushed, server);
 }
 
 static bool is_idle(const struct server *server)
@@ -293,13 +293,41 @@ static bool is_idle(const struct server *server)
     return server->n_works + load.running + load.waiting + load.set_aside == 0;
 }
 
-/* Whether all that was issued can be read. */
+/* Whether all that was issued is durable, or will not be. */
 static bool is_settled(const struct server *server)
 {
+    enum ledger_state state = recorder_state(server->recorder);
     struct ledger_position position;
 
-    return !recorder_position(server->recorder, &position) ||
+    return server->hurried || state == LEDGER_FULL || state == LEDGER_FAILED ||
+           !recorder_position(server->recorder, &position) ||
            position.durable_sequence == position.applied_sequence;
+}
+
+static void issue_last(struct server *server)
+{
+    if (server->issued_last)
+        return;
+    server->issued_last = true;
+    recorder_issue_snapshot(server->recorder, server->pool);
+}
+
+static void flush_once_settled(struct server *server)
+{
+    if (!is_settled(server))
+        return;
+    uv_timer_stop(&server->drain_tick);
+    recorder_flush(server->recorder, on_flushed, server);
+}
+
+static void on_drained(void *ctx)
+{
+    struct server *server = ctx;
+
+    server->calls_over = true;
+    step_stop(server->step); /* zeroes what is left, which releases receipts */
+    issue_last(server);
+    flush_once_settled(server);
 }
 
 static void on_drain_tick(uv_timer_t *timer)
@@ -307,15 +335,17 @@ static void on_drain_tick(uv_timer_t *timer)
     struct server *server = timer->data;
     int64_t now = kv_clock_mono_ns();
 
+    if (server->calls_over) {
+        flush_once_settled(server);
+        return;
+    }
     if (!server->handed_back && now >= server->hand_back_ns) {
         server->handed_back = true;
         scheduler_hand_back(server->scheduler, now);
         step_settle(server->step);
     }
-    if (!server->issued_last && is_idle(server)) {
-        server->issued_last = true;
-        recorder_issue_snapshot(server->recorder, server->pool);
-    }
+    if (is_idle(server))
+        issue_last(server);
     if (!server->closing_streams && server->issued_last && is_settled(server)) {
         server->closing_streams = true;
         service_receipts_drain(server);
@@ -332,8 +362,7 @@ static void drain(struct server *server, const char *cause)
     server->draining = true;
     server->drain_end_ns = kv_clock_mono_ns() + limit_ns;
     server->hand_back_ns = server->drain_end_ns - limit_ns / 4;
-    for (size_t i = 0; i < N_SERVICES; i++)
-        rpc_server_set_serving(server->rpc, services[i], false);
+    set_serving(server, false);
     recorder_issue_drain(server->recorder, cause, limit_ns);
     uv_timer_start(&server->drain_tick, on_drain_tick, 0, DRAIN_TICK_MS);
     rpc_loop_touched(server->loop);
@@ -350,10 +379,22 @@ static void on_signal(uv_signal_t *handle, int number)
     }
     kv_log(KV_LOG_WARN, SERVER_LOG_TARGET, "second signal, stopping at once",
         KV_LOG_INT("signal", number));
-    rpc_server_drain(server->rpc, 0, on_drained, server);
+    server->hurried = true;
+    if (!server->calls_over)
+        rpc_server_drain(server->rpc, 0, on_drained, server);
 }
 
 /* ---- starting */
+
+/* What cannot be recorded must not be done, so nobody should send more. */
+static void on_ledger_changed(struct ledger_watcher *watcher)
+{
+    struct server *server =
+        KV_LIST_ENTRY(watcher, struct server, health_watcher);
+
+    if (recorder_state(server->recorder) == LEDGER_FAILED)
+        set_serving(server, false);
+}
 
 static void on_snapshot_tick(uv_timer_t *timer)
 {
@@ -406,11 +447,17 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
         uv_timer_start(&server->snapshot_tick, on_snapshot_tick,
             server->options->snapshot_interval_ms,
             server->options->snapshot_interval_ms);
-    for (size_t i = 0; i < N_SERVICES; i++)
-        rpc_server_set_serving(server->rpc, services[i], true);
+    set_serving(server, true);
+    server->health_watcher.on_durable = on_ledger_changed;
+    recorder_watch(server->recorder, &server->health_watcher);
     rpc_loop_touched(server->loop);
     log_start(server);
     return KV_OK;
+}
+
+bool server_has_failed(const struct server *server)
+{
+    return recorder_state(server->recorder) == LEDGER_FAILED;
 }
 
 void server_close(struct server *server)
@@ -423,9 +470,10 @@ void server_close(struct server *server)
     compute_close(server->compute);
     scheduler_close(server->scheduler);
     pool_close(server->pool);
-    recorder_close(server->recorder);
+    recorder_stop(server->recorder);
     tokenizer_close(server->tokenizer);
     model_close(server->model);
     rpc_loop_close(server->loop);
+    recorder_close(server->recorder);
     step_close(server->step);
 }

@@ -57,11 +57,14 @@ struct server {
     uint32_t n_subscribers;
     uint64_t last_subscriber_id;
     struct ledger_watcher subscriber_watcher;
+    struct ledger_watcher health_watcher;
     struct kv_list checkpoint_calls; /* waiting for a checkpoint */
     uv_timer_t subscriber_tick, snapshot_tick, checkpoint_tick, drain_tick;
     uv_signal_t signals[2];
     uint32_t n_works; /* texts that other threads make tokens */
     bool timers_open, draining, handed_back, issued_last, closing_streams;
+    bool calls_over; /* of the draining; sinks are next */
+    bool hurried;    /* a second signal: nothing is waited for */
     int64_t hand_back_ns; /* when draining no longer waits for requests */
     int64_t drain_end_ns; /* when it waits for nothing any more */
 };
@@ -78,6 +81,10 @@ enum kv_status server_open(struct server *server, const struct options *options,
 
 /* Listens, serves, takes signals. The loop may run then. */
 enum kv_status server_start(struct server *server, struct kv_error *error);
+
+/* Whether receipts could not be kept: an orderly stop cannot be one then. Until
+ * server_close. */
+bool server_has_failed(const struct server *server);
 
 /* After the loop stopped, or after a failed start. */
 void server_close(struct server *server);

@@ -136,6 +136,8 @@ static void fail_ended(struct generate *generate)
 
     if (generate->cancelled)
         rpc_error_init(&error, RPC_CANCELLED, "", "cancelled");
+    else if (generate->end == REQUEST_NO_EVICTION)
+        recorder_refuse(generate->server->recorder, &error);
     else
         rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY",
             "the server ran out of memory; the session keeps what was "
@@ -417,6 +419,8 @@ static enum kv_status get_session(struct server *server,
             &generate->request.session, &generate->created);
     if (status == KV_LIMIT)
         fail_no_session(server, n_tokens, error);
+    else if (status == KV_IO)
+        recorder_refuse(server->recorder, error);
     else if (status != KV_OK)
         fail_submit(server, status, message, error);
     return status;

@@ -277,6 +277,13 @@ static bool covered(const struct evict *evict, size_t target)
     return false;
 }
 
+/* Whether one session more may go in this call. */
+static bool may_go_on(const struct evict *evict)
+{
+    return evict->response.sessions_evicted < evict->max_sessions &&
+           pool_may_evict(evict->server->pool);
+}
+
 /* A batch receipt has room for so many outcomes; another batch begins then. */
 static void make_batch_room(struct evict *evict)
 {
@@ -297,7 +304,7 @@ static void evict_session(struct evict *evict, size_t target)
     if (session == NULL)
         add_outcome(evict, target, &key,
             KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_NOT_FOUND);
-    else if (evict->response.sessions_evicted == evict->max_sessions)
+    else if (!may_go_on(evict))
         evict->response.more = true;
     else
         evict_one(evict, target, session, true);
@@ -329,7 +336,7 @@ static void evict_matching(struct evict *evict, size_t target)
          * found by a copy of the name. */
         state_place_copy(&place, &info.key);
         if (info.n_blocks > 0 && !decided(evict, target, &info.key)) {
-            if (evict->response.sessions_evicted == evict->max_sessions) {
+            if (!may_go_on(evict)) {
                 evict->response.more = true;
                 break;
             }
@@ -362,6 +369,18 @@ static void answer_off(struct evict *evict)
     answer(evict);
 }
 
+/* The journal has failed: receipts that are not durable never will be. */
+static void answer_unkept(struct evict *evict)
+{
+    struct rpc_error error;
+
+    kv_list_remove(&evict->link);
+    recorder_refuse(evict->server->recorder, &error);
+    rpc_error_add_metadata(&error, "evicted", "true");
+    rpc_call_fail(evict->call, &error);
+    free_evict(evict);
+}
+
 /* Says which receipts there are, and answers now or when they are durable. */
 static void finish_evict(struct evict *evict, uint64_t first_sequence)
 {
@@ -389,12 +408,26 @@ static void finish_evict(struct evict *evict, uint64_t first_sequence)
         answer(evict);
 }
 
+/* Nothing has been touched. */
+static void refuse_unrecorded(struct evict *evict)
+{
+    struct rpc_error error;
+
+    recorder_refuse(evict->server->recorder, &error);
+    rpc_call_fail(evict->call, &error);
+    free_evict(evict);
+}
+
 static void decide(struct step_errand *errand)
 {
     struct evict *evict = KV_LIST_ENTRY(errand, struct evict, errand);
     const Kvpool__V1__EvictRequest *request = evict->request;
     uint64_t first_sequence = applied(evict->server) + 1;
 
+    if (!pool_may_evict(evict->server->pool)) {
+        refuse_unrecorded(evict);
+        return;
+    }
     kvpool__v1__evict_response__init(&evict->response);
     evict->scope = pool_batch_begin(evict->server->pool, kv_clock_mono_ns());
     for (size_t i = 0; i < request->n_targets; i++)
@@ -500,6 +533,8 @@ static void on_durable(struct ledger_watcher *watcher)
 
         if (evict->receipts.last_sequence <= position.durable_sequence)
             answer(evict);
+        else if (recorder_state(server->recorder) == LEDGER_FAILED)
+            answer_unkept(evict);
     }
 }
 

@@ -76,7 +76,7 @@ static void refuse_expired(struct rpc_call *call, uint64_t sequence,
     struct rpc_error error;
 
     rpc_error_init(&error, RPC_OUT_OF_RANGE, "SEQUENCE_EXPIRED",
-        "the ledger in memory has dropped receipt %" PRIu64
+        "the ledger has dropped receipt %" PRIu64
         "; the oldest is %" PRIu64,
         sequence, position->oldest_sequence);
     rpc_error_add_metadata(&error, "sequence", "%" PRIu64, sequence);
@@ -242,54 +242,119 @@ static void on_get_checkpoint(void *ctx, struct rpc_call *call,
 
 /* ---- GetInclusionProof */
 
-/* The receipt as it lies in the log; the run is to be given back. */
-static bool find_leaf(struct ledger *ledger, uint64_t sequence,
-    struct feed_run *run, const unsigned char **leaf, size_t *n_bytes)
-{
-    struct feed_cursor cursor = {0};
-    const unsigned char *at;
+/* A call whose receipt is being looked for. */
+struct inclusion {
+    struct server *server;
+    struct rpc_call *call;
+    uint64_t sequence, tree_size;
+    struct feed_cursor cursor;
+};
 
-    if (feed_seek(ledger, sequence - 1, &cursor) != KV_OK ||
-        feed_next(ledger, &cursor, 1, 0, run) != KV_OK)
-        return false;
-    at = run->bytes;
-    return feed_run_entry(run, &at, leaf, n_bytes);
+static void free_inclusion(struct inclusion *inclusion)
+{
+    feed_leave(
+        recorder_ledger(inclusion->server->recorder), &inclusion->cursor);
+    kv_free(inclusion);
 }
 
-static void reply_inclusion(struct server *server, struct rpc_call *call,
-    uint64_t sequence, uint64_t tree_size)
+static void reply_inclusion(
+    const struct inclusion *inclusion, const struct feed_run *run)
 {
-    struct ledger *ledger = recorder_ledger(server->recorder);
-    struct ledger_position position = ledger_position(ledger);
+    struct server *server = inclusion->server;
+    struct merkle *tree = ledger_tree(recorder_ledger(server->recorder));
     Kvpool__V1__GetInclusionProofResponse response =
         KVPOOL__V1__GET_INCLUSION_PROOF_RESPONSE__INIT;
     struct checkpoint_message checkpoint;
     ProtobufCBinaryData hashes[MERKLE_MAX_PATH];
+    const unsigned char *at = run->bytes, *leaf;
     struct merkle_path path;
     struct merkle_hash root;
-    const unsigned char *leaf;
-    struct feed_run run;
 
-    if (!merkle_root(ledger_tree(ledger), tree_size, &root) ||
+    if (!merkle_root(tree, inclusion->tree_size, &root) ||
         !merkle_prove_inclusion(
-            ledger_tree(ledger), sequence - 1, tree_size, &path)) {
-        fail_tree(call, ledger_tree(ledger));
+            tree, inclusion->sequence - 1, inclusion->tree_size, &path)) {
+        fail_tree(inclusion->call, tree);
         return;
     }
-    if (!find_leaf(ledger, sequence, &run, &leaf, &response.leaf.len)) {
-        refuse_expired(call, sequence, &position);
-        return;
-    }
+    feed_run_entry(run, &at, &leaf, &response.leaf.len);
     response.leaf.data = (uint8_t *)leaf;
-    response.leaf_index = sequence - 1;
-    response.tree_size = tree_size;
+    response.leaf_index = inclusion->sequence - 1;
+    response.tree_size = inclusion->tree_size;
     fill_path(hashes, &path);
     response.hashes = hashes;
     response.n_hashes = path.n;
     fill_hash(&response.root, &root);
-    response.checkpoint = checkpoint_of(server, tree_size, &checkpoint);
-    message_reply(call, &response.base);
-    feed_run_release(run.chunk);
+    response.checkpoint =
+        checkpoint_of(server, inclusion->tree_size, &checkpoint);
+    message_reply(inclusion->call, &response.base);
+}
+
+static void fail_unreadable(struct rpc_call *call, uint64_t sequence)
+{
+    struct rpc_error error;
+
+    rpc_error_init(&error, RPC_UNAVAILABLE, "JOURNAL_FAILED",
+        "receipt %" PRIu64 " cannot be read from disk", sequence);
+    rpc_call_fail(call, &error);
+}
+
+/* Answers, or does nothing as long as the receipt is read from disk. */
+static bool answer_found(struct inclusion *inclusion)
+{
+    struct ledger *ledger = recorder_ledger(inclusion->server->recorder);
+    struct ledger_position position = ledger_position(ledger);
+    struct feed_run run;
+
+    switch (feed_next(ledger, &inclusion->cursor, 1, 0, &run)) {
+    case KV_BUSY:
+        return false;
+    case KV_OK:
+        reply_inclusion(inclusion, &run);
+        feed_run_release(run.chunk);
+        break;
+    case KV_DATA_LOSS:
+        refuse_expired(inclusion->call, inclusion->sequence, &position);
+        break;
+    default:
+        fail_unreadable(inclusion->call, inclusion->sequence);
+    }
+    free_inclusion(inclusion);
+    return true;
+}
+
+static void on_leaf_ready(struct feed_cursor *cursor)
+{
+    answer_found(KV_LIST_ENTRY(cursor, struct inclusion, cursor));
+}
+
+static void on_inclusion_cancelled(void *ctx, struct rpc_call *call)
+{
+    struct rpc_error error;
+
+    free_inclusion(ctx);
+    rpc_error_init(&error, RPC_CANCELLED, "", "the caller went away");
+    rpc_call_fail(call, &error);
+}
+
+static void find_leaf(struct server *server, struct rpc_call *call,
+    uint64_t sequence, uint64_t tree_size)
+{
+    struct inclusion *inclusion = kv_calloc(1, sizeof *inclusion);
+
+    if (inclusion == NULL) {
+        fail_no_memory(call);
+        return;
+    }
+    inclusion->server = server;
+    inclusion->call = call;
+    inclusion->sequence = sequence;
+    inclusion->tree_size = tree_size;
+    inclusion->cursor.sequence = sequence - 1;
+    inclusion->cursor.on_ready = on_leaf_ready;
+    if (answer_found(inclusion))
+        return;
+    rpc_call_set_ctx(call, inclusion);
+    rpc_call_on_cancel(call, on_inclusion_cancelled);
 }
 
 static void answer_inclusion(struct server *server, struct rpc_call *call,
@@ -307,7 +372,7 @@ static void answer_inclusion(struct server *server, struct rpc_call *call,
         refuse_ahead(call, "a checkpoint that covers receipt",
             request->sequence, &position);
     else
-        reply_inclusion(server, call, request->sequence, tree_size);
+        find_leaf(server, call, request->sequence, tree_size);
 }
 
 static void check_inclusion(struct rpc_error *error,

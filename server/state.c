@@ -28,17 +28,8 @@ bool state_stamp(struct server *server, struct state_stamp *out)
 static void fill_ledger(
     Kvpool__V1__LedgerStatus *status, const struct server *server)
 {
-    struct ledger_position position;
-
     kvpool__v1__ledger_status__init(status);
-    status->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_OFF;
-    if (!recorder_position(server->recorder, &position))
-        return;
-    status->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_MEMORY;
-    status->oldest_sequence = position.oldest_sequence;
-    status->stored_bytes = position.stored_bytes;
-    status->limit_bytes = position.limit_bytes;
-    status->checkpoint_tree_size = recorder_checkpoint_size(server->recorder);
+    recorder_fill_status(server->recorder, status);
 }
 
 static void fill_ratios(Kvpool__V1__PoolRatios *out,

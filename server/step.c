@@ -10,6 +10,9 @@
  * an event of their own. */
 #define EXPIRE_BUDGET 64
 
+/* How long sessions wait whose time is over while nothing may be evicted. */
+#define EXPIRE_RETRY_MS 100
+
 struct step {
     struct step_config config;
     struct scrubber *scrubber;
@@ -48,6 +51,7 @@ static uint64_t ms_until(int64_t deadline_ns)
 static void arm_expiry(struct step *step)
 {
     int64_t deadline = pool_next_deadline(step->config.pool);
+    uint64_t delay_ms;
 
     if (deadline == step->armed_ns)
         return;
@@ -56,8 +60,11 @@ static void arm_expiry(struct step *step)
         uv_timer_stop(&step->expiry);
         return;
     }
+    delay_ms = ms_until(deadline);
+    if (delay_ms < EXPIRE_RETRY_MS && !pool_may_evict(step->config.pool))
+        delay_ms = EXPIRE_RETRY_MS;
     uv_update_time(step->expiry.loop);
-    uv_timer_start(&step->expiry, on_expiry, ms_until(deadline), 0);
+    uv_timer_start(&step->expiry, on_expiry, delay_ms, 0);
     rpc_loop_touched(step->config.loop);
 }
 

@@ -42,6 +42,7 @@ static struct {
 
 struct rig_config {
     uint32_t n_blocks, block_tokens, max_running, max_batch_tokens, max_waiting;
+    const struct pool_observer *observer; /* NULL: nobody */
     bool share_prefixes;
 };
 
@@ -58,6 +59,7 @@ static void rig_open(const struct rig_config *config)
     const enum kv_type kv_type = KV_TYPE_F16;
     struct kv_error error;
     struct pool_config pool = {
+        .observer = config->observer,
         .n_blocks = config->n_blocks,
         .block_tokens = config->block_tokens,
         .max_sessions = 16,
@@ -398,6 +400,59 @@ START_TEST(sequences_short_of_blocks_yield_what_plain_ones_do)
         pool_totals(rig.pool).evictions_by_reason[POOL_REASON_PRESSURE] +
             pool_totals(rig.pool).evictions_by_reason[POOL_REASON_LRU],
         0);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+static size_t session_tokens(const char *prefix, int i)
+{
+    struct pool_session *session;
+    char id[16];
+    struct pool_key key = {.tenant = "", .id = id};
+
+    key.id_bytes = (size_t)snprintf(id, sizeof id, "%s%d", prefix, i);
+    session = pool_session_find(rig.pool, &key);
+    return session == NULL ? 0
+                           : pool_session_info(rig.pool, session).n_tokens;
+}
+
+static bool never(void *ctx)
+{
+    (void)ctx;
+    return false;
+}
+
+/* Those that need what another holds, in the batch or idle, end; those that do
+ * with free blocks go on, and yield what they would. */
+START_TEST(while_nothing_may_be_evicted_requests_end_that_need_it)
+{
+    struct client plain[N_CLIENTS] = {0}, clients[N_CLIENTS] = {0};
+    const struct pool_observer observer = {.may_evict = never};
+    const struct rig_config config = {
+        .n_blocks = 12,
+        .block_tokens = 4,
+        .max_running = MAX_RUNNING,
+        .max_batch_tokens = 32,
+        .max_waiting = 16,
+        .observer = &observer,
+    };
+    int n_refused = 0;
+
+    run_plain(plain, 16, NULL);
+    rig_open(&config);
+    submit_all(clients, 16, "s", NULL);
+    run_all(clients, N_CLIENTS);
+    for (int i = 0; i < N_CLIENTS; i++) {
+        n_refused += clients[i].end == REQUEST_NO_EVICTION;
+        if (clients[i].end != REQUEST_NO_EVICTION)
+            check_same(&plain[i], &clients[i]);
+        else if (clients[i].n_tokens == 0)
+            ck_assert_uint_eq(session_tokens("s", i), 0);
+    }
+    ck_assert_int_gt(n_refused, 0);
+    ck_assert_int_lt(n_refused, N_CLIENTS);
+    ck_assert_uint_eq(pool_stats(rig.pool).evictions, 0);
     check_pool();
     rig_close();
 }
@@ -797,6 +852,7 @@ int main(void)
         batched_and_chunked_sequences_yield_what_plain_ones_do,
         sequences_evicted_at_random_yield_what_plain_ones_do,
         sequences_short_of_blocks_yield_what_plain_ones_do,
+        while_nothing_may_be_evicted_requests_end_that_need_it,
         prompts_that_arrive_together_are_computed_once,
         sharing_sequences_evicted_at_random_yield_what_plain_ones_do,
         what_does_not_fit_together_is_not_let_in_together,

@@ -391,6 +391,106 @@ START_TEST(a_large_reserve_comes_as_several_allocations)
 }
 END_TEST
 
+/* ---- while nothing may be evicted */
+
+/* Says yes so many times. */
+static int n_allowed;
+
+static bool may_evict(void *ctx)
+{
+    (void)ctx;
+    return n_allowed > 0 && n_allowed-- > 0;
+}
+
+static void allow(int n)
+{
+    n_allowed = n;
+    fixture.auditor.observer.may_evict = may_evict;
+}
+
+START_TEST(nobody_is_evicted_for_room_while_it_cannot_be_recorded)
+{
+    struct pool_session *d;
+
+    fixture_cache("a", 16);
+    fixture_cache("b", 16);
+    d = fixture_run("d", 16);
+    allow(0);
+    ck_assert_int_eq(fixture_extend(d, 16), KV_OK); /* on free blocks */
+    ck_assert_int_eq(fixture_extend(d, 1), KV_IO);
+    ck_assert_uint_eq(fixture.auditor.n_batches, 0);
+    ck_assert_uint_eq(pool_session_n_cached(d), 32);
+    ck_assert(!pool_may_evict(fixture.pool));
+    fixture_check();
+    allow(9);
+    ck_assert_int_eq(fixture_extend(d, 0), KV_BUSY);
+    ck_assert_uint_eq(pool_stats(fixture.pool).evictions, 1);
+}
+END_TEST
+
+START_TEST(a_sweep_ends_where_no_more_may_go_and_is_told)
+{
+    struct pool_session *d;
+
+    fixture_cache("a", 8);
+    fixture_cache("b", 8);
+    fixture_cache("c", 8);
+    d = fixture_run("d", 40);
+    allow(2);
+    ck_assert_int_eq(fixture_extend(d, 24), KV_IO);
+    ck_assert_uint_eq(fixture.auditor.n_batches, 1);
+    ck_assert_uint_eq(fixture.auditor.last_batch_sessions, 2);
+    fixture_scrub();
+    allow(1); /* what has gone need not go again */
+    ck_assert_int_eq(fixture_extend(d, 0), KV_BUSY);
+    fixture_scrub();
+    ck_assert_int_eq(fixture_extend(d, 0), KV_OK);
+}
+END_TEST
+
+START_TEST(sessions_whose_time_is_over_wait_while_nothing_may_be_evicted)
+{
+    struct pool_session *a;
+
+    fixture_cache("a", 8);
+    a = fixture_find("a");
+    pool_session_set_idle_ttl(fixture.pool, a, KV_NS_PER_S, fixture.now_ns);
+    fixture.now_ns += 2 * KV_NS_PER_S;
+    allow(0);
+    ck_assert_uint_eq(pool_expire(fixture.pool, fixture.now_ns, 9), 0);
+    ck_assert_int_le(pool_next_deadline(fixture.pool), fixture.now_ns);
+    ck_assert_uint_eq(pool_blocks(fixture.pool).cached, 2);
+    allow(9);
+    ck_assert_uint_eq(pool_expire(fixture.pool, fixture.now_ns, 9), 1);
+    ck_assert_uint_eq(pool_stats(fixture.pool).evictions, 1);
+}
+END_TEST
+
+START_TEST(a_place_is_not_taken_from_somebody_while_nothing_may_be_evicted)
+{
+    const struct pool_key key = fixture_key("z");
+    struct pool_session *session;
+    char id[2] = "a";
+    bool created;
+
+    for (; id[0] < 'a' + 8; id[0]++)
+        fixture_cache(id, 4);
+    allow(0);
+    ck_assert_int_eq(pool_session_get(fixture.pool, &key, fixture.now_ns,
+                         &session, &created),
+        KV_IO);
+    ck_assert_int_eq(pool_session_anonymous(
+                         fixture.pool, "t", 1, fixture.now_ns, &session),
+        KV_IO);
+    ck_assert_ptr_null(fixture_find("z"));
+    fixture_check();
+    fixture_evict("c", false); /* one that is only remembered goes untold */
+    ck_assert_int_eq(pool_session_get(fixture.pool, &key, fixture.now_ns,
+                         &session, &created),
+        KV_OK);
+}
+END_TEST
+
 START_TEST(a_pool_works_without_an_observer)
 {
     const struct pool_config config = fixture_config();
@@ -439,6 +539,10 @@ int main(void)
         an_eviction_of_exactly_one_part_is_whole,
         a_release_of_many_runs_comes_as_several,
         a_large_reserve_comes_as_several_allocations,
+        nobody_is_evicted_for_room_while_it_cannot_be_recorded,
+        a_sweep_ends_where_no_more_may_go_and_is_told,
+        sessions_whose_time_is_over_wait_while_nothing_may_be_evicted,
+        a_place_is_not_taken_from_somebody_while_nothing_may_be_evicted,
         a_pool_works_without_an_observer};
 
     return CHECK_RUN("pool_evict", fixture_set_up, fixture_tear_down, tests);

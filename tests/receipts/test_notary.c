@@ -33,7 +33,7 @@ static void set_up(void)
     n_signed = 0;
     ck_assert_int_eq(ledger_open(&ledger, &config, NULL), KV_OK);
     ck_assert_int_eq(checkpoint_signer_generate(&signer, "key", NULL), KV_OK);
-    ck_assert_int_eq(notary_open(&notary, ledger, &signer, wall_ns), KV_OK);
+    ck_assert_int_eq(notary_open(&notary, ledger, &signer, wall_ns, NULL), KV_OK);
     notary_listen(notary, count_signed, NULL);
     events_init(&events, ledger_observer(ledger));
 }
@@ -128,7 +128,7 @@ START_TEST(a_notary_without_memory_is_not_there)
 
     faulty_heap_fail_at(0);
     ck_assert_int_eq(
-        notary_open(&other, ledger, &signer, wall_ns), KV_NO_MEMORY);
+        notary_open(&other, ledger, &signer, wall_ns, NULL), KV_NO_MEMORY);
     faulty_heap_fail_at(-1);
     ck_assert_ptr_null(other);
 }

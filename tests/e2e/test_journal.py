@@ -1,0 +1,429 @@
+"""Receipts on disk: what one life of the server wrote is there in the next,
+whatever ended it, or the server says what is missing and does not start."""
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+import unittest
+
+import grpc
+
+import kvpool_e2e
+from kvpool_e2e import (CALL_SECONDS, Failure, Kvpoold, StartFailed,
+                        Subscriber, common, generate, grpc_message, main, pool,
+                        read_receipts, session_target, stats)
+from test_proof import verify_consistency, verify_inclusion, leaf_hash
+
+EARLIEST = dict(earliest=pool.StartEarliest())
+FLAGS = ("--enable-receipts", "--no-receipts-log", "--kv-cache-size-mb=8",
+         "--snapshot-interval-ms=0", "--receipts-segment-mb=1")
+
+
+def evict(server, session="nobody", **fields):
+    return server.pool.Evict(
+        pool.EvictRequest(targets=[session_target(session)], **fields),
+        timeout=CALL_SECONDS)
+
+
+def snapshot(server):
+    return server.pool.Snapshot(
+        pool.SnapshotRequest(), timeout=CALL_SECONDS).snapshot
+
+
+def inclusion(server, sequence, size=0):
+    return server.pool.GetInclusionProof(
+        pool.GetInclusionProofRequest(sequence=sequence, tree_size=size),
+        timeout=CALL_SECONDS)
+
+
+def health(server, service=""):
+    check = server.channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=lambda m: m.SerializeToString(),
+        response_deserializer=grpc_message(
+            "grpc.health.v1.HealthCheckResponse").FromString)
+    return check(grpc_message("grpc.health.v1.HealthCheckRequest")(
+        service=service), timeout=CALL_SECONDS).status
+
+
+class JournalTest(unittest.TestCase):
+    longMessage = True
+
+    def setUp(self):
+        self.root = tempfile.mkdtemp(prefix="kvpool-journal-")
+        self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
+        self.data = os.path.join(self.root, "data")
+
+    def start(self, *flags):
+        server = Kvpoold(*FLAGS, "--data-dir=" + self.data, *flags)
+        self.addCleanup(server.kill)
+        return server
+
+    def refused(self, *flags):
+        with self.assertRaises(StartFailed) as caught:
+            self.start(*flags)
+        self.assertEqual(caught.exception.code, 1)
+        return caught.exception.lines[-1]
+
+    def failing(self, call):
+        with self.assertRaises(grpc.RpcError) as caught:
+            call()
+        return Failure(caught.exception)
+
+    def boots(self, receipts):
+        return [r for r in receipts
+                if r.WhichOneof("kind") == "lifecycle" and
+                r.lifecycle.WhichOneof("change") == "boot"]
+
+    def segments(self):
+        where = os.path.join(self.data, "receipts")
+        return sorted(os.path.join(where, name) for name in os.listdir(where)
+                      if name.endswith(".log"))
+
+
+class LivesTest(JournalTest):
+    def test_an_orderly_stop_and_a_start_go_on_where_it_was(self):
+        with self.start() as server:
+            generate(server, text="What is a dog?", session="a", max_tokens=4)
+            answer = evict(server, "a")
+            self.assertTrue(answer.receipts.durable)
+            self.assertEqual(answer.receipts.epoch, 1)
+            ledger = snapshot(server).ledger
+            self.assertEqual(ledger.mode, stats.LEDGER_MODE_JOURNAL)
+            self.assertEqual(ledger.oldest_sequence, 1)
+            self.assertGreater(ledger.stored_bytes, 0)
+            self.assertEqual(ledger.error, "")
+            before = read_receipts(server)
+            self.assertEqual(self.boots(before)[0].lifecycle.boot.clean, False)
+            stream = Subscriber(server, **EARLIEST)
+            stream.wait_sequence(before[-1].sequence)
+            server.signal(signal.SIGTERM)
+            stream.wait_end()
+            self.assertEqual(server.wait(), 0, server.tail())
+        # The stop's own receipts were durable before the stream was closed.
+        last = stream.receipts[-1]
+        self.assertEqual(last.WhichOneof("kind"), "pool_snapshot")
+        self.assertTrue(stream.messages[-1].HasField("closing"))
+
+        with self.start() as server:
+            receipts = read_receipts(server)
+            self.assertEqual([r.sequence for r in receipts],
+                             list(range(1, len(receipts) + 1)))
+            old = [r for r in receipts if r.epoch == 1]
+            self.assertEqual([r.SerializeToString() for r in old],
+                             [r.SerializeToString() for r in stream.receipts])
+            boot = receipts[len(old)]
+            self.assertEqual(boot.epoch, 2)
+            self.assertEqual(boot.lifecycle.boot.previous_sequence,
+                             old[-1].sequence)
+            self.assertTrue(boot.lifecycle.boot.clean)
+            self.assertEqual(boot.pool_id, old[0].pool_id)
+            stamp = snapshot(server).stamp
+            self.assertEqual((stamp.epoch, stamp.applied_sequence),
+                             (2, receipts[-1].sequence))
+            answer = evict(server)
+            self.assertEqual(answer.receipts.epoch, 2)
+            self.assertEqual(answer.receipts.first_sequence,
+                             receipts[-1].sequence + 1)
+
+    def test_a_kill_loses_nothing_that_anybody_saw(self):
+        seen = {}
+        for life in range(1, 4):
+            server = self.start()
+            stream = Subscriber(server, **EARLIEST)
+            for i in range(20):
+                answer = evict(server)
+            stream.wait_sequence(answer.receipts.last_sequence)
+            answers = [evict(server, wait=pool.EVICT_WAIT_APPLIED)
+                       for i in range(20)]
+            server.signal(signal.SIGKILL)
+            server.wait()
+            stream.wait_end()
+            for receipt in stream.receipts:
+                raw = receipt.SerializeToString()
+                self.assertEqual(seen.setdefault(receipt.sequence, raw), raw)
+            self.assertEqual(answers[-1].receipts.epoch, 2 * life - 1)
+            with self.start() as server:
+                receipts = read_receipts(server)
+                boot = self.boots(receipts)[-1]
+                self.assertEqual(boot.epoch, 2 * life)
+                self.assertFalse(boot.lifecycle.boot.clean)
+                there = {r.sequence: r.SerializeToString() for r in receipts}
+                for sequence, raw in seen.items():
+                    self.assertEqual(there.get(sequence), raw, sequence)
+                self.assertEqual(sorted(there), list(range(1, len(there) + 1)))
+
+    def test_proofs_hold_over_a_start(self):
+        with self.start() as server:
+            evict(server)
+            end = evict(server).receipts.last_sequence
+            first = server.pool.GetCheckpoint(
+                pool.GetCheckpointRequest(covering_sequence=end),
+                timeout=CALL_SECONDS).checkpoint
+            key = first.key
+        with self.start() as server:
+            end = evict(server).receipts.last_sequence
+            second = server.pool.GetCheckpoint(
+                pool.GetCheckpointRequest(covering_sequence=end),
+                timeout=CALL_SECONDS).checkpoint
+            self.assertEqual(second.key, key)
+            self.assertEqual(second.origin, first.origin)
+            self.assertGreater(second.tree_size, first.tree_size)
+            proof = server.pool.GetConsistencyProof(
+                pool.GetConsistencyProofRequest(
+                    first_tree_size=first.tree_size,
+                    second_tree_size=second.tree_size),
+                timeout=CALL_SECONDS)
+            self.assertTrue(verify_consistency(
+                first.tree_size, second.tree_size, list(proof.hashes),
+                first.root, second.root))
+            # A receipt of the first life comes from disk.
+            leaf = inclusion(server, 1, second.tree_size)
+            self.assertTrue(verify_inclusion(
+                leaf_hash(leaf.leaf), 0, second.tree_size, list(leaf.hashes),
+                second.root))
+        path = os.path.join(self.data, "signing.key")
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+        self.assertEqual(stat.S_IMODE(os.stat(self.data).st_mode), 0o700)
+
+    def test_many_readers_far_behind_get_everything_from_disk(self):
+        with self.start("--receipts-ring-mb=1") as server:
+            targets = [session_target("x" * 120 + str(i)) for i in range(192)]
+            for i in range(150):
+                server.pool.Evict(pool.EvictRequest(targets=targets),
+                                  timeout=CALL_SECONDS)
+            end = snapshot(server).stamp.applied_sequence
+            # A ring of 1 MiB could not have it.
+            self.assertEqual(snapshot(server).ledger.oldest_sequence, 1)
+            self.assertGreater(len(self.segments()), 2)
+            streams = [Subscriber(server, **EARLIEST) for _ in range(8)]
+            for stream in streams:
+                stream.wait_sequence(end)
+                self.assertEqual(
+                    [r.sequence for r in stream.receipts[:end]],
+                    list(range(1, end + 1)))
+            leaf = inclusion(server, 2, end)
+            self.assertEqual(leaf.leaf,
+                             streams[0].receipts[1].SerializeToString())
+            for stream in streams:
+                stream.cancel()
+
+    def test_retention_drops_whole_files_and_says_so(self):
+        with self.start("--receipts-ring-mb=1", "--receipts-retain-mb=2"
+                        ) as server:
+            targets = [session_target("x" * 120 + str(i)) for i in range(192)]
+            while snapshot(server).ledger.oldest_sequence < 5:
+                server.pool.Evict(pool.EvictRequest(targets=targets),
+                                  timeout=CALL_SECONDS)
+            ledger = snapshot(server).ledger
+            self.assertEqual(ledger.limit_bytes, 2 << 20)
+            stream = Subscriber(
+                server, after=common.LedgerPosition(sequence=2))
+            stream.wait_end()
+            self.assertEqual(
+                (stream.error.code, stream.error.reason),
+                ("OUT_OF_RANGE", "SEQUENCE_EXPIRED"))
+            failure = self.failing(lambda: inclusion(server, 2))
+            self.assertEqual(failure.reason, "SEQUENCE_EXPIRED")
+
+
+class RefusedTest(JournalTest):
+    def test_a_second_server_is_refused(self):
+        with self.start() as server:
+            message = self.refused()
+            self.assertIn(self.data, message)
+            evict(server)
+
+    def test_a_parent_that_is_not_there_is_not_made(self):
+        self.data = os.path.join(self.root, "no", "data")
+        message = self.refused()
+        self.assertIn("data-dir: " + self.data, message)
+        self.assertFalse(os.path.exists(os.path.dirname(self.data)))
+
+    def test_a_file_in_its_place_is_refused(self):
+        with open(self.data, "w") as file:
+            file.write("mine")
+        self.assertIn("is no directory", self.refused())
+
+    def damage(self):
+        """A byte of the first segment, well before its end, turned over."""
+        path = self.segments()[0]
+        with open(path, "r+b") as file:
+            file.seek(600)
+            byte = file.read(1)[0]
+            file.seek(600)
+            file.write(bytes([byte ^ 0x10]))
+        return path
+
+    def test_damage_is_named_and_not_started_upon_unless_accepted(self):
+        with self.start() as server:
+            for i in range(30):
+                evict(server)
+            pool_id = snapshot(server).stamp.pool_id
+        path = self.damage()
+        message = self.refused()
+        self.assertIn(os.path.basename(path), message)
+        self.assertIn("--accept-loss", message)
+        self.assertEqual(self.refused(), message)  # nothing was touched
+
+        with self.start("--accept-loss") as server:
+            receipts = read_receipts(server)
+            self.assertNotEqual(receipts[0].pool_id, pool_id)
+            self.assertEqual([r.sequence for r in receipts],
+                             list(range(1, len(receipts) + 1)))
+            self.assertEqual(receipts[0].lifecycle.WhichOneof("change"),
+                             "boot")
+            loss = receipts[1].lifecycle.loss_accepted
+            self.assertEqual(loss.previous_pool_id, pool_id)
+            self.assertIn(os.path.basename(path), loss.detail)
+            self.assertTrue(server.log(level="warn"))
+        with self.start("--accept-loss") as server:  # and never again
+            self.assertEqual(
+                len([r for r in read_receipts(server)
+                     if r.WhichOneof("kind") == "lifecycle" and
+                     r.lifecycle.WhichOneof("change") == "loss_accepted"]), 1)
+
+
+class BehindTest(JournalTest):
+    """With one receipt ahead of the disk, the second eviction of a turn is one
+    too many."""
+
+    def test_evictions_beyond_the_bound_wait_for_the_disk(self):
+        with self.start("--receipts-max-ahead=1") as server:
+            for i in range(3):
+                generate(server, text="A dog", session="s%d" % i, max_tokens=4)
+            everything = pool.EvictRequest(targets=[
+                pool.EvictTarget(all=pool.EvictAll())])
+            for left in (2, 1, 0):
+                answer = server.pool.Evict(everything, timeout=CALL_SECONDS)
+                self.assertEqual(answer.sessions_evicted, 1)
+                self.assertEqual(answer.more, left > 0)
+            self.assertEqual(snapshot(server).blocks.cached, 0)
+
+    def test_a_request_that_needs_more_evictions_than_may_be_is_told(self):
+        with self.start("--receipts-max-ahead=1", "--kv-cache-size-mb=1",
+                        "--no-prefix-cache") as server:
+            total = snapshot(server).blocks.total
+            n = 0
+            while snapshot(server).blocks.free > 0:
+                try:
+                    generate(server, ids=[5] * 17, session="s%d" % n,
+                             max_tokens=1)
+                except grpc.RpcError:
+                    break  # its second block would take a second victim
+                n += 1
+            failure = None
+            try:
+                generate(server, ids=[5] * 16 * 8, session="long",
+                         max_tokens=1)
+            except grpc.RpcError as error:
+                failure = Failure(error)
+            self.assertEqual((failure.code, failure.reason),
+                             ("UNAVAILABLE", "JOURNAL_BEHIND"))
+            self.assertEqual(set(failure.metadata),
+                             {"waiting_receipts", "limit"})
+            self.assertEqual(failure.metadata["limit"], "1")
+            self.assertEqual(snapshot(server).blocks.total, total)
+            # Trying again gets there in the end: each try frees a little.
+            for _ in range(1000):
+                try:
+                    generate(server, ids=[5] * 16 * 8, session="long",
+                             max_tokens=1)
+                    return
+                except grpc.RpcError as error:
+                    self.assertEqual(Failure(error).reason, "JOURNAL_BEHIND")
+            self.fail("never let in")
+
+
+# Runs a program with a small file system of its own, which nobody else sees.
+ON_TMPFS = """#!/bin/sh
+exec unshare --user --map-root-user --mount sh -c '
+    mount -t tmpfs -o size=12m tmpfs "$0" && exec "$@"' %s "%s" "$@"
+"""
+
+
+class FullDiskTest(JournalTest):
+    def setUp(self):
+        super().setUp()
+        self.small = os.path.join(self.root, "small")
+        os.mkdir(self.small)
+        self.data = os.path.join(self.small, "data")
+        if subprocess.run(["sh", self.wrapper("true")], check=False,
+                          stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("no mount namespaces here")
+        wrapper = self.wrapper(kvpool_e2e.KVPOOLD)
+        self.addCleanup(setattr, kvpool_e2e, "KVPOOLD", kvpool_e2e.KVPOOLD)
+        kvpool_e2e.KVPOOLD = wrapper
+
+    def wrapper(self, program):
+        path = os.path.join(self.root, "on-tmpfs")
+        with open(path, "w") as file:
+            file.write(ON_TMPFS % (self.small, program))
+        os.chmod(path, 0o700)
+        return path
+
+    def test_a_full_disk_refuses_evictions_and_nothing_else(self):
+        targets = [session_target("x" * 120 + str(i)) for i in range(192)]
+        with self.start("--kv-cache-size-mb=2") as server:
+            filler = "/proc/%d/root%s/filler" % (server.pid, self.small)
+            generate(server, text="A dog", session="a", max_tokens=4)
+            with open(filler, "wb") as file:
+                try:
+                    while True:
+                        file.write(bytes(65536))
+                        file.flush()
+                except OSError:
+                    pass
+            failure = None
+            for i in range(1000):
+                try:
+                    server.pool.Evict(pool.EvictRequest(targets=targets),
+                                      timeout=CALL_SECONDS)
+                except grpc.RpcError as error:
+                    failure = Failure(error)
+                    break
+            self.assertEqual((failure.code, failure.reason),
+                             ("RESOURCE_EXHAUSTED", "JOURNAL_FULL"))
+            self.assertEqual(set(failure.metadata),
+                             {"free_bytes", "needed_bytes"})
+            before = snapshot(server)
+            failure = self.failing(lambda: evict(server, "a"))
+            self.assertEqual(failure.reason, "JOURNAL_FULL")
+            after = snapshot(server)
+            self.assertEqual(after.stamp.applied_sequence,
+                             before.stamp.applied_sequence)
+            self.assertEqual(after.blocks.cached, before.blocks.cached)
+            self.assertEqual(after.ledger.mode, stats.LEDGER_MODE_JOURNAL)
+            self.assertEqual(health(server), 1)
+            # On free blocks everything goes on; who needs an eviction is told.
+            generate(server, text="A cat", session="b", max_tokens=4)
+            failure = None
+            for i in range(200):
+                try:
+                    generate(server, text="A cat sat on a mat " * 8,
+                             session="s%d" % i, max_tokens=4)
+                except grpc.RpcError as error:
+                    failure = Failure(error)
+                    break
+            self.assertEqual((failure.code, failure.reason),
+                             ("RESOURCE_EXHAUSTED", "JOURNAL_FULL"))
+            os.unlink(filler)
+            end = time.monotonic() + 30
+            while True:
+                try:
+                    evict(server, "a")
+                    break
+                except grpc.RpcError:
+                    self.assertLess(time.monotonic(), end)
+                    time.sleep(0.1)
+            generate(server, text="A cat sat", session="c", max_tokens=4)
+            receipts = read_receipts(server)
+            self.assertEqual([r.sequence for r in receipts],
+                             list(range(1, len(receipts) + 1)))
+
+
+if __name__ == "__main__":
+    main()
