@@ -174,6 +174,7 @@ static int hammer_write(const char *dir, unsigned seed, int n, bool accept_loss)
     feed_seek(hammer.ledger, ledger_start(hammer.ledger)->last_sequence,
         &hammer.cursor);
     ledger_issue_boot(hammer.ledger, &boot, 0);
+    settle(&hammer);
     for (int done = 0; done < n;) {
         int burst = 1 + rand() % (rand() % 4 == 0 ? 300 : 20);
 
