@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/heap.h"
 #include "cli/command.h"
+#include "cli/directory.h"
 #include "cli/follow.h"
 #include "cli/proto_json.h"
 #include "cli/receipt_filter.h"
@@ -207,6 +209,36 @@ static enum cli_exit audit_server(struct auditing *auditing)
     return follow_receipts(&follower);
 }
 
+static enum cli_exit audit_directory(struct auditing *auditing)
+{
+    struct cli *cli = auditing->cli;
+    char *path = directory_of_receipts(cli, cli->values.arguments[0]);
+    struct directory_reader reader = {.cli = cli,
+        .path = path,
+        .last = UINT64_MAX,
+        .take = audit_receipt,
+        .ctx = auditing};
+    enum cli_exit code = path != NULL ? directory_read(&reader) : CLI_FAILED;
+
+    kv_free(path);
+    return code;
+}
+
+static enum cli_exit audit_all(struct auditing *auditing)
+{
+    const struct option_values *values = &auditing->cli->values;
+    struct kv_error error;
+
+    if (values->n_arguments > 0 && values->file != NULL) {
+        kv_error_set(&error, KV_INVALID,
+            "--file and a directory are given; one of them is allowed");
+        return cli_fail_usage(auditing->cli, &error);
+    }
+    if (values->n_arguments > 0)
+        return audit_directory(auditing);
+    return values->file != NULL ? audit_file(auditing) : audit_server(auditing);
+}
+
 static enum cli_exit print_verdict(const struct auditing *auditing)
 {
     const struct audit *audit = &auditing->audit;
@@ -214,22 +246,56 @@ static enum cli_exit print_verdict(const struct auditing *auditing)
 
     if (!cli_is_text(cli))
         return cli_print_json(
-            cli, json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:s}",
+            cli, json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I,"
+                           " s:s}",
                      "adds_up", !auditing->failed, "first_sequence",
                      (json_int_t)auditing->first_sequence, "last_sequence",
                      (json_int_t)audit->last_sequence, "receipts",
                      (json_int_t)audit->n_receipts, "evictions",
                      (json_int_t)audit->n_evictions, "batches",
                      (json_int_t)audit->n_batches, "snapshots",
-                     (json_int_t)audit->n_snapshots, "detail",
+                     (json_int_t)audit->n_snapshots, "allocations",
+                     (json_int_t)audit->n_allocations, "releases",
+                     (json_int_t)audit->n_releases, "recomputations",
+                     (json_int_t)audit->n_recomputations, "detail",
                      auditing->failed ? auditing->error.text : ""));
-    if (!auditing->failed)
+    if (auditing->failed)
+        return CLI_OK;
+    fprintf(cli->out,
+        "receipts %" PRIu64 " to %" PRIu64 " add up: %" PRIu64
+        " evictions, %" PRIu64 " batches, %" PRIu64 " snapshots",
+        auditing->first_sequence, audit->last_sequence, audit->n_evictions,
+        audit->n_batches, audit->n_snapshots);
+    if (audit->n_recomputations > 0)
+        fprintf(
+            cli->out, ", %" PRIu64 " recomputations", audit->n_recomputations);
+    if (audit->n_allocations > 0)
         fprintf(cli->out,
-            "receipts %" PRIu64 " to %" PRIu64 " add up: %" PRIu64
-            " evictions, %" PRIu64 " batches, %" PRIu64 " snapshots\n",
-            auditing->first_sequence, audit->last_sequence, audit->n_evictions,
-            audit->n_batches, audit->n_snapshots);
+            ", %" PRIu64 " allocations, %" PRIu64 " releases; %" PRIu64
+            " blocks are in use",
+            audit->n_allocations, audit->n_releases,
+            replay_used_blocks(audit->replay));
+    fputc('\n', cli->out);
     return CLI_OK;
+}
+
+static enum cli_exit audit_and_print(struct auditing *auditing)
+{
+    struct cli *cli = auditing->cli;
+    enum cli_exit code = audit_all(auditing);
+
+    cli_progress_clear(cli);
+    if (auditing->failed)
+        cli_fail(cli, CLI_FAILED, "%s", auditing->error.text);
+    else if (code != CLI_OK)
+        return code;
+    if (auditing->n_read == 0) {
+        cli_note(cli, "there are no receipts yet");
+        return CLI_OK;
+    }
+    if (print_verdict(auditing) != CLI_OK)
+        return CLI_FAILED;
+    return auditing->failed ? CLI_FAILED : CLI_OK;
 }
 
 enum cli_exit cmd_receipts_audit(struct cli *cli)
@@ -237,19 +303,10 @@ enum cli_exit cmd_receipts_audit(struct cli *cli)
     struct auditing auditing = {.cli = cli};
     enum cli_exit code;
 
-    audit_init(&auditing.audit);
-    code = cli->values.file != NULL ? audit_file(&auditing)
-                                    : audit_server(&auditing);
-    cli_progress_clear(cli);
-    if (auditing.failed)
-        cli_fail(cli, CLI_FAILED, "%s", auditing.error.text);
-    else if (code != CLI_OK)
-        return code;
-    if (auditing.n_read == 0) {
-        cli_note(cli, "there are no receipts yet");
-        return CLI_OK;
-    }
-    if (print_verdict(&auditing) != CLI_OK)
-        return CLI_FAILED;
-    return auditing.failed ? CLI_FAILED : CLI_OK;
+    if (audit_init(&auditing.audit) == KV_OK)
+        code = audit_and_print(&auditing);
+    else
+        code = cli_fail(cli, CLI_FAILED, "no memory for an audit");
+    audit_fini(&auditing.audit);
+    return code;
 }

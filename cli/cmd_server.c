@@ -100,12 +100,13 @@ enum cli_exit cmd_ping(struct cli *cli)
 
 /* ---- describe and snapshot */
 
+/* What the options ask for beside the totals. */
 static Kvpool__V1__SnapshotResponse *take_snapshot(
     struct cli *cli, enum cli_exit *code)
 {
     Kvpool__V1__SnapshotRequest request = KVPOOL__V1__SNAPSHOT_REQUEST__INIT;
     Kvpool__V1__SessionQuery query = KVPOOL__V1__SESSION_QUERY__INIT;
-    Kvpool__V1__SnapshotSection sections[2];
+    Kvpool__V1__SnapshotSection sections[3];
     Kvpool__V1__SnapshotResponse *answer;
 
     request.sections = sections;
@@ -115,6 +116,9 @@ static Kvpool__V1__SnapshotResponse *take_snapshot(
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS;
         request.sessions = &query;
     }
+    if (cli->values.with_sinks)
+        sections[request.n_sections++] =
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS;
     if (cli->values.with_subscribers)
         sections[request.n_sections++] =
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS;
@@ -194,6 +198,15 @@ static enum cli_exit view_sessions_of(
     return CLI_OK;
 }
 
+static enum cli_exit view_sinks_of(
+    struct cli *cli, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    fputc('\n', cli->out);
+    return view_sinks(cli->out, snapshot) == KV_OK
+               ? CLI_OK
+               : cli_fail(cli, CLI_FAILED, "out of memory");
+}
+
 static enum cli_exit view_subscribers_of(
     struct cli *cli, const Kvpool__V1__PoolSnapshot *snapshot)
 {
@@ -216,7 +229,9 @@ enum cli_exit cmd_snapshot(struct cli *cli)
         view_snapshot(cli->out, answer->snapshot);
         if (cli->values.with_sessions)
             code = view_sessions_of(cli, answer->snapshot);
-        if (cli->values.with_subscribers)
+        if (cli->values.with_sinks && code == CLI_OK)
+            code = view_sinks_of(cli, answer->snapshot);
+        if (cli->values.with_subscribers && code == CLI_OK)
             code = view_subscribers_of(cli, answer->snapshot);
     }
     cli_free_answer(answer);

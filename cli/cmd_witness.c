@@ -151,6 +151,20 @@ static enum cli_exit cosign(struct witness *witness,
     return show(witness, note, n_note);
 }
 
+/* Whoever signed two checkpoints that contradict each other has proven it
+ * himself: both are evidence, and are to be kept. */
+static void refuse(
+    struct witness *witness, const Kvpool__V1__Checkpoint *message)
+{
+    struct cli *cli = witness->cli;
+
+    cli_note(cli, "NOT COSIGNED: do not trust this ledger. What it says now:");
+    text_write(cli->err, (const char *)message->signed_note.data,
+        message->signed_note.len, TEXT_PROSE);
+    cli_note(cli, "What was cosigned before is in %s",
+        text_name(cli->values.state_file).s);
+}
+
 static enum cli_exit witness_once(struct witness *witness)
 {
     struct cli *cli = witness->cli;
@@ -167,7 +181,7 @@ static enum cli_exit witness_once(struct witness *witness)
     if (code == CLI_OK && (is_new || witness->n_shown == 0))
         code = cosign(witness, answer->checkpoint, &key, &newest);
     else if (code == CLI_DAMAGED)
-        cli_note(cli, "NOT COSIGNED: do not trust this ledger");
+        refuse(witness, answer->checkpoint);
     cli_free_answer(answer);
     return code;
 }

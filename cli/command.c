@@ -71,6 +71,8 @@ static const struct option_spec sessions_options[] = {
 static const struct option_spec snapshot_options[] = {
     {"sessions", '\0', OPTION_FLAG, PLACE(with_sessions),
         .help = "the first 1000 sessions of the same instant too"},
+    {"sinks", '\0', OPTION_FLAG, PLACE(with_sinks),
+        .help = "where receipts go, and how far each place is"},
     {"subscribers", '\0', OPTION_FLAG, PLACE(with_subscribers),
         .help = "who follows the receipts, and how far behind"},
 };
@@ -129,6 +131,16 @@ static const struct option_spec audit_options[] = {
                 "of a server's receipts; - is stdin"},
 };
 
+static const struct option_spec export_options[] = {
+    {"from", '\0', OPTION_COUNT, "N", 1, UINT64_MAX, PLACE(first),
+        .help = "begin with receipt N; default the oldest there is"},
+    {"to", '\0', OPTION_COUNT, "N", 1, UINT64_MAX, PLACE(last),
+        .help = "end with receipt N; default the last durable one"},
+    {"out", '\0', OPTION_TEXT, "FILE", 1, 4096, PLACE(out_file),
+        .help = "into this file, which is there whole or not at\n"
+                "all, instead of the output"},
+};
+
 #define KEY                                                                    \
     {                                                                          \
         "key", 'k', OPTION_NAME, "KEY", 1, 256, PLACE(key),                    \
@@ -143,6 +155,30 @@ static const struct option_spec verify_options[] = {
     {"old", '\0', OPTION_TEXT, "FILE", 1, 4096, PLACE(old_file),
         .help = "an older checkpoint, that this ledger must go on\n"
                 "from without a change"},
+    {"new", '\0', OPTION_TEXT, "FILE", 1, 4096, PLACE(new_file),
+        .help = "with --old: compare these two checkpoints by a\n"
+                "proof, and look at no receipts"},
+    {"witness-key", '\0', OPTION_NAME, "KEY", 1, 256, PLACE(witness_key),
+        .help = "this witness must have cosigned --old, and --new\n"
+                "where it is given"},
+    {"stats", '\0', OPTION_FLAG, PLACE(stats),
+        .help = "how long it took, on stderr"},
+};
+
+static const struct option_spec witness_options[] = {
+    KEY,
+    {"signing-key", '\0', OPTION_TEXT, "FILE", 1, 4096, PLACE(signing_key),
+        .help = "the witness's private key; made if it is not there"},
+    {"name", '\0', OPTION_NAME, "NAME", 1, 128, PLACE(name),
+        .help = "of a key that is made; default kvpool-witness"},
+    {"state", '\0', OPTION_TEXT, "FILE", 1, 4096, PLACE(state_file),
+        .help = "what was cosigned last, of each ledger"},
+    {"out", '\0', OPTION_TEXT, "FILE", 1, 4096, PLACE(out_file),
+        .help = "the cosigned note goes there, not to the output"},
+    {"watch", '\0', OPTION_FLAG, PLACE(watch),
+        .help = "go on for ever, as the ledger grows"},
+    {"interval", '\0', OPTION_DURATION, "DURATION", PLACE(interval_ns),
+        .help = "with --watch: between two looks; default 10s"},
 };
 
 const struct command commands[] = {
@@ -180,20 +216,32 @@ const struct command commands[] = {
         "away for so long. Conditions of one\nkind add up, those of several "
         "kinds must all hold.\n",
         TABLE(tail_options), cmd_receipts_tail},
-    {"receipts audit", "", 0, "check that the receipts add up",
-        "Reads every receipt up to now and checks numbers, differences, "
-        "counters and\nbatch sums. Ends with 1 and names the receipt that does "
-        "not fit.\n",
+    {"receipts export", "[DIR]", 1, "receipts as JSON lines",
+        "From a server, or from DIR: a data_dir, or a copy of one. One JSON "
+        "object a\nline, in order, each receipt once.\n",
+        TABLE(export_options), cmd_receipts_export},
+    {"receipts audit", "[DIR]", 1, "check that the receipts add up",
+        "Reads every receipt up to now, of a server or in DIR (a data_dir, or "
+        "a copy\nof one), and checks numbers, differences, counters and batch "
+        "sums. Ends with 1\nand names the receipt that does not fit.\n",
         TABLE(audit_options), cmd_receipts_audit},
     {"receipts checkpoint", "", 0, "the newest signed checkpoint",
         "Prints it as a C2SP signed note, to be kept and compared later "
         "('receipts\nverify --old'). Without --key its key is the server's "
         "own word.\n",
         TABLE(checkpoint_options), cmd_receipts_checkpoint},
-    {"receipts verify", "", 0, "check that the receipts are those signed",
-        "Takes a checkpoint of now, checks its signature, reads every receipt "
-        "that\nis still there, and computes the hash that was signed. Ends "
-        "with 1 if it is\nanother one.\n",
+    {"receipts verify", "[DIR]", 1, "check that the receipts are those signed",
+        "Of a server: takes a checkpoint of now, checks its signature, reads "
+        "every\nreceipt that is still there, and computes the hash that was "
+        "signed. In DIR (a\ndata_dir, or a copy of one): the same with every "
+        "checkpoint that is kept, and\nwith the tree of hashes. Ends with 5 "
+        "if something is not as it was signed, and\nsays what.\n",
         TABLE(verify_options), cmd_receipts_verify},
+    {"receipts witness", "", 0, "cosign checkpoints that only ever grow",
+        "Takes the server's checkpoint, demands proof that the last one which "
+        "this\nwitness cosigned is a prefix of it, and adds its own signature "
+        "and the time\n(C2SP tlog-cosignature). A ledger that was rewritten "
+        "or set back is not\ncosigned: it ends with 5.\n",
+        TABLE(witness_options), cmd_receipts_witness},
 };
 const size_t n_commands = sizeof commands / sizeof *commands;

@@ -4,6 +4,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "receipts/cosignature.h"
+
 enum cli_exit proofs_fail_memory(struct cli *cli)
 {
     return cli_fail(cli, CLI_FAILED, "out of memory");
@@ -58,7 +61,10 @@ enum cli_exit proofs_check_checkpoint(struct cli *cli,
         text_name(error.text).s);
 }
 
-enum cli_exit proofs_read_note(
+/* ---- checkpoints in files */
+
+/* Up to CHECKPOINT_MAX_NOTE_BYTES and one more, which is too much. */
+static enum cli_exit read_note(
     struct cli *cli, const char *path, char *note, size_t *n_bytes)
 {
     FILE *in = fopen(path, "re");
@@ -73,6 +79,109 @@ enum cli_exit proofs_read_note(
     return failed ? cli_fail(cli, CLI_FAILED, "%s: cannot be read",
                         text_name(path).s)
                   : CLI_OK;
+}
+
+static enum cli_exit check_witness(
+    struct cli *cli, const char *path, const char *note, size_t n_bytes)
+{
+    struct checkpoint_key witness;
+    struct kv_error error, cause;
+    uint64_t time_s;
+
+    if (cli->values.witness_key == NULL)
+        return CLI_OK;
+    if (cosignature_key_parse(&witness, cli->values.witness_key, &cause) !=
+        KV_OK) {
+        kv_error_set(&error, KV_INVALID, "--witness-key: %s", cause.text);
+        return cli_fail_usage(cli, &error);
+    }
+    if (cosignature_verify(note, n_bytes, &witness, &time_s, &error) == KV_OK)
+        return CLI_OK;
+    return cli_fail(
+        cli, CLI_DAMAGED, "%s: %s", text_name(path).s, text_name(error.text).s);
+}
+
+enum cli_exit proofs_take_note(struct cli *cli, const char *path,
+    const struct checkpoint_key *key, struct checkpoint *out)
+{
+    char note[CHECKPOINT_MAX_NOTE_BYTES + 1];
+    size_t n_bytes = 0;
+    struct kv_error error;
+    enum kv_status status;
+    enum cli_exit code = read_note(cli, path, note, &n_bytes);
+
+    if (code != CLI_OK)
+        return code;
+    status = key != NULL ? checkpoint_verify(note, n_bytes, key, out, &error)
+                         : checkpoint_parse(note, n_bytes, out, &error);
+    if (status != KV_OK)
+        return cli_fail(cli, CLI_DAMAGED, "%s: %s", text_name(path).s,
+            text_name(error.text).s);
+    return check_witness(cli, path, note, n_bytes);
+}
+
+enum cli_exit proofs_take_two(struct cli *cli, const struct checkpoint_key *key,
+    struct checkpoint *old, struct checkpoint *newer)
+{
+    enum cli_exit code = proofs_take_note(cli, cli->values.old_file, key, old);
+
+    if (code == CLI_OK)
+        code = proofs_take_note(cli, cli->values.new_file, key, newer);
+    if (code == CLI_OK && strcmp(old->origin, newer->origin) != 0)
+        return cli_fail(cli, CLI_DAMAGED,
+            "the two checkpoints are of different ledgers, %s and %s",
+            text_name(old->origin).s, text_name(newer->origin).s);
+    return code;
+}
+
+/* ---- verdicts */
+
+void proofs_print_key(struct cli *cli, const struct checkpoint_key *key)
+{
+    struct checkpoint_key_text text;
+
+    if (key == NULL) {
+        fputs("signatures were not looked at: give --key\n", cli->out);
+        return;
+    }
+    text = checkpoint_key_format(key);
+    fputs(
+        cli->values.key != NULL ? "signed by: " : "unverified key: ", cli->out);
+    text_write(cli->out, text.s, strlen(text.s), TEXT_NAME);
+    fputc('\n', cli->out);
+    if (cli->values.witness_key == NULL)
+        return;
+    fputs("cosigned by: ", cli->out);
+    text_write(cli->out, cli->values.witness_key,
+        strlen(cli->values.witness_key), TEXT_NAME);
+    fputc('\n', cli->out);
+}
+
+enum cli_exit proofs_print_growth(struct cli *cli, const struct checkpoint *old,
+    const struct checkpoint *newer, const struct checkpoint_key *key)
+{
+    if (!cli_is_text(cli))
+        return cli_print_json(
+            cli, json_pack("{s:b, s:s, s:I, s:I, s:b}", "verified", 1, "origin",
+                     newer->origin, "old_tree_size", (json_int_t)old->tree_size,
+                     "tree_size", (json_int_t)newer->tree_size, "key_given",
+                     cli->values.key != NULL));
+    fprintf(cli->out,
+        "nothing was changed between the checkpoints of %" PRIu64 " and "
+        "%" PRIu64 " receipts of %s\n",
+        old->tree_size, newer->tree_size, text_name(newer->origin).s);
+    proofs_print_key(cli, key);
+    return CLI_OK;
+}
+
+void proofs_tell_speed(struct cli *cli, uint64_t n_receipts, int64_t start_ns)
+{
+    int64_t duration_ns = kv_clock_mono_ns() - start_ns;
+
+    if (cli->values.stats)
+        cli_note(cli, "%" PRIu64 " receipts in %s: %.0f a second", n_receipts,
+            text_duration(duration_ns).s,
+            (double)n_receipts * 1e9 / (double)(duration_ns + 1));
 }
 
 /* ---- growth */

@@ -13,8 +13,8 @@
 Kvpool__V1__GetCheckpointResponse *proofs_get_checkpoint(
     struct cli *cli, uint64_t covering_sequence, enum cli_exit *code);
 
-/* The key of this text, which came with --key; NULL: the server's own word,
- * which proves less. */
+/* The key of this text, which came with --key; NULL: the server's own word in
+ * its checkpoint, which proves less. */
 enum cli_exit proofs_find_key(struct cli *cli,
     const Kvpool__V1__Checkpoint *checkpoint, const char *given,
     struct checkpoint_key *out);
@@ -37,10 +37,25 @@ enum cli_exit proofs_check_growth(struct cli *cli, struct merkle_hasher *hasher,
 bool proofs_compare(struct cli *cli, const struct checkpoint *old,
     const struct checkpoint *newest, enum cli_exit *code);
 
-/* A note in a file: up to CHECKPOINT_MAX_NOTE_BYTES and one more, which is too
- * much. */
-enum cli_exit proofs_read_note(
-    struct cli *cli, const char *path, char *note, size_t *n_bytes);
+/* A checkpoint that was kept in a file: signed by the key (NULL: by whomever),
+ * and cosigned by --witness-key if that was given. */
+enum cli_exit proofs_take_note(struct cli *cli, const char *path,
+    const struct checkpoint_key *key, struct checkpoint *out);
+
+/* Those of --old and --new, which must be of one ledger. */
+enum cli_exit proofs_take_two(struct cli *cli, const struct checkpoint_key *key,
+    struct checkpoint *old, struct checkpoint *newer);
+
+/* The verdict that one is a prefix of the other; key NULL: nobody looked at
+ * signatures. */
+enum cli_exit proofs_print_growth(struct cli *cli, const struct checkpoint *old,
+    const struct checkpoint *newer, const struct checkpoint_key *key);
+
+/* "signed by", "unverified key", and what else is to be said of it. */
+void proofs_print_key(struct cli *cli, const struct checkpoint_key *key);
+
+/* With --stats: receipts a second since then, on stderr. */
+void proofs_tell_speed(struct cli *cli, uint64_t n_receipts, int64_t start_ns);
 
 enum cli_exit proofs_fail_memory(struct cli *cli);
 

@@ -19,6 +19,7 @@ static void write_exit_codes(FILE *out)
     option_help_line(out, "4",
         "nothing was evicted; the server does not "
         "serve");
+    option_help_line(out, "5", "receipts are not what was signed");
     option_help_line(out, "130", "interrupted");
 }
 
@@ -73,8 +74,9 @@ static enum kv_status unknown_command(
     bool two = strcmp(args[0], "receipts") == 0;
 
     if (two && (n_args == 1 || option_is(args[1])))
-        return kv_error_set(
-            error, KV_INVALID, "receipts: needs tail or audit behind it");
+        return kv_error_set(error, KV_INVALID,
+            "receipts: needs tail, export, audit, checkpoint, verify or "
+            "witness behind it");
     return kv_error_set(error, KV_INVALID, "%s%s%s: no such command",
         text_name(args[0]).s, two ? " " : "", two ? text_name(args[1]).s : "");
 }

@@ -201,6 +201,39 @@ void view_snapshot(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
 
 /* ---- sessions */
 
+static void add_sink(struct table *table, const Kvpool__V1__SinkStatus *sink)
+{
+    table_cell(table, "%s", text_name(sink->name).s);
+    table_cell(table, "%s", text_name(sink->kind).s);
+    table_cell(table, "%s",
+        proto_enum_name(&kvpool__v1__sink_state__descriptor, (int)sink->state));
+    table_cell(table, "%s", sink->guaranteed ? "yes" : "no");
+    table_cell(table, "%" PRIu64, sink->acknowledged_sequence);
+    table_cell(table, "%" PRIu64, sink->lag_receipts);
+    table_cell(table, "%s", text_duration(sink->lag_ns).s);
+    table_cell(table, "%" PRIu64, sink->delivered_total);
+    table_cell(table, "%" PRIu64, sink->retries_total);
+    table_cell(table, "%" PRIu64, sink->lost_total);
+    table_cell(table, "%s",
+        sink->last_error[0] != '\0' ? text_name(sink->last_error).s : "-");
+}
+
+enum kv_status view_sinks(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    static const char *const titles[] = {"SINK", "KIND", "STATE", "GUARANTEED",
+        ">ACKNOWLEDGED", ">LAG", ">LAG AGE", ">DELIVERED", ">RETRIES", ">LOST",
+        "LAST ERROR"};
+    struct table table = {
+        .titles = titles, .n_columns = sizeof titles / sizeof *titles};
+    enum kv_status status;
+
+    for (size_t i = 0; i < snapshot->n_sinks; i++)
+        add_sink(&table, snapshot->sinks[i]);
+    status = table_flush(&table, out);
+    table_fini(&table);
+    return status;
+}
+
 void view_sessions_begin(struct table *table)
 {
     static const char *const titles[] = {"TENANT", "SESSION", "STATE",

@@ -11,6 +11,8 @@
 #ifndef CLI_WITNESS_STATE_H
 #define CLI_WITNESS_STATE_H
 
+#include <stdbool.h>
+
 #include <jansson.h>
 
 #include "base/error.h"

@@ -14,25 +14,27 @@ set -euo pipefail
 # from: many machines have their Node.js from elsewhere than Debian.
 packages_for() {
     case $1 in
-    run) echo libgrpc29 libjansson4 libprotobuf-c1 libsodium23 libuv1 \
-        libyaml-0-2 ;;
+    run) echo ca-certificates libcurl4 libgrpc29 libjansson4 libnats3.4 \
+        libprotobuf-c1 libsodium23 libuv1 libyaml-0-2 libzstd1 zlib1g ;;
     build) echo ca-certificates gcc libc6-dev cmake ninja-build pkg-config \
-        ccache check grpc-proto libgrpc-dev libjansson-dev libprotobuf-c-dev \
-        libprotobuf-dev libsodium-dev libuv1-dev libyaml-dev \
-        protobuf-c-compiler protobuf-compiler ;;
+        ccache check grpc-proto libcurl4-openssl-dev libgrpc-dev \
+        libjansson-dev libnats-dev libprotobuf-c-dev libprotobuf-dev \
+        libsodium-dev libuv1-dev libyaml-dev libzstd-dev \
+        protobuf-c-compiler protobuf-compiler zlib1g-dev ;;
+    peers) echo nats-server openssl ;;
     node) echo nodejs/node npm/npm ;;
     python) echo python3 python3-cryptography python3-grpcio python3-grpc-tools \
         python3-pkg-resources python3-protobuf ;;
     lint) echo clang-14 clang-format-14 clang-tidy-14 cppcheck git python3 \
         shellcheck ;;
-    bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev nats-server \
-        python3 redis-server ;;
+    bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev \
+        libsqlite3-dev nats-server python3 redis-server ;;
     fuzz) echo clang-14 libclang-rt-14-dev ;;
     container) echo aardvark-dns buildah ca-certificates iptables mmdebstrap \
         netavark podman runc ;;
     *)
         echo "packages.sh: unknown purpose '$1'; one of:" \
-            "run build node python lint bench fuzz container" >&2
+            "run build peers node python lint bench fuzz container" >&2
         return 64
         ;;
     esac

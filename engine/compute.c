@@ -1,16 +1,17 @@
 #include "engine/compute.h"
 
 #include <assert.h>
-#include <pthread.h>
 
 #include "base/heap.h"
 #include "engine/forward.h"
 #include "engine/kernels.h"
+#include "engine/matrices.h"
 #include "engine/team.h"
 
 struct compute {
     const struct kernels *kernels;
     struct team *team;
+    struct matrices *matrices;
     struct forward *forward;
 
     /* The step. */
@@ -55,13 +56,19 @@ enum kv_status compute_open(struct compute **out,
     status = team_open(&compute->team, config->n_threads, config->nice, error);
     if (status != KV_OK)
         goto free_compute;
-    status =
-        forward_open(&compute->forward, config, kernels, compute->team, error);
+    status = matrices_open(
+        &compute->matrices, config->model, kernels, compute->team, error);
     if (status != KV_OK)
         goto close_team;
+    status = forward_open(&compute->forward, config, kernels, compute->matrices,
+        compute->team, error);
+    if (status != KV_OK)
+        goto close_matrices;
     *out = compute;
     return KV_OK;
 
+close_matrices:
+    matrices_close(compute->matrices);
 close_team:
     team_close(compute->team);
 free_compute:
@@ -75,7 +82,15 @@ void compute_close(struct compute *compute)
         return;
     team_close(compute->team);
     forward_close(compute->forward);
+    matrices_close(compute->matrices);
     kv_free(compute);
+}
+
+static void lead_step(void *ctx)
+{
+    struct compute *compute = ctx;
+
+    forward_step(compute->forward, compute->slices, compute->n_slices);
 }
 
 /* Once done is called the next step may start: nothing is touched after it. */
@@ -83,7 +98,7 @@ static void run_step(void *ctx)
 {
     struct compute *compute = ctx;
 
-    forward_step(compute->forward, compute->slices, compute->n_slices);
+    lead_step(compute);
     compute->done(compute->done_ctx);
 }
 
@@ -97,37 +112,12 @@ void compute_start(struct compute *compute, struct compute_slice *slices,
     team_start(compute->team, run_step, compute);
 }
 
-struct waiter {
-    pthread_mutex_t mutex;
-    pthread_cond_t cond;
-    bool is_done;
-};
-
-static void on_done(void *ctx)
-{
-    struct waiter *waiter = ctx;
-
-    pthread_mutex_lock(&waiter->mutex);
-    waiter->is_done = true;
-    pthread_cond_signal(&waiter->cond);
-    pthread_mutex_unlock(&waiter->mutex);
-}
-
 void compute_run(
     struct compute *compute, struct compute_slice *slices, size_t n_slices)
 {
-    struct waiter waiter = {
-        .mutex = PTHREAD_MUTEX_INITIALIZER,
-        .cond = PTHREAD_COND_INITIALIZER,
-    };
-
-    compute_start(compute, slices, n_slices, on_done, &waiter);
-    pthread_mutex_lock(&waiter.mutex);
-    while (!waiter.is_done)
-        pthread_cond_wait(&waiter.cond, &waiter.mutex);
-    pthread_mutex_unlock(&waiter.mutex);
-    pthread_cond_destroy(&waiter.cond);
-    pthread_mutex_destroy(&waiter.mutex);
+    compute->slices = slices;
+    compute->n_slices = n_slices;
+    team_run(compute->team, lead_step, compute);
 }
 
 const char *compute_kernels(const struct compute *compute)
@@ -140,9 +130,7 @@ size_t compute_scratch_bytes(const struct compute *compute)
     return forward_scratch_bytes(compute->forward);
 }
 
-/* No set of kernels repacks yet: all of them read weights in the mapping. */
 size_t compute_repacked_bytes(const struct compute *compute)
 {
-    (void)compute;
-    return 0;
+    return matrices_packed_bytes(compute->matrices);
 }

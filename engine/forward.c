@@ -18,7 +18,6 @@
 #include "engine/quants.h"
 
 #define SCRATCH_ALIGNMENT 64
-#define ROW_GROUP 16        /* rows: whole cache lines of the output */
 #define CHUNK_MACS 65536    /* multiplications that are worth a chunk */
 #define CHUNK_ELEMENTS 4096 /* the same for what is done to a token alone */
 #define MAX_PRODUCTS 3
@@ -29,9 +28,9 @@ struct forward_token {
     bool is_wanted; /* its logits are */
 };
 
-/* out [n_tokens][weight->n_rows] = the input times weight */
+/* out [n_tokens][n_rows] = the input times the matrix */
 struct product {
-    const struct weight *weight;
+    const struct matrix *matrix;
     float *out;
     size_t group_begin, group_end; /* of the round's groups of rows */
 };
@@ -39,6 +38,7 @@ struct product {
 struct forward {
     const struct model *model;
     const struct kernels *kernels;
+    const struct matrices *matrices;
     struct team *team;
     struct kv_layout layout;
     uint32_t max_tokens, max_slices;
@@ -95,7 +95,7 @@ static size_t larger(size_t a, size_t b)
 static void carve_scratch(struct forward *f, struct carver *carver)
 {
     const struct model_shape *shape = &f->model->shape;
-    const size_t n = f->max_tokens, f32 = sizeof(float);
+    const size_t n = f->max_tokens, f32 = sizeof(float), i32 = sizeof(int32_t);
     const size_t n_q = (size_t)shape->n_heads * shape->head_dim;
     const size_t n_kv = (size_t)shape->n_kv_heads * shape->head_dim;
     const size_t widest = larger(larger(shape->n_embd, shape->n_ff), n_q);
@@ -115,9 +115,10 @@ static void carve_scratch(struct forward *f, struct carver *carver)
     input->values = carve(carver, n, widest, f32);
     input->small.quants = carve(carver, n, widest, 1);
     input->small.scales = carve(carver, n, widest / QUANTS_SMALL, f32);
+    input->small.sums = carve(carver, n, widest / QUANTS_SMALL, i32);
     input->large.quants = carve(carver, n, widest, 1);
     input->large.scales = carve(carver, n, widest / QUANTS_LARGE, f32);
-    input->large.sums = carve(carver, n, widest / 16, sizeof(int16_t));
+    input->large.sums = carve(carver, n, widest / QUANTS_LARGE, i32);
     f->logits = carve(carver, f->max_slices, shape->n_vocab, f32);
     f->entries = carve(
         carver, team_n_threads(f->team), shape->n_vocab, sizeof *f->entries);
@@ -134,7 +135,7 @@ static void fill_frequencies(struct forward *f)
 
 enum kv_status forward_open(struct forward **out,
     const struct compute_config *config, const struct kernels *kernels,
-    struct team *team, struct kv_error *error)
+    const struct matrices *matrices, struct team *team, struct kv_error *error)
 {
     const struct model_shape *shape = &config->model->shape;
     struct carver carver = {0};
@@ -142,6 +143,7 @@ enum kv_status forward_open(struct forward **out,
         plan = {
             .model = config->model,
             .kernels = kernels,
+            .matrices = matrices,
             .team = team,
             .layout =
                 {
@@ -210,42 +212,43 @@ static void multiply_groups(
     (void)thread;
     for (size_t i = 0; i < f->n_products; i++) {
         const struct product *product = &f->products[i];
-        const struct weight *weight = product->weight;
         const size_t from = larger(begin, product->group_begin);
         const size_t to = end < product->group_end ? end : product->group_end;
-        size_t row_end;
 
-        if (from >= to)
-            continue;
-        row_end = (to - product->group_begin) * ROW_GROUP;
-        if (row_end > weight->n_rows)
-            row_end = weight->n_rows;
-        kernels_matmul(f->kernels, weight->type)(weight,
-            (uint32_t)((from - product->group_begin) * ROW_GROUP),
-            (uint32_t)row_end, &f->input, product->out);
+        if (from < to)
+            matrix_multiply(product->matrix, f->kernels,
+                from - product->group_begin, to - product->group_begin,
+                &f->input, product->out);
     }
 }
 
 /* The next product of the round that multiply() will run. */
 static void add_product(
-    struct forward *f, const struct weight *weight, float *out)
+    struct forward *f, const struct matrix *matrix, float *out)
 {
     const size_t begin =
         f->n_products == 0 ? 0 : f->products[f->n_products - 1].group_end;
 
     assert(f->n_products < MAX_PRODUCTS);
-    assert(weight->n_cols == f->input.n_cols);
+    assert(matrix->weight->n_cols == f->input.n_cols);
     f->products[f->n_products++] = (struct product){
-        .weight = weight,
+        .matrix = matrix,
         .out = out,
         .group_begin = begin,
-        .group_end = begin + (weight->n_rows + ROW_GROUP - 1) / ROW_GROUP,
+        .group_end = begin + matrix_n_groups(matrix),
     };
+}
+
+/* The same for a matrix of this layer. */
+static void add_layer_product(
+    struct forward *f, enum matrix_role role, float *out)
+{
+    add_product(f, matrices_of_layer(f->matrices, f->layer_index, role), out);
 }
 
 static void multiply(struct forward *f)
 {
-    const size_t macs = (size_t)ROW_GROUP * f->input.n_cols * f->n_tokens;
+    const size_t macs = (size_t)PACKED_ROWS * f->input.n_cols * f->n_tokens;
     const size_t chunk = CHUNK_MACS / macs;
 
     f->input.n_rows = f->n_tokens;
@@ -254,22 +257,24 @@ static void multiply(struct forward *f)
     f->n_products = 0;
 }
 
+static void round_row(struct forward *f, const struct activation_quants *to,
+    size_t token, size_t block)
+{
+    const size_t n = f->input.n_cols, at = token * (n / block);
+
+    f->kernels->quantize(f->input.values + token * n, n, block,
+        to->quants + token * n, to->scales + at, to->sums + at);
+}
+
 /* Rounds row `token` of the input as the weights that it meets want it. */
 static void round_input(struct forward *f, size_t token, unsigned formats)
 {
     const struct activations *in = &f->input;
-    const size_t n = in->n_cols;
-    const float *values = in->values + token * n;
 
     if (formats & ACTIVATION_SMALL)
-        f->kernels->quantize(values, n, QUANTS_SMALL,
-            in->small.quants + token * n,
-            in->small.scales + token * (n / QUANTS_SMALL), NULL);
+        round_row(f, &in->small, token, QUANTS_SMALL);
     if (formats & ACTIVATION_LARGE)
-        f->kernels->quantize(values, n, QUANTS_LARGE,
-            in->large.quants + token * n,
-            in->large.scales + token * (n / QUANTS_LARGE),
-            in->large.sums + token * (n / 16));
+        round_row(f, &in->large, token, QUANTS_LARGE);
 }
 
 /* The input becomes the norm of x, a row of the input's width. */
@@ -549,8 +554,7 @@ static void keep_wanted_tokens(struct forward *f)
 void forward_step(
     struct forward *f, struct compute_slice *slices, size_t n_slices)
 {
-    const struct model *model = f->model;
-    const struct model_shape *shape = &model->shape;
+    const struct model_shape *shape = &f->model->shape;
     const uint32_t n_q = shape->n_heads * shape->head_dim;
     const uint32_t n_embd = shape->n_embd, n_ff = shape->n_ff;
 
@@ -558,15 +562,13 @@ void forward_step(
     each_token(f, n_embd, embed);
 
     for (uint32_t l = 0; l < shape->n_layers; l++) {
-        const struct model_layer *layer = &model->layers[l];
-
-        f->layer = layer;
+        f->layer = &f->model->layers[l];
         f->layer_index = l;
         f->input.n_cols = n_embd;
         each_token(f, n_embd, norm_attention_input);
-        add_product(f, &layer->q, f->q);
-        add_product(f, &layer->k, f->k);
-        add_product(f, &layer->v, f->v);
+        add_layer_product(f, MATRIX_Q, f->q);
+        add_layer_product(f, MATRIX_K, f->k);
+        add_layer_product(f, MATRIX_V, f->v);
         multiply(f);
         each_token(f, n_q, rotate_and_store);
         if (l + 1 == shape->n_layers)
@@ -577,25 +579,25 @@ void forward_step(
         f->input.n_cols = n_q;
         attend(f);
         each_token(f, n_q, norm_attention_output);
-        add_product(f, &layer->attn_output, f->delta);
+        add_layer_product(f, MATRIX_ATTN_OUTPUT, f->delta);
         multiply(f);
 
         f->input.n_cols = n_embd;
         each_token(f, n_embd, norm_ffn_input); /* adds delta first */
-        add_product(f, &layer->gate, f->gate);
-        add_product(f, &layer->up, f->up);
+        add_layer_product(f, MATRIX_GATE, f->gate);
+        add_layer_product(f, MATRIX_UP, f->up);
         multiply(f);
 
         f->input.n_cols = n_ff;
         each_token(f, n_ff, activate);
-        add_product(f, &layer->down, f->delta);
+        add_layer_product(f, MATRIX_DOWN, f->delta);
         multiply(f);
         each_token(f, n_embd, add_delta);
     }
 
     f->input.n_cols = n_embd;
     each_token(f, n_embd, norm_output);
-    add_product(f, &model->output, f->logits);
+    add_product(f, matrices_output(f->matrices), f->logits);
     multiply(f);
     team_each(f->team, f->n_tokens, 1, choose, f);
 }

@@ -5,16 +5,17 @@
 
 #include "engine/compute.h"
 #include "engine/kernels.h"
+#include "engine/matrices.h"
 #include "engine/team.h"
 
 struct forward;
 
-/* Allocates all that a step needs. Kernels, team and what config points to are
- * borrowed. KV_INVALID if the scratch exceeds the address space;
+/* Allocates all that a step needs. Kernels, matrices, team and what config
+ * points to are borrowed. KV_INVALID if the scratch exceeds the address space;
  * KV_NO_MEMORY. */
 enum kv_status forward_open(struct forward **out,
     const struct compute_config *config, const struct kernels *kernels,
-    struct team *team, struct kv_error *error);
+    const struct matrices *matrices, struct team *team, struct kv_error *error);
 void forward_close(struct forward *forward); /* NULL is fine */
 
 /* Called by the team's lead. */

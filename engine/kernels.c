@@ -16,9 +16,17 @@ static bool avx2_runs(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
+
+/* These go with AVX2, whose kernels are part of the set. */
+static bool avx512_runs(void)
+{
+    return avx2_runs() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vnni");
+}
 #endif
 
-static bool scalar_runs(void)
+static bool always_runs(void)
 {
     return true;
 }
@@ -29,9 +37,13 @@ static const struct {
     bool (*runs)(void);
 } sets[] = {
 #ifdef __x86_64__
+    {&kernels_avx512, avx512_runs},
     {&kernels_avx2, avx2_runs},
 #endif
-    {&kernels_scalar, scalar_runs},
+#ifdef __aarch64__
+    {&kernels_neon, always_runs}, /* every one of them has NEON */
+#endif
+    {&kernels_scalar, always_runs},
 };
 
 #define N_SETS (sizeof sets / sizeof *sets)
@@ -53,7 +65,8 @@ enum kv_status kernels_choose(
                 "kernels %s: this processor cannot run them", name);
     }
     return kv_error_set(error, KV_UNSUPPORTED,
-        "kernels %s: not known; there are auto, scalar and avx2 (x86-64)",
+        "kernels %s: not known here; there are auto, scalar, avx2 and avx512 "
+        "(x86-64), and neon (aarch64)",
         name);
 }
 
@@ -66,13 +79,10 @@ kernel_matmul_cb kernels_matmul(
     case GGUF_F16:
         return kernels->matmul_f16;
     case GGUF_Q8_0:
-        return kernels->matmul_q8_0;
     case GGUF_Q4_0:
-        return kernels->matmul_q4_0;
     case GGUF_TQ1_0:
-        return kernels->matmul_tq1_0;
     case GGUF_TQ2_0:
-        return kernels->matmul_tq2_0;
+        return kernels->matmul_integers;
     }
     assert(false && "a tensor type that model_open lets through");
     return NULL;

@@ -3,7 +3,10 @@
  * Within a set the order of summation is fixed: what a kernel yields for a row
  * of weights and a token, or for a query and a run of keys, is the same to the
  * last bit however many rows, tokens or queries it is given at once. Between
- * sets results differ by rounding; "scalar" is the reference.
+ * sets results differ by rounding, but for products with integer weights, which
+ * are the same in all of them: sums of integers are exact, and each is added to
+ * the row's sum, group by group, by one fused multiplication and addition.
+ * "scalar" is the reference.
  *
  * Any thread; nothing is allocated, nothing is kept. */
 #ifndef ENGINE_KERNELS_H
@@ -13,9 +16,10 @@
 #include <stdint.h>
 
 #include "engine/model.h"
+#include "engine/packed.h"
 
 /* Inputs of a matrix as its type wants them. Integer weights meet activations
- * that are rounded to 8 bits in blocks of the weights' size. */
+ * that are rounded to 8 bits in blocks of the weights' groups. */
 enum activation_format {
     ACTIVATION_F32 = 1,   /* values, for F32, F16 */
     ACTIVATION_SMALL = 2, /* blocks of 32, for Q8_0, Q4_0 */
@@ -25,7 +29,7 @@ enum activation_format {
 struct activation_quants {
     int8_t *quants; /* [n_rows][n_cols], -127 to 127 */
     float *scales;  /* [n_rows][n_cols / block] */
-    int16_t *sums;  /* [n_rows][n_cols / 16] of quants; ACTIVATION_LARGE only */
+    int32_t *sums;  /* [n_rows][n_cols / block] of quants */
 };
 
 struct activations {
@@ -40,6 +44,10 @@ struct activations {
 typedef void (*kernel_matmul_cb)(const struct weight *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out);
 
+/* The same for integer weights that are packed, and panels of them. */
+typedef void (*kernel_matmul_packed_cb)(const struct packed *weight,
+    uint32_t begin, uint32_t end, const struct activations *x, float *out);
+
 /* Scores of one query [n] over a run of keys, times scale. */
 typedef void (*kernel_score_cb)(float *scores, const float *query,
     const void *const *keys, size_t n_keys, size_t n, float scale);
@@ -51,14 +59,15 @@ typedef void (*kernel_mix_cb)(float *out, float keep, const float *weights,
 struct kernels {
     const char *name;
     kernel_matmul_cb matmul_f32, matmul_f16;
-    kernel_matmul_cb matmul_q8_0, matmul_q4_0;
-    kernel_matmul_cb matmul_tq1_0, matmul_tq2_0;
+    /* Integers as they lie in the file: the reference only, else NULL. */
+    kernel_matmul_cb matmul_integers;
+    kernel_matmul_packed_cb matmul_packed; /* NULL in the reference */
     kernel_score_cb score_f32, score_f16;
     kernel_mix_cb mix_f32, mix_f16;
 
-    /* Rounds x in blocks; n is a whole number of them. sums may be NULL. */
+    /* Rounds x in blocks, of which n is a whole number. */
     void (*quantize)(const float *x, size_t n, size_t block, int8_t *quants,
-        float *scales, int16_t *sums);
+        float *scales, int32_t *sums);
 
     /* out = x / sqrt(mean of squares + epsilon) * weight; out may be x. */
     void (*rms_norm)(float *out, const float *x, const float *weight, size_t n,
@@ -76,12 +85,15 @@ struct kernels {
 };
 
 extern const struct kernels kernels_scalar;
-extern const struct kernels kernels_avx2; /* x86-64 only; run if it is there */
+/* Of x86-64 and aarch64; to be run where kernels_choose finds them to. */
+extern const struct kernels kernels_avx2, kernels_avx512, kernels_neon;
 
 /* By name, "auto" being the fastest that runs here. KV_UNSUPPORTED. */
 enum kv_status kernels_choose(
     const struct kernels **out, const char *name, struct kv_error *error);
 
+/* The product with weights as they lie in the file; NULL for integers where
+ * they must be packed. */
 kernel_matmul_cb kernels_matmul(
     const struct kernels *kernels, enum gguf_tensor_type type);
 

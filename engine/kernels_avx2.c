@@ -38,7 +38,7 @@ AVX2_INLINE __m256 exp_lanes(__m256 x)
         _mm256_mul_ps(p, _mm256_castsi256_ps(half)), _mm256_castsi256_ps(rest));
 }
 
-static void silu_mul(float *out, const float *gate, const float *up, size_t n)
+void avx2_silu_mul(float *out, const float *gate, const float *up, size_t n)
 {
     const __m256 one = _mm256_set1_ps(1), zero = _mm256_setzero_ps();
 
@@ -51,7 +51,7 @@ static void silu_mul(float *out, const float *gate, const float *up, size_t n)
     }
 }
 
-static float exp_sum(float *x, size_t n, float offset)
+float avx2_exp_sum(float *x, size_t n, float offset)
 {
     __m256 sum = _mm256_setzero_ps();
 
@@ -98,14 +98,14 @@ AVX2_INLINE void score(float *scores, const float *query,
         score_tile(scores + k, query, keys + k, 1, n, scale, load);
 }
 
-static void score_f32(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale)
+void avx2_score_f32(float *scores, const float *query, const void *const *keys,
+    size_t n_keys, size_t n, float scale)
 {
     score(scores, query, keys, n_keys, n, scale, avx2_load_f32);
 }
 
-static void score_f16(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale)
+void avx2_score_f16(float *scores, const float *query, const void *const *keys,
+    size_t n_keys, size_t n, float scale)
 {
     score(scores, query, keys, n_keys, n, scale, avx2_load_f16);
 }
@@ -142,13 +142,13 @@ AVX2_INLINE void mix(float *out, float keep, const float *weights,
         mix_tile(out, keep, weights, values, n_values, i, n, 1, load);
 }
 
-static void mix_f32(float *out, float keep, const float *weights,
+void avx2_mix_f32(float *out, float keep, const float *weights,
     const void *const *values, size_t n_values, size_t n)
 {
     mix(out, keep, weights, values, n_values, n, avx2_load_f32);
 }
 
-static void mix_f16(float *out, float keep, const float *weights,
+void avx2_mix_f16(float *out, float keep, const float *weights,
     const void *const *values, size_t n_values, size_t n)
 {
     mix(out, keep, weights, values, n_values, n, avx2_load_f16);
@@ -192,34 +192,37 @@ AVX2_INLINE void quantize_32(const float *x, __m256 inverse, int8_t *quants)
         (void *)quants, _mm256_permutevar8x32_epi32(bytes, order));
 }
 
-static void sum_16(const int8_t *quants, size_t n, int16_t *sums)
+AVX2_INLINE int32_t sum_32(const int8_t *quants)
 {
-    for (size_t i = 0; i < n; i += 16) {
-        int sum = 0;
+    const __m256i q = _mm256_loadu_si256((const void *)quants);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+    const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    __m128i sum = _mm_add_epi32(
+        _mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
 
-        for (size_t j = i; j < i + 16; j++)
-            sum += quants[j];
-        sums[i / 16] = (int16_t)sum;
-    }
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    return _mm_cvtsi128_si32(sum);
 }
 
-static void quantize(const float *x, size_t n, size_t block, int8_t *quants,
-    float *scales, int16_t *sums)
+void avx2_quantize(const float *x, size_t n, size_t block, int8_t *quants,
+    float *scales, int32_t *sums)
 {
-    for (size_t at = 0; at < n; at += block) {
-        const float largest = largest_magnitude(x + at, block);
+    for (size_t b = 0; b < n / block; b++, x += block, quants += block) {
+        const float largest = largest_magnitude(x, block);
         const __m256 inverse = _mm256_set1_ps(largest == 0 ? 0 : 127 / largest);
 
-        for (size_t i = at; i < at + block; i += 32)
+        scales[b] = largest / 127;
+        sums[b] = 0;
+        for (size_t i = 0; i < block; i += 32) {
             quantize_32(x + i, inverse, quants + i);
-        scales[at / block] = largest / 127;
+            sums[b] += sum_32(quants + i);
+        }
     }
-    if (sums != NULL)
-        sum_16(quants, n, sums);
 }
 
 /* Squares are summed in F64: the reference does, and so does llama.cpp. */
-static void rms_norm(
+void avx2_rms_norm(
     float *out, const float *x, const float *weight, size_t n, float epsilon)
 {
     __m256d low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
@@ -244,14 +247,14 @@ static void rms_norm(
     }
 }
 
-static void add(float *x, const float *y, size_t n)
+void avx2_add(float *x, const float *y, size_t n)
 {
     for (size_t i = 0; i < n; i += 8)
         avx2_store(x, i, n,
             _mm256_add_ps(avx2_load_f32(x, i, n), avx2_load_f32(y, i, n)));
 }
 
-static void to_f16(uint16_t *out, const float *x, size_t n)
+void avx2_to_f16(uint16_t *out, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i += 8) {
         const __m128i halves = _mm256_cvtps_ph(avx2_load_f32(x, i, n),
@@ -265,18 +268,15 @@ const struct kernels kernels_avx2 = {
     .name = "avx2",
     .matmul_f32 = avx2_matmul_f32,
     .matmul_f16 = avx2_matmul_f16,
-    .matmul_q8_0 = avx2_matmul_q8_0,
-    .matmul_q4_0 = avx2_matmul_q4_0,
-    .matmul_tq1_0 = avx2_matmul_tq1_0,
-    .matmul_tq2_0 = avx2_matmul_tq2_0,
-    .score_f32 = score_f32,
-    .score_f16 = score_f16,
-    .mix_f32 = mix_f32,
-    .mix_f16 = mix_f16,
-    .quantize = quantize,
-    .rms_norm = rms_norm,
-    .add = add,
-    .silu_mul = silu_mul,
-    .exp_sum = exp_sum,
-    .to_f16 = to_f16,
+    .matmul_packed = avx2_matmul_packed,
+    .score_f32 = avx2_score_f32,
+    .score_f16 = avx2_score_f16,
+    .mix_f32 = avx2_mix_f32,
+    .mix_f16 = avx2_mix_f16,
+    .quantize = avx2_quantize,
+    .rms_norm = avx2_rms_norm,
+    .add = avx2_add,
+    .silu_mul = avx2_silu_mul,
+    .exp_sum = avx2_exp_sum,
+    .to_f16 = avx2_to_f16,
 };

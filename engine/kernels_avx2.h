@@ -62,17 +62,28 @@ AVX2_INLINE void avx2_store(float *out, size_t i, size_t n, __m256 x)
         _mm256_maskstore_ps(out + i, avx2_mask(n - i), x);
 }
 
+/* What another set may take over. */
 void avx2_matmul_f32(const struct weight *weight, uint32_t begin, uint32_t end,
     const struct activations *x, float *out);
 void avx2_matmul_f16(const struct weight *weight, uint32_t begin, uint32_t end,
     const struct activations *x, float *out);
-void avx2_matmul_q8_0(const struct weight *weight, uint32_t begin, uint32_t end,
-    const struct activations *x, float *out);
-void avx2_matmul_q4_0(const struct weight *weight, uint32_t begin, uint32_t end,
-    const struct activations *x, float *out);
-void avx2_matmul_tq1_0(const struct weight *weight, uint32_t begin,
+void avx2_matmul_packed(const struct packed *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out);
-void avx2_matmul_tq2_0(const struct weight *weight, uint32_t begin,
-    uint32_t end, const struct activations *x, float *out);
+void avx2_score_f32(float *scores, const float *query, const void *const *keys,
+    size_t n_keys, size_t n, float scale);
+void avx2_score_f16(float *scores, const float *query, const void *const *keys,
+    size_t n_keys, size_t n, float scale);
+void avx2_mix_f32(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n);
+void avx2_mix_f16(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n);
+void avx2_quantize(const float *x, size_t n, size_t block, int8_t *quants,
+    float *scales, int32_t *sums);
+void avx2_rms_norm(
+    float *out, const float *x, const float *weight, size_t n, float epsilon);
+void avx2_add(float *x, const float *y, size_t n);
+void avx2_silu_mul(float *out, const float *gate, const float *up, size_t n);
+float avx2_exp_sum(float *x, size_t n, float offset);
+void avx2_to_f16(uint16_t *out, const float *x, size_t n);
 
 #endif

@@ -50,16 +50,23 @@ uint16_t quants_f32_to_f16(float value)
                                  13);
 }
 
+static void unpack_q4_0(const struct block_q4_0 *block, int8_t *out)
+{
+    for (unsigned i = 0; i < QUANTS_SMALL / 2; i++) {
+        out[i] = (int8_t)((block->quants[i] & 15) - 8);
+        out[i + QUANTS_SMALL / 2] = (int8_t)((block->quants[i] >> 4) - 8);
+    }
+}
+
 /* Trit `digit` of a byte of base 3 digits, most significant first. */
-static uint8_t trit(unsigned byte, unsigned digit)
+static int8_t trit(unsigned byte, unsigned digit)
 {
     static const unsigned powers[5] = {1, 3, 9, 27, 81};
 
-    return (uint8_t)((byte * powers[digit] & 0xffu) * 3u >> 8);
+    return (int8_t)((int)((byte * powers[digit] & 0xffu) * 3u >> 8) - 1);
 }
 
-void quants_unpack_tq1_0(
-    const struct block_tq1_0 *block, uint8_t out[QUANTS_LARGE])
+static void unpack_tq1_0(const struct block_tq1_0 *block, int8_t *out)
 {
     for (unsigned digit = 0; digit < 5; digit++)
         for (unsigned i = 0; i < 32; i++)
@@ -72,13 +79,41 @@ void quants_unpack_tq1_0(
             *out++ = trit(block->high[i], digit);
 }
 
-void quants_unpack_tq2_0(
-    const struct block_tq2_0 *block, uint8_t out[QUANTS_LARGE])
+static void unpack_tq2_0(const struct block_tq2_0 *block, int8_t *out)
 {
     for (unsigned half = 0; half < QUANTS_LARGE / 4; half += 32)
         for (unsigned shift = 0; shift < 8; shift += 2)
             for (unsigned i = 0; i < 32; i++)
-                *out++ = block->quants[half + i] >> shift & 3;
+                *out++ = (int8_t)((block->quants[half + i] >> shift & 3) - 1);
+}
+
+const unsigned char *quants_integers(
+    enum gguf_tensor_type type, const void *block, int8_t out[QUANTS_LARGE])
+{
+    const struct block_q8_0 *q8_0 = block;
+    const struct block_q4_0 *q4_0 = block;
+    const struct block_tq1_0 *tq1_0 = block;
+    const struct block_tq2_0 *tq2_0 = block;
+
+    switch (type) {
+    case GGUF_Q8_0:
+        memcpy(out, q8_0->quants, QUANTS_SMALL);
+        return q8_0->scale;
+    case GGUF_Q4_0:
+        unpack_q4_0(q4_0, out);
+        return q4_0->scale;
+    case GGUF_TQ1_0:
+        unpack_tq1_0(tq1_0, out);
+        return tq1_0->scale;
+    case GGUF_TQ2_0:
+        unpack_tq2_0(tq2_0, out);
+        return tq2_0->scale;
+    case GGUF_F32:
+    case GGUF_F16:
+        break;
+    }
+    assert(false && "a type with blocks");
+    return NULL;
 }
 
 static void dequantize_f16(const unsigned char *data, size_t n, float *out)
@@ -87,70 +122,29 @@ static void dequantize_f16(const unsigned char *data, size_t n, float *out)
         out[i] = quants_f16_to_f32(quants_load_u16(data + 2 * i));
 }
 
-static void dequantize_q8_0(const struct block_q8_0 *block, float *out)
+static void dequantize_blocks(
+    enum gguf_tensor_type type, const unsigned char *data, size_t n, float *out)
 {
-    const float scale = quants_f16_to_f32(quants_load_u16(block->scale));
+    const size_t block = gguf_type_block_elements(type);
+    int8_t integers[QUANTS_LARGE];
 
-    for (unsigned i = 0; i < QUANTS_SMALL; i++)
-        out[i] = scale * (float)block->quants[i];
-}
+    for (size_t at = 0; at < n; at += block) {
+        const float scale = quants_f16_to_f32(
+            quants_load_u16(quants_integers(type, data, integers)));
 
-static void dequantize_q4_0(const struct block_q4_0 *block, float *out)
-{
-    const float scale = quants_f16_to_f32(quants_load_u16(block->scale));
-
-    for (unsigned i = 0; i < QUANTS_SMALL / 2; i++) {
-        out[i] = scale * (float)((block->quants[i] & 15) - 8);
-        out[i + QUANTS_SMALL / 2] =
-            scale * (float)((block->quants[i] >> 4) - 8);
+        for (size_t i = 0; i < block; i++)
+            out[at + i] = scale * (float)integers[i];
+        data += gguf_type_block_bytes(type);
     }
-}
-
-static void dequantize_ternary(
-    const uint8_t trits[QUANTS_LARGE], const unsigned char scale[2], float *out)
-{
-    const float d = quants_f16_to_f32(quants_load_u16(scale));
-
-    for (unsigned i = 0; i < QUANTS_LARGE; i++)
-        out[i] = d * (float)(trits[i] - 1);
 }
 
 void quants_dequantize(
     enum gguf_tensor_type type, const void *data, size_t n, float *out)
 {
-    const struct block_q8_0 *q8_0 = data;
-    const struct block_q4_0 *q4_0 = data;
-    const struct block_tq1_0 *tq1_0 = data;
-    const struct block_tq2_0 *tq2_0 = data;
-    uint8_t trits[QUANTS_LARGE];
-
-    switch (type) {
-    case GGUF_F32:
+    if (type == GGUF_F32)
         memcpy(out, data, n * sizeof *out);
-        return;
-    case GGUF_F16:
+    else if (type == GGUF_F16)
         dequantize_f16(data, n, out);
-        return;
-    case GGUF_Q8_0:
-        for (size_t i = 0; i < n; i += QUANTS_SMALL)
-            dequantize_q8_0(q8_0++, out + i);
-        return;
-    case GGUF_Q4_0:
-        for (size_t i = 0; i < n; i += QUANTS_SMALL)
-            dequantize_q4_0(q4_0++, out + i);
-        return;
-    case GGUF_TQ1_0:
-        for (size_t i = 0; i < n; i += QUANTS_LARGE, tq1_0++) {
-            quants_unpack_tq1_0(tq1_0, trits);
-            dequantize_ternary(trits, tq1_0->scale, out + i);
-        }
-        return;
-    case GGUF_TQ2_0:
-        for (size_t i = 0; i < n; i += QUANTS_LARGE, tq2_0++) {
-            quants_unpack_tq2_0(tq2_0, trits);
-            dequantize_ternary(trits, tq2_0->scale, out + i);
-        }
-        return;
-    }
-    assert(false && "a tensor type that gguf_open lets through");
+    else
+        dequantize_blocks(type, data, n, out);
 }

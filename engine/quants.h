@@ -54,12 +54,11 @@ static inline uint16_t quants_load_u16(const unsigned char bytes[2])
 float quants_f16_to_f32(uint16_t half);
 uint16_t quants_f32_to_f16(float value);
 
-/* The integers of a ternary block plus one: 0, 1, 2 (3 in a TQ2_0 that no
- * writer would write), in the order of the columns. */
-void quants_unpack_tq1_0(
-    const struct block_tq1_0 *block, uint8_t out[QUANTS_LARGE]);
-void quants_unpack_tq2_0(
-    const struct block_tq2_0 *block, uint8_t out[QUANTS_LARGE]);
+/* The integers of a block, in the order of the columns, as many as the type's
+ * block has; returns where its scale is, an F16. Of types with blocks only. A
+ * ternary block holds -1, 0 and 1; 2 in a TQ2_0 that no writer would write. */
+const unsigned char *quants_integers(
+    enum gguf_tensor_type type, const void *block, int8_t out[QUANTS_LARGE]);
 
 /* n is a whole number of the type's blocks. */
 void quants_dequantize(

@@ -633,8 +633,8 @@ static void take_token(struct scheduler *scheduler, struct request *request,
 
 /* What lay in blocks once and does not now, up to `end`. A last token whose
  * blocks are there, computed only for its logits, is not among them. */
-static void count_recomputed(
-    struct scheduler *scheduler, struct request *request, size_t end)
+static void count_recomputed(struct scheduler *scheduler,
+    struct request *request, size_t end, int64_t now_ns)
 {
     size_t computed = pool_session_n_computed(request->session);
     size_t n_cached = pool_session_n_cached(request->session);
@@ -644,6 +644,9 @@ static void count_recomputed(
         return;
     request->usage.recomputed_tokens += (uint32_t)(until - n_cached);
     scheduler->load.recomputed_tokens += until - n_cached;
+    pool_session_count_recomputed(scheduler->config.pool, request->session,
+        until - n_cached, request->has_trace_id ? request->trace_id : NULL,
+        scheduler->step_began_ns, now_ns);
 }
 
 static void commit_slice(struct scheduler *scheduler, struct request *request,
@@ -651,7 +654,7 @@ static void commit_slice(struct scheduler *scheduler, struct request *request,
 {
     size_t end = slice->position + slice->n_tokens;
 
-    count_recomputed(scheduler, request, end);
+    count_recomputed(scheduler, request, end, now_ns);
     pool_session_commit(scheduler->config.pool, request->session, end);
     request->in_step = false;
     request->n_known = end;

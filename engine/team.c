@@ -234,6 +234,43 @@ void team_start(struct team *team, void (*lead)(void *ctx), void *ctx)
     pthread_mutex_unlock(&team->mutex);
 }
 
+struct waiter {
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+    bool is_done;
+    void (*lead)(void *ctx);
+    void *ctx;
+};
+
+static void lead_and_tell(void *ctx)
+{
+    struct waiter *waiter = ctx;
+
+    waiter->lead(waiter->ctx);
+    pthread_mutex_lock(&waiter->mutex);
+    waiter->is_done = true;
+    pthread_cond_signal(&waiter->cond);
+    pthread_mutex_unlock(&waiter->mutex);
+}
+
+void team_run(struct team *team, void (*lead)(void *ctx), void *ctx)
+{
+    struct waiter waiter = {
+        .mutex = PTHREAD_MUTEX_INITIALIZER,
+        .cond = PTHREAD_COND_INITIALIZER,
+        .lead = lead,
+        .ctx = ctx,
+    };
+
+    team_start(team, lead_and_tell, &waiter);
+    pthread_mutex_lock(&waiter.mutex);
+    while (!waiter.is_done)
+        pthread_cond_wait(&waiter.cond, &waiter.mutex);
+    pthread_mutex_unlock(&waiter.mutex);
+    pthread_cond_destroy(&waiter.cond);
+    pthread_mutex_destroy(&waiter.mutex);
+}
+
 uint32_t team_n_threads(const struct team *team)
 {
     return team->n_threads;

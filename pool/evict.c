@@ -35,12 +35,13 @@ struct part {
     uint64_t scrub_id;
     uint64_t n_shared_kept;
     uint32_t number, n_parts;
+    size_t n_shared; /* runs in pool->extents that live on; of a release */
 };
 
 static void report_eviction(struct pool *pool,
     const struct departure *departure, const struct part *part)
 {
-    const struct pool_session *session = departure->session;
+    struct pool_session *session = departure->session;
     int64_t now_ns = departure->now_ns;
     const struct pool_eviction eviction = {
         .key = session_key(session),
@@ -62,6 +63,7 @@ static void report_eviction(struct pool *pool,
         .before = part->before,
         .after = state_stats(pool),
         .scrub_id = part->scrub_id,
+        .note = part->number == 1 ? &session->loss.note : NULL,
         .mono_ns = now_ns,
     };
 
@@ -75,6 +77,10 @@ static void report_release(struct pool *pool, const struct departure *departure,
         .key = session_key(departure->session),
         .extents = pool->extents,
         .n_extents = part->sweep.n_extents,
+        .shared = pool->extents,
+        .n_shared = part->n_shared,
+        .part = part->number,
+        .n_parts = part->n_parts,
         .before = part->before,
         .after = state_stats(pool),
         .scrub_id = part->scrub_id,
@@ -131,6 +137,48 @@ static void close_departure(
     pool->evictions_by_reason[departure->cause->reason]++;
 }
 
+/* An eviction leaves nothing behind, so how many live on says it all; of a
+ * release it must be told which. */
+static bool tells_shared(
+    const struct pool *pool, const struct departure *departure)
+{
+    return departure->cause == NULL && pool->observer->released != NULL;
+}
+
+/* The next runs of what the session has given up and others hold, from place
+ * *at of its table on. */
+static size_t list_shared(
+    struct pool *pool, const struct pool_session *session, uint32_t *at)
+{
+    uint64_t block_bytes = pool->config.block_bytes;
+    size_t n = 0;
+
+    for (; *at < session->n_blocks && n < POOL_PART_EXTENTS; (*at)++) {
+        pool_block_id id = session->blocks[*at];
+
+        if (pool->blocks.blocks[id].n_refs > 0)
+            pool->extents[n++] =
+                (struct pool_extent){id * block_bytes, block_bytes};
+    }
+    return n;
+}
+
+static uint32_t parts_for(uint64_t n_runs)
+{
+    return (uint32_t)(n_runs / POOL_PART_EXTENTS +
+                      (n_runs % POOL_PART_EXTENTS > 0));
+}
+
+static uint32_t count_parts(const struct pool *pool,
+    const struct departure *departure, uint64_t n_shared)
+{
+    uint32_t n = parts_for(pool->blocks.n_leaving_runs);
+
+    if (tells_shared(pool, departure))
+        n += parts_for(n_shared);
+    return n > 0 ? n : 1;
+}
+
 static void give_up(struct pool *pool, const struct departure *departure)
 {
     struct pool_session *session = departure->session;
@@ -139,11 +187,14 @@ static void give_up(struct pool *pool, const struct departure *departure)
     uint64_t tokens_after =
         pool->session_tokens - (session->n_cached - n_cached);
     struct part part = {.n_shared_kept = drop_references(pool, departure)};
-    uint32_t n_runs = pool->blocks.n_leaving_runs;
+    uint32_t at = departure->n_left;
 
-    part.n_parts =
-        n_runs / POOL_PART_EXTENTS + (n_runs % POOL_PART_EXTENTS > 0);
-    part.n_parts += part.n_parts == 0;
+    if (departure->cause != NULL)
+        session->loss = (struct session_loss){
+            .evicted_ns = departure->now_ns,
+            .reason = departure->cause->reason,
+        };
+    part.n_parts = count_parts(pool, departure, part.n_shared_kept);
     while (part.number++ < part.n_parts) {
         part.before = state_stats(pool);
         part.sweep =
@@ -153,6 +204,8 @@ static void give_up(struct pool *pool, const struct departure *departure)
                             : scrub_queue_push(&pool->scrubs, pool->extents,
                                   part.sweep.n_extents);
         pool->session_tokens -= part.sweep.n_tokens;
+        if (tells_shared(pool, departure) && part.sweep.n_extents == 0)
+            part.n_shared = list_shared(pool, session, &at);
         if (part.number == part.n_parts) {
             pool->session_tokens = tokens_after;
             close_departure(pool, departure, n_cached);
@@ -331,39 +384,54 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
 
 /* ---- by hand */
 
-struct pool_outcome pool_evict_session(struct pool *pool,
-    struct pool_session *session, const struct pool_cause *cause, bool preempt,
-    int64_t now_ns)
+struct pool_outcome pool_evict_preview(
+    const struct pool *pool, const struct pool_session *session, bool preempt)
 {
     bool is_active = session_is_active(session);
-    uint64_t freed_before = pool->blocks.n_swept_total;
     struct pool_outcome outcome = {
         .result = POOL_EVICTED,
-        .shared_blocks_kept = session->n_blocks,
-        .tokens_kept = session->n_tokens,
+        .tokens_kept =
+            is_active ? session->n_tokens : registry_tokens_kept(pool, session),
         .preempted = is_active,
     };
 
     if (session->n_blocks == 0 || (is_active && !preempt)) {
         outcome.result =
             session->n_blocks == 0 ? POOL_NOTHING_TO_FREE : POOL_EVICT_BUSY;
-        outcome.shared_blocks_kept = 0;
+        outcome.tokens_kept = session->n_tokens;
         outcome.preempted = false;
         return outcome;
     }
-    if (is_active) {
-        pool_session_preempt(pool, session, cause, now_ns);
-    } else {
-        outcome.tokens_kept = registry_tokens_kept(pool, session);
-        evict_idle(pool, session, cause, now_ns);
-    }
-    outcome.blocks_freed = pool->blocks.n_swept_total - freed_before;
+    for (uint32_t i = 0; i < session->n_blocks; i++)
+        outcome.shared_blocks_kept +=
+            pool->blocks.blocks[session->blocks[i]].n_refs > 1;
+    outcome.blocks_freed = session->n_blocks - outcome.shared_blocks_kept;
     outcome.bytes_freed = outcome.blocks_freed * pool->config.block_bytes;
-    outcome.shared_blocks_kept -= outcome.blocks_freed;
+    return outcome;
+}
+
+struct pool_outcome pool_evict_session(struct pool *pool,
+    struct pool_session *session, const struct pool_cause *cause, bool preempt,
+    int64_t now_ns)
+{
+    struct pool_outcome outcome = pool_evict_preview(pool, session, preempt);
+
+    if (outcome.result != POOL_EVICTED)
+        return outcome;
+    if (outcome.preempted)
+        pool_session_preempt(pool, session, cause, now_ns);
+    else
+        evict_idle(pool, session, cause, now_ns);
     return outcome;
 }
 
 /* ---- what goes together */
+
+static int64_t stopwatch_ns(const struct pool *pool, int64_t now_ns)
+{
+    return pool->config.stopwatch_ns != NULL ? pool->config.stopwatch_ns()
+                                             : now_ns;
+}
 
 struct pool_batch_scope pool_batch_begin(
     const struct pool *pool, int64_t now_ns)
@@ -371,7 +439,7 @@ struct pool_batch_scope pool_batch_begin(
     return (struct pool_batch_scope){
         .before = state_stats(pool),
         .n_evictions = pool->evictions,
-        .begin_ns = now_ns,
+        .begin_ns = stopwatch_ns(pool, now_ns),
     };
 }
 
@@ -388,7 +456,7 @@ void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
             after.freed_bytes_total - scope->before.freed_bytes_total,
         .before = scope->before,
         .after = after,
-        .duration_ns = now_ns - scope->begin_ns,
+        .duration_ns = stopwatch_ns(pool, now_ns) - scope->begin_ns,
         .trace_id = cause->trace_id,
         .mono_ns = now_ns,
     };

@@ -70,6 +70,9 @@ struct pool_eviction {
     /* Names the zeroing of these blocks: scrubbed() follows with this number
      * once it is done; 0 if there is nothing to zero. Ascending. */
     uint64_t scrub_id;
+    /* A number that the observer may leave here comes back when the session
+     * computes again what it loses now. NULL but for the first part. */
+    uint64_t *note;
     int64_t mono_ns; /* when */
 };
 
@@ -80,15 +83,13 @@ struct pool_batch {
     uint64_t n_sessions;
     uint64_t bytes_freed;
     struct pool_stats before, after; /* the first member's, the last member's */
-    int64_t duration_ns;             /* from first decision to last free, by the
-                                        times that the pool was told: 0 where
-                                        one call does it all */
+    int64_t duration_ns;             /* from first decision to last free */
     const uint8_t *trace_id;         /* 16 bytes, or NULL */
     int64_t mono_ns;
 };
 
-/* Blocks came into use for a session. Many at once come as several reports of
- * at most POOL_PART_EXTENTS runs, each whole by itself. */
+/* A session came to hold blocks. Many at once come as several reports of at
+ * most POOL_PART_EXTENTS runs, each of which reconciles by itself. */
 struct pool_allocation {
     struct pool_key key;
     const struct pool_extent *extents; /* in the order of the block table */
@@ -97,18 +98,38 @@ struct pool_allocation {
      * block table, and behind the extents, of which there are none then. */
     const struct pool_extent *reused;
     size_t n_reused;
+    uint32_t part, n_parts; /* 1 of 1 if whole */
     struct pool_stats before, after;
     int64_t mono_ns;
 };
 
-/* Blocks left use without an eviction; many runs come as several reports too.
- */
+/* Blocks left use, or lost this holder, without an eviction; many runs come as
+ * several reports too. */
 struct pool_release {
     struct pool_key key;
     const struct pool_extent *extents; /* ascending, not touching */
     size_t n_extents;
+    /* Blocks that others hold still, in the order of the block table; a report
+     * has either these or extents. */
+    const struct pool_extent *shared;
+    size_t n_shared;
+    uint32_t part, n_parts; /* 1 of 1 if whole */
     struct pool_stats before, after;
     uint64_t scrub_id;
+    int64_t mono_ns;
+};
+
+/* A session has computed again all that an eviction had taken from it and that
+ * its conversation still has. One that is evicted anew before it got so far is
+ * told of the later eviction only. */
+struct pool_recomputation {
+    struct pool_key key;
+    uint64_t note;           /* left by the observer at that eviction, or 0 */
+    enum pool_reason reason; /* of that eviction */
+    int64_t gap_ns;          /* from it to the first step of the return */
+    uint64_t tokens, blocks; /* computed again */
+    int64_t duration_ns;     /* of the steps that did it, others' share too */
+    const uint8_t *trace_id; /* 16 bytes of the request, or NULL */
     int64_t mono_ns;
 };
 
@@ -121,10 +142,15 @@ struct pool_observer {
      * (pool_may_evict). false: what happens could not be recorded now. NULL is
      * always. */
     bool (*may_evict)(void *ctx);
+
+    /* The same before a session is given blocks, or those of others. */
+    bool (*may_allocate)(void *ctx);
     void (*evicted)(void *ctx, const struct pool_eviction *eviction);
     void (*batch)(void *ctx, const struct pool_batch *batch);
     void (*allocated)(void *ctx, const struct pool_allocation *allocation);
     void (*released)(void *ctx, const struct pool_release *release);
+    void (*recomputed)(
+        void *ctx, const struct pool_recomputation *recomputation);
 
     /* The blocks of that eviction or release have been zeroed, and are free. */
     void (*scrubbed)(void *ctx, uint64_t scrub_id);

@@ -65,6 +65,9 @@ struct pool_config {
     bool share_prefixes; /* full blocks between sessions of one tenant */
     uint64_t secret[2];  /* keys the map of sessions, and prefixes */
     const struct pool_observer *observer; /* borrowed; NULL is fine */
+    /* A monotonic clock for what a batch takes, and nothing else: sweeps do all
+     * their work at one told time. NULL: by the told times. */
+    int64_t (*stopwatch_ns)(void);
 };
 
 /* The arena is anonymous memory, huge pages advised, left out of core dumps.
@@ -147,11 +150,12 @@ enum kv_status pool_session_truncate(struct pool *pool,
  *                 the next pool_scrub_done
  *   KV_POOL_FULL  everything else is pinned: somebody must be set aside
  *   KV_NO_MEMORY
- *   KV_IO         no more may be given up now (see pool_may_evict)
+ *   KV_IO         no more may be given up now (see pool_may_evict), or given
+ *                 at all (pool_observer.may_allocate)
  * In each case the session is as it was. What was evicted stays evicted, but
  * nobody is evicted for a call that then fails with one of KV_POOL_FULL and
- * KV_NO_MEMORY. A
- * preempted session runs again. n_tokens is at most what it has. */
+ * KV_NO_MEMORY. A preempted session runs again. n_tokens is at most what it
+ * has. */
 enum kv_status pool_session_reserve(struct pool *pool,
     struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
     int64_t now_ns);
@@ -165,6 +169,13 @@ void pool_session_commit(
  * once a request, with the session running; n_hit > 0 counts as its hit. */
 void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
     uint64_t n_hit_blocks, uint64_t n_missed_blocks);
+
+/* The next n_tokens, which the next commit covers, lay in blocks once and were
+ * computed again by the step that began then. When they were the last of those
+ * the observer is told what the eviction cost. */
+void pool_session_count_recomputed(struct pool *pool,
+    struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
+    int64_t began_ns, int64_t now_ns);
 
 /* Sets a running session aside (POOL_REASON_PRESSURE or MANUAL): its blocks go,
  * its tokens stay, and it counts as running (state PREEMPTED) until ended. The
@@ -208,6 +219,10 @@ struct pool_outcome {
 struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns);
+
+/* What pool_evict_session would say; changes nothing. */
+struct pool_outcome pool_evict_preview(
+    const struct pool *pool, const struct pool_session *session, bool preempt);
 
 /* A batch of evictions that a caller drives (an Evict call): between begin and
  * end come its pool_evict_session calls, all in one turn. end tells the

@@ -98,21 +98,35 @@ static size_t take_blocks(
     return n_extents;
 }
 
-static void report_allocation(struct pool *pool,
-    const struct pool_session *session, const struct pool_stats *before,
-    size_t n_extents, int64_t now_ns)
+/* Takes n free blocks; where somebody listens in parts, each within the runs of
+ * a report. */
+static void allocate(
+    struct pool *pool, struct pool_session *session, uint32_t n, int64_t now_ns)
 {
-    const struct pool_allocation allocation = {
+    struct pool_allocation allocation = {
         .key = session_key(session),
         .extents = pool->extents,
-        .n_extents = n_extents,
-        .before = *before,
-        .after = state_stats(pool),
+        .n_parts = n / POOL_PART_EXTENTS + (n % POOL_PART_EXTENTS > 0),
         .mono_ns = now_ns,
     };
 
-    if (pool->observer->allocated != NULL)
+    while (allocation.part++ < allocation.n_parts) {
+        uint32_t n_part = n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS;
+
+        n -= n_part;
+        allocation.before = state_stats(pool);
+        allocation.n_extents = take_blocks(pool, session, n_part);
+        if (pool->observer->allocated == NULL)
+            continue;
+        allocation.after = state_stats(pool);
         pool->observer->allocated(pool->observer->ctx, &allocation);
+    }
+}
+
+bool run_may_allocate(const struct pool *pool)
+{
+    return pool->observer->may_allocate == NULL ||
+           pool->observer->may_allocate(pool->observer->ctx);
 }
 
 /* Makes n more blocks free, or says why they are not. */
@@ -122,6 +136,8 @@ static enum kv_status find_room(struct pool *pool,
 {
     const struct block_pool *blocks = &pool->blocks;
 
+    if (!run_may_allocate(pool))
+        return KV_IO;
     if (n <= blocks->n_free)
         return KV_OK;
     if (n > pool_reclaimable_blocks(pool))
@@ -153,14 +169,7 @@ enum kv_status pool_session_reserve(struct pool *pool,
         return status;
 
     session->state = POOL_SESSION_RUNNING;
-    while (session->n_blocks < n_needed) {
-        uint32_t n = (uint32_t)n_needed - session->n_blocks;
-        const struct pool_stats before = state_stats(pool);
-        size_t n_extents = take_blocks(
-            pool, session, n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS);
-
-        report_allocation(pool, session, &before, n_extents, now_ns);
-    }
+    allocate(pool, session, (uint32_t)n_needed - session->n_blocks, now_ns);
     return KV_OK;
 }
 
@@ -183,8 +192,10 @@ void pool_session_commit(
     }
     pool->session_tokens += at - session->n_cached;
     session->n_cached = at;
-    if (session->n_computed < at)
+    if (session->n_computed <= at) {
         session->n_computed = at;
+        session->loss.reason = 0; /* nothing is missing any more */
+    }
     share_seal(pool, session);
 }
 
@@ -194,6 +205,44 @@ void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
     pool->cache_hits += n_hit_blocks;
     pool->cache_misses += n_missed_blocks;
     session->hits += n_hit_blocks > 0;
+}
+
+static void report_recomputation(struct pool *pool,
+    const struct pool_session *session, const uint8_t *trace_id, int64_t now_ns)
+{
+    const struct session_loss *loss = &session->loss;
+    const struct pool_recomputation recomputation = {
+        .key = session_key(session),
+        .note = loss->note,
+        .reason = loss->reason,
+        .gap_ns = loss->gap_ns,
+        .tokens = loss->tokens,
+        .blocks = blocks_for(pool, loss->tokens),
+        .duration_ns = loss->spent_ns,
+        .trace_id = trace_id,
+        .mono_ns = now_ns,
+    };
+
+    if (pool->observer->recomputed != NULL && !session->anonymous)
+        pool->observer->recomputed(pool->observer->ctx, &recomputation);
+}
+
+void pool_session_count_recomputed(struct pool *pool,
+    struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
+    int64_t began_ns, int64_t now_ns)
+{
+    struct session_loss *loss = &session->loss;
+
+    if (loss->reason == 0)
+        return;
+    if (loss->tokens == 0)
+        loss->gap_ns = began_ns - loss->evicted_ns;
+    loss->tokens += n_tokens;
+    loss->spent_ns += now_ns - began_ns;
+    if (session->n_cached + n_tokens < session->n_computed)
+        return;
+    report_recomputation(pool, session, trace_id, now_ns);
+    loss->reason = 0;
 }
 
 void pool_session_end(

@@ -23,6 +23,16 @@
 #include "pool/session_index.h"
 #include "pool/timer_wheel.h"
 
+/* What the last eviction costs. */
+struct session_loss {
+    uint64_t note;   /* the observer's */
+    uint64_t tokens; /* computed again so far */
+    int64_t spent_ns;
+    int64_t gap_ns; /* until the first of them */
+    int64_t evicted_ns;
+    enum pool_reason reason; /* 0: there was none, or it has been told */
+};
+
 struct pool_session {
     /* What every run touches comes first, together. */
     struct kv_list link; /* on one list of the pool, by state */
@@ -45,6 +55,7 @@ struct pool_session {
     int64_t kept_ns;   /* EVICTED: since when */
     int64_t created_ns;
     uint64_t hits, evictions;
+    struct session_loss loss;
     struct kv_map_node node;
     struct session_index_node order;
     char name[]; /* tenant, then id */

@@ -123,6 +123,7 @@ static void report_adoption(struct pool *pool,
     struct pool_allocation adoption = {
         .key = session_key(session),
         .reused = pool->extents,
+        .part = 1,
         .before = *before,
         .after = state_stats(pool),
         .mono_ns = now_ns,
@@ -130,6 +131,8 @@ static void report_adoption(struct pool *pool,
 
     if (pool->observer->allocated == NULL)
         return;
+    adoption.n_parts =
+        (session->n_blocks - first + POOL_PART_EXTENTS - 1) / POOL_PART_EXTENTS;
     for (uint32_t i = first; i < session->n_blocks; i++) {
         pool->extents[adoption.n_reused++] =
             (struct pool_extent){session->blocks[i] * block_bytes, block_bytes};
@@ -137,6 +140,7 @@ static void report_adoption(struct pool *pool,
             i + 1 == session->n_blocks) {
             pool->observer->allocated(pool->observer->ctx, &adoption);
             adoption.before = adoption.after;
+            adoption.part++;
             adoption.n_reused = 0;
         }
     }
@@ -193,6 +197,7 @@ size_t pool_session_adopt(
     n_own = (uint32_t)(session->n_cached / block_tokens);
     n_most = (uint32_t)((session->n_tokens - 1) / block_tokens);
     if (n_own < n_most && session->n_sealed == n_own &&
+        run_may_allocate(pool) &&
         registry_grow(pool, session, 0, n_most) == KV_OK)
         adopt_from(pool, session, n_own, n_most, now_ns);
     return session->n_cached;

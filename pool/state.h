@@ -103,6 +103,11 @@ void registry_set_timer(struct pool *pool, struct pool_session *session);
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks);
 
+/* ---- run.c */
+
+/* Whether it could be recorded that a session comes to hold blocks. */
+bool run_may_allocate(const struct pool *pool);
+
 /* ---- share.c */
 
 /* Seals what has become full. */
@@ -141,8 +146,8 @@ void evict_idle(struct pool *pool, struct pool_session *session,
 void evict_for_place(
     struct pool *pool, const struct pool_key *key, int64_t now_ns);
 
-/* Gives up idle sessions until n_blocks are free or being zeroed, which they are
- * not yet and must be possible. forced_by is the session that needs them.
+/* Gives up idle sessions until n_blocks are free or being zeroed, which they
+ * are not yet and must be possible. forced_by is the session that needs them.
  * false: before that, no more might be given up. */
 bool evict_for_room(struct pool *pool, uint32_t n_blocks,
     const struct pool_session *forced_by, const uint8_t *trace_id,

@@ -19,9 +19,9 @@
  *               part's before is the after of the one before it; evictions and
  *               total_sessions change with the last.
  *   between     from one receipt's after to the next one's before, evictions is
- *               the same exactly: no eviction is without a receipt. allocated,
- *               freed, hits and misses may grow, since allocations and releases
- *               have no receipts, and never fall.
+ *               the same exactly: no eviction is without a receipt. Nor do
+ *               allocated and freed change in an epoch whose allocations have
+ *               receipts; otherwise they may grow, as hits and misses may.
  *   batch       count, bytes and sequences are those of the evictions that
  *               precede it immediately and that it is about; used before and
  *               after are the first's and the last's, fragmentation is what
@@ -32,9 +32,19 @@
  *   snapshot    used = allocated - freed; evictions, in all and by reason, are
  *               what the receipts so far add up to; counters never fall;
  *               utilization is used / total.
- * Receipts of other kinds are numbered, and not looked into.
+ *   allocation  before, after, extents and parts as those of evictions; the
+ * blocks release     come into use, or leave it, and nothing else changes.
+ *   blocks      where allocations have receipts, who holds which block is known
+ * at every sequence: a block given is held by nobody, one that is shared by
+ * somebody else; one taken is held by that session; an evicted session keeps
+ * none, but for those that live on with others; used is what is held. Of a
+ * ledger read from its middle this is checked as far as it is known.
+ *   recomputation  names an eviction of this epoch, of that session and for
+ * that reason, once (the last 65,536 of them are remembered); it lies before,
+ * by the gap and the duration at least. A start after a crash (boot.clean is
+ * false) ends what the crash cut off.
  *
- * The caller's memory; any thread. */
+ * Memory: what replay.h says, and 3 MiB. Any thread. */
 #ifndef RECEIPTS_AUDIT_H
 #define RECEIPTS_AUDIT_H
 
@@ -43,6 +53,8 @@
 
 #include "base/error.h"
 #include "kvpool/v1/receipts.pb-c.h"
+#include "receipts/recall.h"
+#include "receipts/replay.h"
 
 #define AUDIT_REASONS 16 /* told apart; more than there are */
 
@@ -68,23 +80,35 @@ struct audit {
     uint64_t used_before, used_after, free_runs_before, free_runs_after;
     uint32_t members_reason;
 
-    /* The part to come of an eviction in parts, 0 if there is none. */
+    /* The part to come of a change in parts, 0 if there is none. */
     uint32_t next_part, n_parts;
+    Kvpool__V1__Receipt__KindCase part_kind;
+    uint32_t part_reason;
     uint64_t part_numbers[10]; /* its before must be */
     char part_session[129], part_tenant[129];
 
+    struct replay *replay;
+    struct recall *recall;
+    uint64_t epoch_sequence; /* of the boot receipt; 0 before one */
+    bool follows_blocks;     /* as far as can be known, replay knows */
+    bool records_blocks;     /* the epoch has had such a receipt */
+    uint64_t shared_kept;    /* of the parts so far of an eviction */
+
     uint64_t n_receipts, n_evictions, n_batches, n_snapshots;
+    uint64_t n_allocations, n_releases, n_recomputations;
 };
 
-void audit_init(struct audit *audit);
+/* KV_NO_MEMORY; to be finished all the same. */
+enum kv_status audit_init(struct audit *audit);
+void audit_fini(struct audit *audit);
 
 /* The next receipt. KV_INVALID names the sequence and what does not add up, and
- * the audit is over. */
+ * the audit is over; so it is with KV_NO_MEMORY. */
 enum kv_status audit_add(struct audit *audit,
     const Kvpool__V1__Receipt *receipt, struct kv_error *error);
 
 /* After the last receipt of a ledger that has stopped: whether something was
- * begun and not ended, parts of an eviction or members without their batch. */
+ * begun and not ended, parts of a change or members without their batch. */
 enum kv_status audit_end(const struct audit *audit, struct kv_error *error);
 
 #endif

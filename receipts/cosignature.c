@@ -186,7 +186,7 @@ static enum kv_status check_lines(const struct checkpoint_parts *note,
     struct checkpoint_signature signature;
 
     for (size_t n = 0; rest.n > 0; n++) {
-        uint64_t time_s;
+        uint64_t time_s = 0;
         enum kv_status status;
 
         if (n == CHECKPOINT_MAX_SIGNATURES ||

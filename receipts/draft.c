@@ -55,7 +55,8 @@ static Kvpool__V1__PoolStatistics *put_stats(
     return out;
 }
 
-static void put_extents(
+/* One list at a time: a change has only one that is not empty. */
+static Kvpool__V1__Extent **put_extents(
     struct draft *draft, const struct pool_extent *extents, size_t n_extents)
 {
     assert(n_extents <= POOL_PART_EXTENTS);
@@ -65,8 +66,7 @@ static void put_extents(
         draft->extents[i].size = extents[i].size;
         draft->extent_list[i] = &draft->extents[i];
     }
-    draft->kind.eviction.extents = draft->extent_list;
-    draft->kind.eviction.n_extents = n_extents;
+    return draft->extent_list;
 }
 
 static void put_cause(struct draft *draft, const struct pool_cause *cause)
@@ -88,12 +88,14 @@ static void put_cause(struct draft *draft, const struct pool_cause *cause)
     }
 }
 
-static void put_part(struct draft *draft, uint32_t number, uint32_t count)
+/* NULL for what is whole. */
+static Kvpool__V1__ReceiptPart *put_part(
+    struct draft *draft, uint32_t number, uint32_t count)
 {
     kvpool__v1__receipt_part__init(&draft->part);
     draft->part.number = number;
     draft->part.count = count;
-    draft->kind.eviction.part = &draft->part;
+    return count > 1 ? &draft->part : NULL;
 }
 
 void draft_eviction(struct draft *draft, const struct pool_eviction *eviction)
@@ -110,7 +112,8 @@ void draft_eviction(struct draft *draft, const struct pool_eviction *eviction)
     if (eviction->n_extents > 0)
         out->block_offset = eviction->extents[0].offset;
     out->block_size_bytes = eviction->bytes_freed;
-    put_extents(draft, eviction->extents, eviction->n_extents);
+    out->extents = put_extents(draft, eviction->extents, eviction->n_extents);
+    out->n_extents = eviction->n_extents;
     out->before = put_stats(&draft->before, &eviction->before);
     out->after = put_stats(&draft->after, &eviction->after);
     out->blocks_freed = eviction->blocks_freed;
@@ -123,8 +126,7 @@ void draft_eviction(struct draft *draft, const struct pool_eviction *eviction)
     put_cause(draft, eviction->cause);
     out->preempted = eviction->preempted;
     out->tokens_kept = eviction->tokens_kept;
-    if (eviction->n_parts > 1)
-        put_part(draft, eviction->part, eviction->n_parts);
+    out->part = put_part(draft, eviction->part, eviction->n_parts);
 }
 
 void draft_add_performance(struct draft *draft,
@@ -165,6 +167,70 @@ void draft_batch(struct draft *draft, const struct pool_batch *batch,
     out->last_sequence = last_sequence;
     out->policy = copy_string(draft->texts[0], batch->policy);
     out->call = (Kvpool__V1__EvictCall *)call;
+}
+
+void draft_allocation(
+    struct draft *draft, const struct pool_allocation *allocation)
+{
+    Kvpool__V1__AllocationReceipt *out = &draft->kind.allocation;
+    const struct pool_key *key = &allocation->key;
+
+    begin(draft, KVPOOL__V1__RECEIPT__KIND_ALLOCATION, NULL);
+    kvpool__v1__allocation_receipt__init(out);
+    draft->receipt.allocation = out;
+    out->session_id = copy_text(draft->texts[0], key->id, key->id_bytes);
+    out->tenant = copy_text(draft->texts[1], key->tenant, key->tenant_bytes);
+    out->extents =
+        put_extents(draft, allocation->extents, allocation->n_extents);
+    out->n_extents = allocation->n_extents;
+    if (allocation->n_reused > 0)
+        out->reused_extents =
+            put_extents(draft, allocation->reused, allocation->n_reused);
+    out->n_reused_extents = allocation->n_reused;
+    out->before = put_stats(&draft->before, &allocation->before);
+    out->after = put_stats(&draft->after, &allocation->after);
+    out->part = put_part(draft, allocation->part, allocation->n_parts);
+}
+
+void draft_release(struct draft *draft, const struct pool_release *release)
+{
+    Kvpool__V1__ReleaseReceipt *out = &draft->kind.release;
+    const struct pool_key *key = &release->key;
+
+    begin(draft, KVPOOL__V1__RECEIPT__KIND_RELEASE, NULL);
+    kvpool__v1__release_receipt__init(out);
+    draft->receipt.release = out;
+    out->session_id = copy_text(draft->texts[0], key->id, key->id_bytes);
+    out->tenant = copy_text(draft->texts[1], key->tenant, key->tenant_bytes);
+    out->extents = put_extents(draft, release->extents, release->n_extents);
+    out->n_extents = release->n_extents;
+    if (release->n_shared > 0)
+        out->shared_extents =
+            put_extents(draft, release->shared, release->n_shared);
+    out->n_shared_extents = release->n_shared;
+    out->before = put_stats(&draft->before, &release->before);
+    out->after = put_stats(&draft->after, &release->after);
+    out->part = put_part(draft, release->part, release->n_parts);
+}
+
+void draft_recomputation(
+    struct draft *draft, const struct pool_recomputation *recomputation)
+{
+    Kvpool__V1__RecomputationReceipt *out = &draft->kind.recomputation;
+    const struct pool_key *key = &recomputation->key;
+
+    begin(draft, KVPOOL__V1__RECEIPT__KIND_RECOMPUTATION,
+        recomputation->trace_id);
+    kvpool__v1__recomputation_receipt__init(out);
+    draft->receipt.recomputation = out;
+    out->session_id = copy_text(draft->texts[0], key->id, key->id_bytes);
+    out->tenant = copy_text(draft->texts[1], key->tenant, key->tenant_bytes);
+    out->eviction_sequence = recomputation->note;
+    out->reason = (Kvpool__V1__EvictionReason)recomputation->reason;
+    out->gap_ns = recomputation->gap_ns;
+    out->tokens_recomputed = recomputation->tokens;
+    out->blocks_recomputed = recomputation->blocks;
+    out->duration_ns = recomputation->duration_ns;
 }
 
 static void put_reasons(struct draft *draft, const uint64_t *counts)
@@ -266,12 +332,41 @@ void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
     draft->drain.limit_ns = limit_ns;
 }
 
-void draft_loss_accepted(struct draft *draft, const struct journal_start *start,
+void draft_sink_gap(struct draft *draft, const char *sink,
+    uint64_t first_sequence, uint64_t last_sequence,
     const uint8_t config_digest[32])
 {
     Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(
-        draft, KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_LOSS_ACCEPTED,
-        config_digest);
+        draft, KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_SINK_GAP, config_digest);
+
+    out->sink_gap = &draft->sink_gap;
+    kvpool__v1__sink_gap__init(&draft->sink_gap);
+    draft->sink_gap.sink = copy_string(draft->texts[0], sink);
+    draft->sink_gap.first_sequence = first_sequence;
+    draft->sink_gap.last_sequence = last_sequence;
+}
+
+void draft_configuration_change(
+    struct draft *draft, const struct ledger_configuration_change *change)
+{
+    Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(draft,
+        KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_CONFIGURATION_CHANGE,
+        change->config_digest);
+    Kvpool__V1__ConfigurationChange *to = &draft->configuration_change;
+
+    out->configuration_change = to;
+    kvpool__v1__configuration_change__init(to);
+    to->previous_digest = borrow(change->previous_digest, 32);
+    to->options = (char **)change->names;
+    to->n_options = change->n_names;
+    to->requested_by = copy_string(draft->texts[0], change->requested_by);
+}
+
+void draft_loss_accepted(struct draft *draft, const struct journal_start *start,
+    const uint8_t config_digest[32])
+{
+    Kvpool__V1__LifecycleReceipt *out = begin_lifecycle(draft,
+        KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_LOSS_ACCEPTED, config_digest);
 
     out->loss_accepted = &draft->loss;
     kvpool__v1__loss_accepted__init(&draft->loss);

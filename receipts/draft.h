@@ -23,6 +23,9 @@ struct draft {
         Kvpool__V1__EvictionBatchReceipt batch;
         Kvpool__V1__PoolSnapshotReceipt snapshot;
         Kvpool__V1__LifecycleReceipt lifecycle;
+        Kvpool__V1__AllocationReceipt allocation;
+        Kvpool__V1__ReleaseReceipt release;
+        Kvpool__V1__RecomputationReceipt recomputation;
     } kind;
     Kvpool__V1__PoolStatistics before, after;
     Kvpool__V1__ReceiptPart part;
@@ -34,6 +37,8 @@ struct draft {
     Kvpool__V1__TierUsage *tier_list[1];
     Kvpool__V1__Boot boot;
     Kvpool__V1__Drain drain;
+    Kvpool__V1__SinkGap sink_gap;
+    Kvpool__V1__ConfigurationChange configuration_change;
     Kvpool__V1__LossAccepted loss;
     Kvpool__V1__Extent extents[POOL_PART_EXTENTS];
     Kvpool__V1__Extent *extent_list[POOL_PART_EXTENTS];
@@ -52,6 +57,12 @@ void draft_batch(struct draft *draft, const struct pool_batch *batch,
     uint64_t first_sequence, uint64_t last_sequence,
     const Kvpool__V1__EvictCall *call);
 
+void draft_allocation(
+    struct draft *draft, const struct pool_allocation *allocation);
+void draft_release(struct draft *draft, const struct pool_release *release);
+void draft_recomputation(
+    struct draft *draft, const struct pool_recomputation *recomputation);
+
 void draft_snapshot(
     struct draft *draft, const struct ledger_pool_snapshot *snapshot);
 /* start: what was found on disk; NULL without a journal. */
@@ -59,6 +70,11 @@ void draft_boot(struct draft *draft, const struct ledger_boot *boot,
     const struct journal_start *start, const uint8_t config_digest[32]);
 void draft_drain(struct draft *draft, const char *cause, int64_t limit_ns,
     const uint8_t config_digest[32]);
+void draft_sink_gap(struct draft *draft, const char *sink,
+    uint64_t first_sequence, uint64_t last_sequence,
+    const uint8_t config_digest[32]);
+void draft_configuration_change(
+    struct draft *draft, const struct ledger_configuration_change *change);
 void draft_loss_accepted(struct draft *draft, const struct journal_start *start,
     const uint8_t config_digest[32]);
 

@@ -1,6 +1,7 @@
 /* What the files of the journal share: its state, and whose it is.
  *
  *   owner   journal.c            what the ledger calls; opening and closing
+ *           journal_start.c      what is found at the start, and done about it
  *   any     journal_load.c       reading durable receipts
  *   writer  journal_writer.c     groups, checkpoints, retention
  *   room    journal_room.c       the next segment, before it is needed
@@ -41,13 +42,15 @@ struct journal_writer {
     int fd; /* of the segment in use; -1: none in this epoch */
     uint32_t seed;
     uint64_t offset, last_group;
+    uint64_t anchored_sequence; /* the identity and the tree's file have it */
+    bool anchor_is_due;         /* a segment was closed */
     unsigned char *buffer; /* of a group, with a segment's header before it */
     struct journal_cursors cursors; /* as the group has them */
     struct merkle_hasher hasher;
     int notes_fd;
     unsigned char *note_record;
     uint64_t notes_end;
-    int64_t cursors_due_ns, note_due_ns, retention_due_ns; /* monotonic */
+    int64_t cursors_due_ns, keep_due_ns, retention_due_ns; /* monotonic */
 };
 
 struct journal {
@@ -70,9 +73,9 @@ struct journal {
     struct journal_cursors cursors;
     uint64_t durable_sequence, stored_bytes;
     bool stop;
-    bool is_short; /* a write met a full disk */
-    bool notes_are_short;
-    bool is_failed; /* for good */
+    bool is_short;         /* a write met a full disk */
+    bool keeping_is_short; /* the same, of what is kept beside segments */
+    bool is_failed;        /* for good */
     char error[sizeof((struct journal_position *)0)->error];
     bool note_is_new;
     size_t n_note;
@@ -96,6 +99,17 @@ void journal_note_error(
 void journal_fail(
     struct journal *journal, const char *name, const char *what, int number);
 void journal_wake(struct journal *journal);
+
+/* Opens the directory, recovers, begins the epoch; journal_end undoes it. */
+enum kv_status journal_begin(struct journal *journal,
+    const struct journal_config *config, struct journal_start *start,
+    struct kv_error *error);
+void journal_end(struct journal *journal);
+
+/* What is durable now, up to last_sequence, which the tree's file has. errno
+ * says why not. */
+enum kv_status journal_store_identity(struct journal *journal,
+    uint64_t last_sequence, bool clean, struct kv_error *error);
 
 /* The writer: until `stop` and everything is written, or it fails. */
 void *journal_writer_main(void *journal);

@@ -281,17 +281,19 @@ enum kv_status journal_identity_store(const struct journal_dir *dir,
     unsigned char bytes[JOURNAL_IDENTITY_BYTES];
     int fd = openat(dir->fd, IDENTITY_NEXT_FILE,
         O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    enum kv_status status = KV_OK;
+    bool is_written;
+    int number;
 
     journal_identity_write(bytes, identity);
-    if (fd < 0 || !journal_write(fd, bytes, sizeof bytes, 0) ||
-        fdatasync(fd) != 0)
-        status = journal_file_error(
-            dir, IDENTITY_NEXT_FILE, "cannot be written", error);
+    is_written = fd >= 0 && journal_write(fd, bytes, sizeof bytes, 0) &&
+                 fdatasync(fd) == 0;
+    number = errno;
     if (fd >= 0)
         close(fd);
-    if (status != KV_OK)
-        return status;
+    errno = number;
+    if (!is_written)
+        return journal_file_error(
+            dir, IDENTITY_NEXT_FILE, "cannot be written", error);
     if (renameat(dir->fd, IDENTITY_NEXT_FILE, dir->fd, JOURNAL_IDENTITY_FILE) !=
             0 ||
         fsync(dir->fd) != 0)

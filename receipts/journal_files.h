@@ -60,7 +60,7 @@ bool journal_write_zeros(int fd, uint64_t from, uint64_t to);
 /* KV_NOT_FOUND: there is none. KV_DATA_LOSS. */
 enum kv_status journal_identity_load(const struct journal_dir *dir,
     struct journal_identity *out, struct kv_error *error);
-/* All of it or nothing, whatever happens. */
+/* All of it or nothing, whatever happens. errno says why not. */
 enum kv_status journal_identity_store(const struct journal_dir *dir,
     const struct journal_identity *identity, struct kv_error *error);
 

@@ -228,9 +228,9 @@ void journal_identity_write(
     memcpy(at + 16, identity->pool_id, sizeof identity->pool_id);
     put64(at + 32, identity->last_sequence);
     put64(at + 40, identity->last_group);
-    /* The CRC takes the last four of 64 bytes, the flag the four before. */
     put64(at + 48, identity->notes_bytes);
-    put32(at + 56, identity->clean);
+    memcpy(at + 56, identity->root, sizeof identity->root);
+    put32(at + 88, identity->clean);
     seal(at, JOURNAL_IDENTITY_BYTES, identity_magic);
 }
 
@@ -242,12 +242,13 @@ bool journal_identity_parse(const unsigned char *bytes, size_t n,
         return false;
     *out = (struct journal_identity){
         .epoch = get32(bytes + 12),
-        .clean = get32(bytes + 56) != 0,
+        .clean = get32(bytes + 88) != 0,
         .last_sequence = get64(bytes + 32),
         .last_group = get64(bytes + 40),
         .notes_bytes = get64(bytes + 48),
     };
     memcpy(out->pool_id, bytes + 16, sizeof out->pool_id);
+    memcpy(out->root, bytes + 56, sizeof out->root);
     return true;
 }
 

@@ -10,8 +10,8 @@
  * a random number of the segment's: what a disk still had of another file never
  * passes for a record. `flags` is the low half of the number of its group.
  *
- *   ledger      which ledger this is, and what was there when it was last
- *               started or stopped: less than that is a loss
+ *   ledger      which ledger this is, and what was there when this was last
+ *               written: less than that is a loss
  *
  * Parsing takes any bytes. Thread: any. */
 #ifndef RECEIPTS_JOURNAL_FORMAT_H
@@ -107,16 +107,18 @@ uint32_t journal_seed(uint64_t id);
 
 /* ---- the identity */
 
-#define JOURNAL_IDENTITY_BYTES 64
+#define JOURNAL_IDENTITY_BYTES 96
 
 struct journal_identity {
     uint8_t pool_id[16];
     uint32_t epoch; /* of the last start */
     bool clean;     /* that ended in order */
-    /* There at that start; at the end, if it was clean: */
+    /* What was there when this was written: at that start, when a segment was
+     * closed since, or at the end. */
     uint64_t last_sequence;
     uint64_t last_group;
     uint64_t notes_bytes; /* of the file of checkpoints */
+    uint8_t root[32];     /* of the tree of the receipts up to last_sequence */
 };
 
 void journal_identity_write(

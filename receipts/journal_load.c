@@ -140,7 +140,7 @@ static enum kv_status load_part(const struct journal *journal,
     const struct part *part, struct ring_chunk **out, struct kv_error *error)
 {
     struct ring_chunk *chunk;
-    unsigned char *bytes;
+    unsigned char *bytes = NULL;
     uint64_t offset;
     enum kv_status status = read_part(journal, part, &bytes, error);
 

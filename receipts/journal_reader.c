@@ -334,13 +334,13 @@ static bool is_of_later_group(
 }
 
 static enum finding find_later_group(
-    struct journal_reader *reader, uint64_t offset)
+    struct journal_reader *reader, uint64_t offset, uint64_t used_end)
 {
     struct journal_record record;
 
     reader->n_buffered = reader->position = 0;
     reader->buffer_offset = offset;
-    for (;;) {
+    while (reader->buffer_offset + reader->position < used_end) {
         const struct progress nothing = {0};
 
         switch (take_record(reader, &nothing, &record)) {
@@ -358,6 +358,7 @@ static enum finding find_later_group(
         }
         reader->position += 8; /* records are aligned */
     }
+    return FOUND_END;
 }
 
 /* Could a crash have torn what is behind the last group? */
@@ -441,7 +442,7 @@ static enum kv_status end_segment(
         return KV_OK;
     if (!can_be_torn(reader))
         return damaged(reader, at, "no valid record of its group", error);
-    switch (find_later_group(reader, at)) {
+    switch (find_later_group(reader, at, used_end)) {
     case FOUND_END:
         break;
     case FOUND_ERROR:

@@ -6,8 +6,10 @@
 #include <sys/stat.h>
 
 #include "base/heap.h"
+#include "receipts/checkpoint.h"
 #include "receipts/journal_notes.h"
 #include "receipts/journal_reader.h"
+#include "receipts/journal_tree.h"
 
 void journal_found_fini(struct journal_found *found)
 {
@@ -24,18 +26,34 @@ static enum kv_status no_memory(struct kv_error *error)
         error, KV_NO_MEMORY, "no memory for what the journal has");
 }
 
-static bool visit_records(struct journal_found *found,
+/* n_leaves are in the tree already. */
+static bool add_leaf(struct merkle *tree, const struct journal_record *receipt,
+    uint64_t *n_leaves)
+{
+    if (receipt->sequence <= *n_leaves)
+        return true;
+    ++*n_leaves;
+    return merkle_reserve(tree) == KV_OK &&
+           merkle_append(tree, receipt->payload, receipt->n_payload);
+}
+
+static bool visit_records(struct journal_found *found, struct merkle *tree,
     const struct journal_group *group, const struct journal_visitor *visitor)
 {
+    uint64_t n_leaves = merkle_size(tree);
     struct journal_record record;
 
     for (size_t at = 0; at < group->n_bytes; at += record.n_bytes) {
         journal_record_peek(group->bytes + at, &record);
         if (record.type == JOURNAL_CURSOR)
             journal_cursors_read(&found->cursors, &record);
-        else if (record.type == JOURNAL_RECEIPT && visitor != NULL &&
-                 !visitor->on_receipt(visitor->ctx, &record))
+        if (record.type != JOURNAL_RECEIPT)
+            continue;
+        if (!add_leaf(tree, &record, &n_leaves))
             return false;
+        if (visitor->on_receipt != NULL)
+            visitor->on_receipt(visitor->ctx, record.sequence, record.payload,
+                record.n_payload);
     }
     return true;
 }
@@ -62,15 +80,15 @@ static bool take_group(struct journal_found *found,
 }
 
 static enum kv_status read_groups(struct journal_found *found,
-    struct journal_reader *reader, const struct journal_visitor *visitor,
-    struct kv_error *error)
+    struct merkle *tree, struct journal_reader *reader,
+    const struct journal_visitor *visitor, struct kv_error *error)
 {
     struct journal_group group;
     enum kv_status status;
 
     while ((status = journal_reader_next(reader, &group, error)) == KV_OK)
         if (!take_group(found, reader, &group) ||
-            !visit_records(found, &group, visitor))
+            !visit_records(found, tree, &group, visitor))
             return no_memory(error);
     found->next_sequence =
         reader->next_sequence > 0 ? reader->next_sequence : 1;
@@ -114,15 +132,29 @@ static enum kv_status read_notes(struct journal_found *found,
         }
     found->notes_end = notes.end_offset;
     journal_notes_fini(&notes);
-    if (status == KV_NOT_FOUND)
-        status = KV_OK;
-    if (status == KV_OK && found->note_tree_size >= found->next_sequence)
+    return status == KV_NOT_FOUND ? KV_OK : status;
+}
+
+/* What the newest checkpoint says; nothing if there is none. */
+static enum kv_status read_anchor(const struct journal_found *found,
+    const struct journal_dir *dir, struct journal_anchor *out,
+    struct kv_error *error)
+{
+    struct checkpoint checkpoint;
+
+    *out = (struct journal_anchor){.file = JOURNAL_NOTES_FILE};
+    if (found->n_note == 0)
+        return KV_OK;
+    if (checkpoint_parse(found->note, found->n_note, &checkpoint, NULL) !=
+            KV_OK ||
+        checkpoint.tree_size != found->note_tree_size)
         return kv_error_set(error, KV_DATA_LOSS,
-            "%s/%s: the newest checkpoint is of %" PRIu64
-            " receipts, but the ledger ends with number %" PRIu64,
-            dir->path, JOURNAL_NOTES_FILE, found->note_tree_size,
-            found->next_sequence - 1);
-    return status;
+            "%s/%s: the newest note is not the checkpoint of %" PRIu64
+            " receipts that it is kept as",
+            dir->path, JOURNAL_NOTES_FILE, found->note_tree_size);
+    out->size = checkpoint.tree_size;
+    out->root = checkpoint.root;
+    return KV_OK;
 }
 
 /* ---- all of it */
@@ -154,24 +186,77 @@ static enum kv_status find_nothing(struct journal_found *found,
     return KV_OK;
 }
 
-enum kv_status journal_recover(struct journal_found *out,
+/* The ledger is as long as what vouches for it, and has its root. */
+static enum kv_status check_anchor(const struct journal_found *found,
+    struct merkle *tree, const struct journal_dir *dir,
+    const struct journal_anchor *anchor, struct kv_error *error)
+{
+    if (anchor->size >= found->next_sequence)
+        return kv_error_set(error, KV_DATA_LOSS,
+            "%s/%s: speaks of %" PRIu64
+            " receipts, but the ledger ends with number %" PRIu64,
+            dir->path, anchor->file, anchor->size, found->next_sequence - 1);
+    return journal_tree_check(tree, dir, anchor, error);
+}
+
+/* With the tree opened. */
+static enum kv_status read_all(struct journal_found *found, struct merkle *tree,
+    struct journal_reader *reader, const struct journal_visitor *visitor,
+    const struct journal_anchor anchors[2], struct kv_error *error)
+{
+    enum kv_status status = read_groups(found, tree, reader, visitor, error);
+
+    for (size_t i = 0; i < 2 && status == KV_OK; i++)
+        status = check_anchor(found, tree, reader->dir, &anchors[i], error);
+    if (status != KV_OK)
+        merkle_fini(tree);
+    return status;
+}
+
+static enum kv_status recover_from(struct journal_found *found,
+    struct merkle *tree, struct journal_reader *reader,
+    const struct journal_visitor *visitor, struct kv_error *error)
+{
+    const struct journal_identity *identity = &reader->identity;
+    struct journal_anchor anchors[2] = {
+        [1] = {.size = identity->last_sequence, .file = JOURNAL_IDENTITY_FILE}};
+    enum kv_status status;
+    size_t newest;
+
+    memcpy(anchors[1].root.bytes, identity->root, sizeof identity->root);
+    found->identity = *identity;
+    status = read_notes(found, reader->dir, error);
+    if (status == KV_OK)
+        status = read_anchor(found, reader->dir, &anchors[0], error);
+    newest = anchors[1].size > anchors[0].size;
+    if (status == KV_OK)
+        status = journal_tree_open(tree, reader->dir, &anchors[newest],
+            reader->n_names > 0 ? reader->names[0] : 1, error);
+    if (status == KV_OK)
+        status = read_all(found, tree, reader, visitor, anchors, error);
+    return status;
+}
+
+enum kv_status journal_recover(struct journal_found *out, struct merkle *tree,
     const struct journal_dir *dir, const struct journal_visitor *visitor,
     struct kv_error *error)
 {
+    const struct journal_anchor none = {0};
     struct journal_reader reader;
     enum kv_status status;
 
     *out = (struct journal_found){0};
     status = journal_reader_init(&reader, dir, error);
-    if (status == KV_NOT_FOUND)
-        return find_nothing(out, dir, error);
+    if (status == KV_NOT_FOUND) {
+        status = find_nothing(out, dir, error);
+        if (status == KV_OK)
+            status = journal_tree_open(tree, dir, &none, 1, error);
+        return status;
+    }
     if (status != KV_OK)
         return status;
-    out->identity = reader.identity;
-    status = read_groups(out, &reader, visitor, error);
+    status = recover_from(out, tree, &reader, visitor, error);
     journal_reader_fini(&reader);
-    if (status == KV_OK)
-        status = read_notes(out, dir, error);
     if (status != KV_OK && status != KV_DATA_LOSS)
         journal_found_fini(out);
     return status;

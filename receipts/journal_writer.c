@@ -362,36 +362,78 @@ static bool write_group(struct journal *journal, bool with_cursors)
     if (!is_written)
         return false;
     publish(journal, &group);
+    writer->anchor_is_due |= group.starts_segment;
     pthread_mutex_unlock(&journal->mutex);
     journal_wake(journal);
     pthread_mutex_lock(&journal->mutex);
     return true;
 }
 
-/* ---- checkpoints */
+/* ---- what is kept beside the segments. A full disk must not keep receipts
+ * waiting for it: it is tried again a second later. */
 
-/* A full disk must not keep receipts waiting for a checkpoint: it is tried
- * again with the next turn. false: it was not written. */
+/* errno says why something was not kept: a full disk, or the end. */
+static void keep_later(struct journal *journal, const char *name)
+{
+    int number = errno;
+
+    if (!journal_is_full(number)) {
+        journal_fail(journal, name, "cannot be written", number);
+        return;
+    }
+    pthread_mutex_lock(&journal->mutex);
+    journal_note_error(journal, name, "cannot be written", number);
+    pthread_mutex_unlock(&journal->mutex);
+}
+
+/* The tree's file first: a start finds in it what the others vouch for. */
 static bool append_note(struct journal *journal, size_t n)
 {
     struct journal_writer *writer = &journal->writer;
 
-    if (journal_write(
-            writer->notes_fd, writer->note_record, n, writer->notes_end)) {
-        if (!sync_file(journal, writer->notes_fd, JOURNAL_NOTES_FILE))
-            return false;
-        writer->notes_end += n;
-        return true;
-    }
-    if (!journal_is_full(errno)) {
-        journal_fail(journal, JOURNAL_NOTES_FILE, "cannot be written", errno);
+    if (merkle_sync(&journal->tree) != KV_OK) {
+        keep_later(journal, JOURNAL_TREE_FILE);
         return false;
     }
-    pthread_mutex_lock(&journal->mutex);
-    journal_note_error(
-        journal, JOURNAL_NOTES_FILE, "cannot be written", ENOSPC);
+    if (!journal_write(
+            writer->notes_fd, writer->note_record, n, writer->notes_end)) {
+        keep_later(journal, JOURNAL_NOTES_FILE);
+        return false;
+    }
+    if (!sync_file(journal, writer->notes_fd, JOURNAL_NOTES_FILE))
+        return false;
+    writer->notes_end += n;
+    return true;
+}
+
+static bool store_anchor(struct journal *journal, uint64_t sequence)
+{
+    if (merkle_sync(&journal->tree) != KV_OK) {
+        keep_later(journal, JOURNAL_TREE_FILE);
+        return false;
+    }
+    if (journal_store_identity(journal, sequence, false, NULL) != KV_OK) {
+        keep_later(journal, JOURNAL_IDENTITY_FILE);
+        return false;
+    }
+    journal->writer.anchored_sequence = sequence;
+    return true;
+}
+
+/* The mutex is held, and in between it is not. */
+static void write_anchor(struct journal *journal)
+{
+    uint64_t sequence = journal->durable_sequence;
+    bool is_written;
+
     pthread_mutex_unlock(&journal->mutex);
-    return false;
+    is_written = store_anchor(journal, sequence);
+    if (!is_written)
+        journal_wake(journal);
+    pthread_mutex_lock(&journal->mutex);
+    journal->keeping_is_short = !is_written;
+    journal->writer.anchor_is_due = !is_written;
+    journal->writer.retention_due_ns = 0; /* more may go now */
 }
 
 /* The mutex is held, and in between it is not. */
@@ -411,9 +453,10 @@ static void write_note(struct journal *journal)
     journal->note_is_new = false;
     pthread_mutex_unlock(&journal->mutex);
     is_written = append_note(journal, n);
-    journal_wake(journal);
+    if (!is_written)
+        journal_wake(journal);
     pthread_mutex_lock(&journal->mutex);
-    journal->notes_are_short = !is_written;
+    journal->keeping_is_short = !is_written;
     journal->note_is_new |= !is_written;
 }
 
@@ -446,7 +489,8 @@ static bool is_first_overdue(const struct journal *journal)
     const struct journal_segment *first = journal->segments.at;
     uint64_t n_overdue;
 
-    if (journal->segments.n < 2 || journal->writer.fd < 0)
+    if (journal->segments.n < 2 ||
+        journal->writer.anchored_sequence < first->next_sequence - 1)
         return false;
     n_overdue = count_overdue(journal);
     if (n_overdue == 0)
@@ -487,6 +531,37 @@ static bool has_note(const struct journal *journal)
            journal->note_tree_size <= journal->durable_sequence;
 }
 
+static bool has_to_keep(const struct journal *journal)
+{
+    return has_note(journal) || journal->writer.anchor_is_due;
+}
+
+/* Checkpoints come at most once a second. What a closed segment asks for waits
+ * for nothing but a full disk. */
+static bool is_time_to_keep(const struct journal *journal, int64_t now_ns)
+{
+    const struct journal_writer *writer = &journal->writer;
+
+    return has_to_keep(journal) &&
+           (now_ns >= writer->keep_due_ns ||
+               (writer->anchor_is_due && !journal->keeping_is_short));
+}
+
+static void keep(struct journal *journal, int64_t now_ns)
+{
+    struct journal_writer *writer = &journal->writer;
+
+    if (writer->anchor_is_due)
+        write_anchor(journal);
+    if (has_note(journal) && !writer->anchor_is_due &&
+        (now_ns >= writer->keep_due_ns || journal->stop)) {
+        write_note(journal);
+        writer->keep_due_ns = now_ns + RIDE_NS;
+    }
+    if (journal->keeping_is_short)
+        writer->keep_due_ns = now_ns + RIDE_NS;
+}
+
 static bool may_retain(const struct journal *journal)
 {
     return journal->segments.n > 1 &&
@@ -506,8 +581,8 @@ static int64_t next_due(const struct journal *journal)
 
     if (journal->cursors.n_new > 0)
         due_ns = earlier(due_ns, writer->cursors_due_ns);
-    if (has_note(journal))
-        due_ns = earlier(due_ns, writer->note_due_ns);
+    if (has_to_keep(journal))
+        due_ns = earlier(due_ns, writer->keep_due_ns);
     if (may_retain(journal))
         due_ns = earlier(due_ns, writer->retention_due_ns);
     return due_ns;
@@ -525,9 +600,8 @@ static bool work(struct journal *journal)
         writer->retention_due_ns = now_ns + RIDE_NS;
         drop_overdue(journal);
     }
-    if (has_note(journal) && now_ns >= writer->note_due_ns) {
-        writer->note_due_ns = now_ns + RIDE_NS;
-        write_note(journal);
+    if (is_time_to_keep(journal, now_ns)) {
+        keep(journal, now_ns);
         return true;
     }
     if (has_receipts(journal) || with_cursors) {
@@ -538,9 +612,9 @@ static bool work(struct journal *journal)
         journal->stop = true; /* failed, or stopped on a full disk */
         return false;
     }
-    if (has_note(journal) && journal->stop) {
-        write_note(journal);
-        return !journal->notes_are_short;
+    if (has_to_keep(journal) && journal->stop) {
+        keep(journal, now_ns);
+        return !journal->keeping_is_short;
     }
     return false;
 }

@@ -20,8 +20,8 @@
  *
  * When 46 is zeroed before 44 it is marked only; when 44 is, 44 to 47 are
  * released at once. Without a journal what is released is durable; with one it
- * is handed over, and ledger_poll hears of it again. A receipt says `zeroed` before that is so, which nobody can
- * read until it is.
+ * is handed over, and ledger_poll hears of it again. A receipt says `zeroed`
+ * before that is so, which nobody can read until it is.
  *
  * Evictions are numbered only once there is a place among the waits and in the
  * ring, so there is no number without a receipt. */
@@ -41,7 +41,8 @@
         MAX_U32 + MAX_TEXT(2 * MAX_TEXT(128)) + 2 * MAX_SMALL + 5 * MAX_U64)
 #define MAX_CALL                                                               \
     (4 + MAX_TEXT(64) + MAX_TEXT(32) + MAX_TEXT(LEDGER_MAX_PRINCIPAL_BYTES) +  \
-        MAX_U32 + MAX_SMALL + LEDGER_MAX_CALL_OUTCOMES * MAX_OUTCOME)
+        MAX_U32 + 2 * MAX_SMALL + 2 * MAX_U64 +                                \
+        LEDGER_MAX_CALL_OUTCOMES * MAX_OUTCOME)
 
 _Static_assert(MAX_ENVELOPE + 20 * MAX_U64 + 4 * MAX_TEXT(DRAFT_TEXT_BYTES) +
                        2 * MAX_STATS + 10 * MAX_U64 +
@@ -52,6 +53,10 @@ _Static_assert(
     MAX_ENVELOPE + 12 * MAX_U64 + MAX_TEXT(DRAFT_TEXT_BYTES) + MAX_CALL <=
         LEDGER_MAX_RECEIPT_BYTES,
     "a batch with the outcomes of its call fits into a receipt");
+_Static_assert(MAX_ENVELOPE + 2 * MAX_TEXT(32) + MAX_TEXT(DRAFT_TEXT_BYTES) +
+                       LEDGER_MAX_CHANGES * MAX_TEXT(128) + 4 <=
+                   LEDGER_MAX_RECEIPT_BYTES,
+    "the names of what changed in a configuration fit into a receipt");
 _Static_assert(LEDGER_MAX_RECEIPT_BYTES + RING_FRAME_BYTES <= RING_CHUNK_BYTES,
     "a receipt fits into a chunk");
 
@@ -136,8 +141,7 @@ static bool append(struct ledger *ledger, int64_t mono_ns)
         return false;
     }
     kvpool__v1__receipt__pack(receipt, at);
-    if (ledger->journal == NULL &&
-        !merkle_append(&ledger->tree, at, n_bytes)) {
+    if (ledger->journal == NULL && !merkle_append(&ledger->tree, at, n_bytes)) {
         ledger_fail(ledger, "hashing failed", n_bytes);
         return false;
     }
@@ -238,6 +242,8 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     if (!append(ledger, eviction->mono_ns))
         return;
     count_member(ledger, eviction->cause->reason);
+    if (eviction->note != NULL)
+        *eviction->note = ledger->applied;
     if (eviction->scrub_id != 0)
         push_wait(ledger, eviction->scrub_id);
     release(ledger);
@@ -261,7 +267,48 @@ static void on_batch(void *ctx, const struct pool_batch *batch)
     append_and_release(ledger, batch->mono_ns);
 }
 
-/* Releases are zeroed too, without a receipt: then there is nothing to find. */
+static void on_allocated(void *ctx, const struct pool_allocation *allocation)
+{
+    struct ledger *ledger = ctx;
+
+    if (ledger->failed)
+        return;
+    draft_allocation(&ledger->draft, allocation);
+    append_and_release(ledger, allocation->mono_ns);
+}
+
+static void on_released(void *ctx, const struct pool_release *released)
+{
+    struct ledger *ledger = ctx;
+
+    if (ledger->failed)
+        return;
+    if (!make_wait_room(ledger)) {
+        ledger_fail(ledger, "out of memory", 0);
+        return;
+    }
+    ledger->first_member = ledger->last_member = 0;
+    draft_release(&ledger->draft, released);
+    if (!append(ledger, released->mono_ns))
+        return;
+    if (released->scrub_id != 0)
+        push_wait(ledger, released->scrub_id);
+    release(ledger);
+}
+
+/* Without a note the eviction has no receipt that could be named. */
+static void on_recomputed(
+    void *ctx, const struct pool_recomputation *recomputation)
+{
+    struct ledger *ledger = ctx;
+
+    if (ledger->failed || recomputation->note == 0)
+        return;
+    draft_recomputation(&ledger->draft, recomputation);
+    append_and_release(ledger, recomputation->mono_ns);
+}
+
+/* Releases may be without a receipt: then there is nothing to find. */
 static void on_scrubbed(void *ctx, uint64_t scrub_id)
 {
     struct ledger *ledger = ctx;
@@ -292,8 +339,7 @@ static enum kv_status check_config(
 }
 
 /* What the receipts lie in: the journal, or the tree beside the ring. */
-static enum kv_status open_store(
-    struct ledger *ledger, struct kv_error *error)
+static enum kv_status open_store(struct ledger *ledger, struct kv_error *error)
 {
     if (ledger->config.journal != NULL)
         return ledger_open_journal(ledger, ledger->config.journal, error);
@@ -303,7 +349,7 @@ static enum kv_status open_store(
         error, KV_NO_MEMORY, "no memory for the ledger of receipts");
 }
 
-static bool may_evict(void *ctx)
+static bool may_record(void *ctx)
 {
     const char *error;
 
@@ -336,9 +382,13 @@ enum kv_status ledger_open(struct ledger **out,
     ledger->config.journal = NULL; /* was borrowed */
     ledger->observer = (struct pool_observer){
         .ctx = ledger,
-        .may_evict = may_evict,
+        .may_evict = may_record,
+        .may_allocate = config->allocations ? may_record : NULL,
         .evicted = on_evicted,
         .batch = on_batch,
+        .allocated = config->allocations ? on_allocated : NULL,
+        .released = config->allocations ? on_released : NULL,
+        .recomputed = on_recomputed,
         .scrubbed = on_scrubbed,
     };
     *out = ledger;
@@ -395,6 +445,28 @@ void ledger_issue_drain(
     if (ledger->failed)
         return;
     draft_drain(&ledger->draft, cause, limit_ns, ledger->config.config_digest);
+    append_and_release(ledger, mono_ns);
+}
+
+void ledger_issue_sink_gap(struct ledger *ledger, const char *sink,
+    uint64_t first_sequence, uint64_t last_sequence, int64_t mono_ns)
+{
+    if (ledger->failed)
+        return;
+    draft_sink_gap(&ledger->draft, sink, first_sequence, last_sequence,
+        ledger->config.config_digest);
+    append_and_release(ledger, mono_ns);
+}
+
+void ledger_issue_configuration_change(struct ledger *ledger,
+    const struct ledger_configuration_change *change, int64_t mono_ns)
+{
+    assert(change->n_names <= LEDGER_MAX_CHANGES);
+    memcpy(ledger->config.config_digest, change->config_digest,
+        sizeof ledger->config.config_digest);
+    if (ledger->failed)
+        return;
+    draft_configuration_change(&ledger->draft, change);
     append_and_release(ledger, mono_ns);
 }
 

@@ -31,8 +31,8 @@
  * on it numbers nothing, says so in the log and by ledger_failed(), and what it
  * holds stays readable.
  *
- * Hooks of allocations and releases are not listened to: those receipts are an
- * option of a later version.
+ * Hooks of allocations and releases are listened to only where those receipts
+ * are asked for.
  *
  * Thread: the owner's, except feed_run_release. */
 #ifndef RECEIPTS_LEDGER_H
@@ -75,6 +75,7 @@ struct ledger_config {
     const struct journal_config *journal;
     uint32_t max_ahead; /* receipts that may wait for the disk before changes
                            that need another one have to wait */
+    bool allocations;   /* receipts of allocations and releases too */
     int64_t (*wall_ns)(void);        /* wall clock; a test may give its own */
     struct performance *performance; /* borrowed; NULL: no reports; looked at
                                         in builds with KVPOOL_TUNING only */
@@ -90,7 +91,8 @@ enum kv_status ledger_open(struct ledger **out,
 void ledger_close(struct ledger *ledger);
 
 /* To be given to the pool; lives as long as the ledger. Its may_evict is
- * whether ledger_state is LEDGER_OK. */
+ * whether ledger_state is LEDGER_OK, and so is may_allocate where allocations
+ * are recorded. */
 const struct pool_observer *ledger_observer(struct ledger *ledger);
 
 /* ---- receipts that do not come from the pool's hooks */
@@ -107,6 +109,23 @@ void ledger_issue_boot(
     struct ledger *ledger, const struct ledger_boot *boot, int64_t mono_ns);
 void ledger_issue_drain(struct ledger *ledger, const char *cause,
     int64_t limit_ns, int64_t mono_ns);
+
+/* A sink will not get these receipts: they had left the ledger. */
+void ledger_issue_sink_gap(struct ledger *ledger, const char *sink,
+    uint64_t first_sequence, uint64_t last_sequence, int64_t mono_ns);
+
+/* The configuration in force is another one from here on. At most
+ * LEDGER_MAX_CHANGES names, of at most 128 bytes each. */
+#define LEDGER_MAX_CHANGES 256
+struct ledger_configuration_change {
+    const uint8_t *previous_digest; /* 32 bytes, and of the new: */
+    const uint8_t *config_digest;
+    const char *const *names; /* of what changed */
+    size_t n_names;
+    const char *requested_by; /* the principal, or the signal */
+};
+void ledger_issue_configuration_change(struct ledger *ledger,
+    const struct ledger_configuration_change *change, int64_t mono_ns);
 
 struct ledger_pool_snapshot {
     struct pool_stats stats;

@@ -201,8 +201,8 @@ size_t ledger_checkpoint(const struct ledger *ledger, const void **note)
                                    : 0;
 }
 
-void ledger_keep_checkpoint(struct ledger *ledger, const void *note,
-    size_t n_bytes, uint64_t tree_size)
+void ledger_keep_checkpoint(
+    struct ledger *ledger, const void *note, size_t n_bytes, uint64_t tree_size)
 {
     if (ledger->journal != NULL)
         journal_keep_checkpoint(ledger->journal, note, n_bytes, tree_size);

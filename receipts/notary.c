@@ -70,8 +70,8 @@ void notary_tick(struct notary *notary)
 }
 
 /* What was signed before the start, by whatever key, binds us still. */
-static enum kv_status check_kept(const struct notary *notary,
-    const void *note, size_t n_bytes, struct kv_error *error)
+static enum kv_status check_kept(const struct notary *notary, const void *note,
+    size_t n_bytes, struct kv_error *error)
 {
     uint64_t durable = ledger_position(notary->ledger).durable_sequence;
     const char *origin = notary->newest.checkpoint.origin;

@@ -50,6 +50,23 @@ static enum kv_status fail_hashing(struct verifying *verifying)
 
 /* ---- the tree's file */
 
+static enum kv_status open_nodes(struct verifying *verifying, const char *path)
+{
+    verifying->tree_buffer = kv_calloc(TREE_BUFFER_BYTES, 1);
+    if (verifying->tree_buffer == NULL)
+        return kv_error_set(verifying->error, KV_NO_MEMORY, "out of memory");
+    verifying->tree = fopen(path, "re");
+    if (verifying->tree == NULL)
+        return kv_error_set(verifying->error, KV_IO, "%s: cannot be opened: %s",
+            path, strerror(errno));
+    setvbuf(verifying->tree, verifying->tree_buffer, _IOFBF, TREE_BUFFER_BYTES);
+    verifying->tree_offset = MERKLE_NODES_HEADER_BYTES;
+    if (fseek(verifying->tree, MERKLE_NODES_HEADER_BYTES, SEEK_SET) == 0)
+        return KV_OK;
+    return kv_error_set(verifying->error, KV_IO, "%s: cannot be read: %s", path,
+        strerror(errno));
+}
+
 static enum kv_status open_tree(struct verifying *verifying)
 {
     size_t n_path = strlen(verifying->request->dir) + sizeof "/tree";
@@ -65,22 +82,12 @@ static enum kv_status open_tree(struct verifying *verifying)
         verifying->report->has_tree = true;
         verifying->report->n_tree_leaves = merkle_size(&tree);
         merkle_fini(&tree);
-        verifying->tree = fopen(path, "re");
-        verifying->tree_buffer = kv_calloc(TREE_BUFFER_BYTES, 1);
-        if (verifying->tree == NULL || verifying->tree_buffer == NULL)
-            status = kv_error_set(verifying->error, KV_IO,
-                "%s: cannot be opened: %s", path, strerror(errno));
+        status = open_nodes(verifying, path);
     } else if (status == KV_NOT_FOUND) {
         status = KV_OK;
     }
     kv_free(path);
-    if (verifying->tree == NULL || status != KV_OK)
-        return status;
-    setvbuf(verifying->tree, verifying->tree_buffer, _IOFBF, TREE_BUFFER_BYTES);
-    verifying->tree_offset = MERKLE_NODES_HEADER_BYTES;
-    return fseek(verifying->tree, MERKLE_NODES_HEADER_BYTES, SEEK_SET) == 0
-               ? KV_OK
-               : kv_error_set(verifying->error, KV_IO, "tree: cannot be read");
+    return status;
 }
 
 /* Whether the file has all nodes of the next leaf. */
@@ -363,11 +370,8 @@ static enum kv_status check_end(struct verifying *verifying)
             "the ledger was set back: it has %" PRIu64
             " receipts, and had %" PRIu64 " at the older checkpoint",
             last, old->tree_size);
-    if (old != NULL && old->tree_size > verifying->report->newest.tree_size)
-        return kv_error_set(verifying->error, KV_DATA_LOSS,
-            "checkpoints were taken away: the newest that is there is of "
-            "%" PRIu64 " receipts, the older one from elsewhere of %" PRIu64,
-            verifying->report->newest.tree_size, old->tree_size);
+    verifying->report->old_is_newest =
+        old != NULL && old->tree_size > verifying->report->newest.tree_size;
     if (suspicion->found)
         return kv_error_set(verifying->error, KV_DATA_LOSS,
             "receipt %" PRIu64 " (%s) and the node of the tree at offset "

@@ -37,6 +37,8 @@ struct verify_report {
     uint64_t n_bytes; /* of the receipts that were hashed */
     uint64_t n_checkpoints;
     struct checkpoint newest; /* if there are any; else its size is 0 */
+    bool old_is_newest;       /* `old` covers more than any that is kept: they
+                                 were not written yet, or taken away */
     bool has_tree;            /* else the file is not there, nor needed */
     uint64_t n_tree_leaves;   /* in the file; more than last_sequence where
                                  receipts were lost that the tree had seen */

@@ -21,7 +21,7 @@ static void set_up_log(const struct options *options)
     kv_log_set_format(format);
 }
 
-static int run(const struct options *options)
+static int run(struct options *options)
 {
     static struct server server;
     struct kv_error error;
@@ -57,7 +57,7 @@ static int check_config(const struct options *options)
 }
 
 /* What a command asks for, or else the server. */
-static int obey(const struct options *options)
+static int obey(struct options *options)
 {
     if (options->help) {
         options_print_help();

@@ -17,6 +17,7 @@
 
 #include "base/heap.h"
 #include "server/options_file.h"
+#include "server/options_sinks.h"
 
 static const struct option_origin by_default = {OPTION_DEFAULT, 0};
 static const struct option_origin by_variable = {OPTION_VARIABLE, 0};
@@ -230,7 +231,8 @@ enum kv_status options_parse(struct options *options, int argc,
     const char *const *argv, const char *const *environment,
     struct kv_error *error)
 {
-    struct options parsed = {0};
+    struct options parsed = {
+        .argc = argc, .argv = argv, .environment = environment};
     struct options_file_texts texts = {NULL};
     enum kv_status status = set_standards(&parsed, error);
     int n_flags = argc > 0 ? argc - 1 : 0;
@@ -251,11 +253,21 @@ enum kv_status options_parse(struct options *options, int argc,
     options_file_texts_fini(&texts);
     if (status == KV_OK)
         *options = parsed;
+    else
+        option_sinks_fini(&parsed.sinks);
     return status;
+}
+
+enum kv_status options_parse_again(
+    const struct options *options, struct options *out, struct kv_error *error)
+{
+    return options_parse(
+        out, options->argc, options->argv, options->environment, error);
 }
 
 void options_fini(struct options *options)
 {
+    option_sinks_fini(&options->sinks);
     kv_free(options->storage);
     *options = (struct options){0};
 }
@@ -275,6 +287,18 @@ static bool digest_row(EVP_MD_CTX *context, const struct option_row *row,
            digest_text(context, option_value(row, options, number));
 }
 
+static bool digest_sink(EVP_MD_CTX *context, const struct option_sink *sink)
+{
+    bool ok = digest_text(context, sink->name) &&
+              digest_text(context, sink->kind->name);
+    char number[24];
+
+    for (size_t i = 0; i < sink->kind->n_settings && ok; i++)
+        ok = digest_text(context, sink->kind->settings[i].name) &&
+             digest_text(context, option_sink_value(sink, i, number));
+    return ok;
+}
+
 void options_digest(const struct options *options, uint8_t digest[32])
 {
     EVP_MD_CTX *context = EVP_MD_CTX_new();
@@ -283,6 +307,8 @@ void options_digest(const struct options *options, uint8_t digest[32])
 
     for (size_t i = 0; i < N_OPTIONS && ok; i++)
         ok = digest_row(context, &option_rows[i], options);
+    for (size_t i = 0; i < options->sinks.n && ok; i++)
+        ok = digest_sink(context, &options->sinks.list[i]);
     if (!ok || EVP_DigestFinal_ex(context, digest, NULL) != 1)
         memset(digest, 0, 32);
     EVP_MD_CTX_free(context);

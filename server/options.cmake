@@ -5,5 +5,7 @@ add_library(options STATIC
     ${CMAKE_CURRENT_LIST_DIR}/options.c
     ${CMAKE_CURRENT_LIST_DIR}/options_file.c
     ${CMAKE_CURRENT_LIST_DIR}/options_print.c
+    ${CMAKE_CURRENT_LIST_DIR}/options_reader.c
+    ${CMAKE_CURRENT_LIST_DIR}/options_sinks.c
     ${CMAKE_CURRENT_LIST_DIR}/options_table.c)
-target_link_libraries(options PUBLIC base PRIVATE PkgConfig::CRYPTO PkgConfig::YAML)
+target_link_libraries(options PUBLIC base sinks PRIVATE PkgConfig::CRYPTO PkgConfig::YAML)

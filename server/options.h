@@ -12,6 +12,7 @@
 #define SERVER_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -38,7 +39,7 @@
         "evict sessions idle for longer; 0 is never")                          \
     UINT(threads, 0, 0, 1024, "", "compute threads; 0 is one per processor")   \
     CHOICE(                                                                    \
-        kernels, "auto", "auto|scalar|avx2", "instructions to compute with")   \
+        kernels, "auto", "auto|scalar|avx2|avx512|neon", "instructions to compute with")   \
     UINT(compute_nice, 5, 0, 19, "", "niceness of compute threads")            \
     UINT(max_batch_size, 8, 1, 1024, "", "sequences in a batch")               \
     UINT(max_batch_tokens, 256, 1, 65536, "tokens", "tokens in a step")        \
@@ -65,9 +66,15 @@
     BOOL(accept_loss, false,                                                   \
         "where receipts are damaged, set them aside and begin anew")           \
     BOOL(receipts_log, true, "write receipts to the log as well")              \
+    BOOL(receipts_allocations, false,                                          \
+        "issue receipts of allocations and releases as well")                  \
+    UINT(max_request_ids, 10000, 1, 1048576, "",                               \
+        "Evict calls remembered for a repeat of their request_id")             \
+    UINT(request_ids_mb, 64, 1, 1048576, "MiB", "memory for their outcomes")   \
+    UINT(request_id_ttl_s, 3600, 1, 31536000, "s",                             \
+        "how long they are remembered")                                        \
     TEXT(signing_key, "", "FILE",                                              \
-        "key of checkpoints, made if not there; empty is signing.key in "      \
-        "data_dir, or a new one each time")                                    \
+        "key of checkpoints, made if not there; empty: in data_dir, or new")   \
     UINT(snapshot_interval_ms, 10000, 0, 86400000, "ms",                       \
         "how often a pool snapshot receipt is issued; 0 is never")             \
     UINT(max_subscribers, 1024, 1, 1048576, "", "receipt streams at once")     \
@@ -106,6 +113,14 @@ struct option_origin {
     uint32_t line; /* OPTION_FILE: where, from 1 */
 };
 
+/* The sinks that the file names, for which there is no flag and no variable
+ * (server/options_sinks.h). */
+struct option_sinks {
+    struct option_sink *list; /* [n] */
+    size_t n;
+    uint32_t line; /* of the key; 0: it is not there */
+};
+
 #define OPTION_COUNT(...) +1
 enum {
     N_OPTIONS = 0 SERVER_OPTIONS(
@@ -123,9 +138,12 @@ struct options {
     SERVER_OPTIONS(
         OPTION_TEXT, OPTION_TEXT, OPTION_UINT, OPTION_BOOL, OPTION_TEXT)
     const char *config; /* the file; empty: there is none */
+    struct option_sinks sinks;
     SERVER_COMMANDS(OPTION_COMMAND)
     struct option_origin origins[N_OPTION_ROWS]; /* in the table's order */
     char *storage;                               /* what the texts point into */
+    int argc;                                    /* as options_parse got them */
+    const char *const *argv, *const *environment;
 };
 #undef OPTION_TEXT
 #undef OPTION_UINT
@@ -148,6 +166,11 @@ enum kv_status options_parse(struct options *options, int argc,
     struct kv_error *error);
 void options_fini(struct options *options);
 
+/* Parses again what options_parse was given, which must still be there, so that
+ * a changed file is read. */
+enum kv_status options_parse_again(
+    const struct options *options, struct options *out, struct kv_error *error);
+
 /* The text of --help: every option with its value, default, range and its
  * environment variable. To stdout. */
 void options_print_help(void);
@@ -156,8 +179,9 @@ void options_print_help(void);
  * from as a comment. As a file it gives the same values again. To stdout. */
 void options_print_config(const struct options *options);
 
-/* SHA-256 of the effective values, name by name: the same if and only if the
- * values are. All zero where there is no memory for it. */
+/* SHA-256 of the effective values, name by name, those of the sinks included:
+ * the same if and only if the values are. All zero where there is no memory for
+ * it. */
 void options_digest(const struct options *options, uint8_t digest[32]);
 
 #endif

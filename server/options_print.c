@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
+#include "server/options_sinks.h"
 
 enum { HELP_COLUMN = 32 };
 
@@ -41,6 +42,44 @@ static void print_values(const struct option_row *row)
         option_name(row, OPTION_AS_VARIABLE).text);
 }
 
+/* As for options, without a flag and a variable. */
+static void print_setting(const struct sink_setting *setting)
+{
+    int n = printf("    %s: %s", setting->name,
+        setting->kind == SINK_UINT   ? "N"
+        : setting->kind == SINK_BOOL ? "true|false"
+                                     : setting->value);
+
+    if (n >= HELP_COLUMN) {
+        putchar('\n');
+        n = 0;
+    }
+    printf("%*s%s\n%*s", HELP_COLUMN - n, "", setting->help, HELP_COLUMN, "");
+    if (setting->kind == SINK_UINT)
+        printf("%" PRIu64 " to %" PRIu64 "%s%s, ", setting->least,
+            setting->most, setting->value[0] == '\0' ? "" : " ",
+            setting->value);
+    if (setting->standard == NULL)
+        puts("needed");
+    else
+        printf("default %s\n",
+            setting->standard[0] == '\0' ? "empty" : setting->standard);
+}
+
+static void print_kinds(void)
+{
+    puts("\nSinks of receipts stand in the file, as a list `sinks:` of maps "
+         "with a name, a kind, and the\n"
+         "settings of that kind:\n");
+    for (size_t i = 0; i < sink_n_kinds; i++) {
+        const struct sink_kind *kind = sink_kinds[i];
+
+        printf("  kind: %s\n", kind->name);
+        for (size_t j = 0; j < kind->n_settings; j++)
+            print_setting(&kind->settings[j]);
+    }
+}
+
 void options_print_help(void)
 {
     puts("kvpoold serves a language model over gRPC. Its KV cache is a pool "
@@ -58,6 +97,8 @@ void options_print_help(void)
         print_flag(&option_rows[i]);
         print_values(&option_rows[i]);
     }
+    if (sink_n_kinds > 0)
+        print_kinds();
     puts("\nExit code: 0 after an orderly stop, 78 for a bad configuration, "
          "1 for any other failure.");
 }
@@ -99,6 +140,17 @@ static void print_escaped(const char *text)
     }
 }
 
+static void print_line(const char *path, uint32_t line)
+{
+    if (line == 0) {
+        puts("default");
+        return;
+    }
+    printf("file ");
+    print_escaped(path);
+    printf(":%" PRIu32 "\n", line);
+}
+
 static void print_source(
     const struct option_row *row, struct option_origin origin, const char *path)
 {
@@ -107,9 +159,7 @@ static void print_source(
         puts("default");
         break;
     case OPTION_FILE:
-        printf("file ");
-        print_escaped(path);
-        printf(":%" PRIu32 "\n", origin.line);
+        print_line(path, origin.line);
         break;
     case OPTION_VARIABLE:
         puts(option_name(row, OPTION_AS_VARIABLE).text);
@@ -118,6 +168,33 @@ static void print_source(
         puts("flag");
         break;
     }
+}
+
+static void print_sink(const struct option_sink *sink, const char *path)
+{
+    char number[24];
+
+    printf("  - name: \"%s\"  # ", sink->name);
+    print_line(path, sink->line);
+    printf("    kind: %s  # ", sink->kind->name);
+    print_line(path, sink->line);
+    for (size_t i = 0; i < sink->kind->n_settings; i++) {
+        const struct sink_setting *setting = &sink->kind->settings[i];
+        const char *quote = setting->kind == SINK_TEXT ? "\"" : "";
+
+        printf("    %s: %s", setting->name, quote);
+        print_escaped(option_sink_value(sink, i, number));
+        printf("%s  # ", quote);
+        print_line(path, sink->lines[i]);
+    }
+}
+
+static void print_sinks(const struct options *options)
+{
+    printf(OPTIONS_SINKS_KEY ":%s  # ", options->sinks.n == 0 ? " []" : "");
+    print_line(options->config, options->sinks.line);
+    for (size_t i = 0; i < options->sinks.n; i++)
+        print_sink(&options->sinks.list[i], options->config);
 }
 
 void options_print_config(const struct options *options)
@@ -132,4 +209,5 @@ void options_print_config(const struct options *options)
         printf("%s  # ", is_quoted ? "\"" : "");
         print_source(row, options->origins[i], options->config);
     }
+    print_sinks(options);
 }

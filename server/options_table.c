@@ -2,6 +2,7 @@
 #include "server/options_table.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -86,13 +87,14 @@ const struct option_row *option_find(
     return NULL;
 }
 
-/* Edits that turn a into b (Levenshtein), '-' and '_' and both cases alike;
- * both shorter than OPTION_NAME_BYTES. */
-static int name_distance(const char *a, size_t n_a, const char *b)
+/* Levenshtein's. A name that is too long is far from any. */
+int option_distance(const char *a, size_t n_a, const char *b)
 {
     int row[OPTION_NAME_BYTES];
     size_t n_b = strlen(b);
 
+    if (n_a >= OPTION_NAME_BYTES || n_b >= OPTION_NAME_BYTES)
+        return INT_MAX;
     for (size_t j = 0; j <= n_b; j++)
         row[j] = (int)j;
     for (size_t i = 0; i < n_a; i++) {
@@ -121,10 +123,8 @@ static const struct option_row *nearest_row(
     const struct option_row *nearest = NULL;
     int least = n / 3 < 2 ? 3 : (int)(n / 3) + 1;
 
-    if (n >= OPTION_NAME_BYTES)
-        return NULL;
     for (size_t i = 0; i < N_OPTION_ROWS; i++) {
-        int distance = name_distance(given, n, option_rows[i].name);
+        int distance = option_distance(given, n, option_rows[i].name);
 
         if (distance < least && has_form(&option_rows[i], form)) {
             least = distance;
@@ -196,17 +196,23 @@ const char *option_text(
     return *(const char *const *)const_field(row, options);
 }
 
-const char *option_value(const struct option_row *row,
-    const struct options *options, char number[24])
+const char *option_value_at(
+    const struct option_row *row, const void *base, char number[24])
 {
-    const void *field = const_field(row, options);
+    const void *field = (const char *)base + row->offset;
 
     if (option_is_text(row))
-        return option_text(row, options);
+        return *(const char *const *)field;
     if (row->kind != OPTION_UINT)
         return *(const bool *)field ? "true" : "false";
     snprintf(number, 24, "%" PRIu64, *(const uint64_t *)field);
     return number;
+}
+
+const char *option_value(const struct option_row *row,
+    const struct options *options, char number[24])
+{
+    return option_value_at(row, options, number);
 }
 
 /* Decimal digits and nothing else; too large for 64 bits is false as well. */
@@ -312,6 +318,30 @@ static enum kv_status read_value(struct value *value,
     return check_text(row, name, given, error);
 }
 
+static void store(
+    void *base, const struct option_row *row, const struct value *value)
+{
+    void *field = (char *)base + row->offset;
+
+    if (row->kind == OPTION_UINT)
+        *(uint64_t *)field = value->number;
+    else if (option_is_text(row))
+        *(const char **)field = value->text;
+    else
+        *(bool *)field = value->on;
+}
+
+enum kv_status option_read(void *base, const struct option_row *row,
+    const char *name, const char *given, struct kv_error *error)
+{
+    struct value value = {0};
+    enum kv_status status = read_value(&value, row, name, given, error);
+
+    if (status == KV_OK)
+        store(base, row, &value);
+    return status;
+}
+
 enum kv_status option_set(struct options *options, const struct option_row *row,
     struct option_origin origin, const char *name, const char *given,
     struct kv_error *error)
@@ -323,11 +353,6 @@ enum kv_status option_set(struct options *options, const struct option_row *row,
     if (status != KV_OK || present->source > origin.source)
         return status;
     *present = origin;
-    if (row->kind == OPTION_UINT)
-        *(uint64_t *)option_field(row, options) = value.number;
-    else if (option_is_text(row))
-        *(const char **)option_field(row, options) = value.text;
-    else
-        *(bool *)option_field(row, options) = value.on;
+    store(options, row, &value);
     return KV_OK;
 }

@@ -68,6 +68,9 @@ struct option_hint {
 struct option_hint option_hint(
     const char *given, size_t n, enum option_form form);
 
+/* Edits that turn the given name into b, '-' and '_' and both cases alike. */
+int option_distance(const char *given, size_t n, const char *b);
+
 /* A given text in quotes, for a message of one line: cut where it is long,
  * bytes that are no printable UTF-8 as \xNN. */
 struct option_quote {
@@ -82,6 +85,13 @@ struct option_quote option_quote(const char *given, size_t n);
 enum kv_status option_set(struct options *options, const struct option_row *row,
     struct option_origin origin, const char *name, const char *given,
     struct kv_error *error);
+
+/* The same for a row of another struct than struct options, which is at base.
+ */
+enum kv_status option_read(void *base, const struct option_row *row,
+    const char *name, const char *given, struct kv_error *error);
+const char *option_value_at(
+    const struct option_row *row, const void *base, char number[24]);
 
 /* Whether the field is a const char *. */
 bool option_is_text(const struct option_row *row);

@@ -13,9 +13,9 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "server/data_dir.h"
+#include "server/outlets.h"
 #include "server/server.h"
 #include "server/signing_key.h"
-#include "sinks/sink_log.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define PERFORMANCE_WINDOW_NS (60 * KV_NS_PER_S)
@@ -25,7 +25,9 @@ struct recorder {
     const struct options *options;
     struct ledger *ledger; /* NULL once it was closed */
     struct notary *notary;
-    struct sink_set *sinks;
+    struct outlets *outlets;
+    struct calls *calls;
+    enum kv_status calls_status; /* of those in the ledger at the start */
     struct performance performance;
     struct ledger_watcher *watchers[MAX_WATCHERS];
     size_t n_watchers;
@@ -69,6 +71,16 @@ static bool make_pool_id(uint8_t pool_id[16])
     return true;
 }
 
+static void on_receipt(
+    void *ctx, uint64_t sequence, const unsigned char *bytes, size_t n_bytes)
+{
+    struct recorder *recorder = ctx;
+
+    if (recorder->calls_status == KV_OK)
+        recorder->calls_status =
+            calls_add_receipt(recorder->calls, sequence, bytes, n_bytes);
+}
+
 static void log_found(const struct journal_start *start)
 {
     if (start->loss_accepted)
@@ -96,6 +108,8 @@ static enum kv_status open_kept_ledger(struct recorder *recorder,
         .wall_ns = kv_clock_wall_ns,
         .wake = wake,
         .wake_ctx = recorder,
+        .on_receipt = on_receipt,
+        .receipt_ctx = recorder,
     };
     enum kv_status status = data_dir_open(options->data_dir, error);
     char *dir;
@@ -109,9 +123,13 @@ static enum kv_status open_kept_ledger(struct recorder *recorder,
     config->journal = &journal;
     status = ledger_open(&recorder->ledger, config, error);
     kv_free(dir);
-    if (status == KV_OK)
-        log_found(ledger_start(recorder->ledger));
-    return status;
+    if (status != KV_OK)
+        return status;
+    log_found(ledger_start(recorder->ledger));
+    if (recorder->calls_status != KV_OK)
+        return kv_error_set(error, recorder->calls_status,
+            "no memory for the Evict calls that the ledger remembers");
+    return KV_OK;
 }
 
 static enum kv_status open_ledger(
@@ -122,6 +140,7 @@ static enum kv_status open_ledger(
         .ring_bytes = (size_t)(options->receipts_ring_mb * MIB),
         .epoch = 1,
         .max_ahead = (uint32_t)options->receipts_max_ahead,
+        .allocations = options->receipts_allocations,
         .wall_ns = kv_clock_wall_ns,
         .performance = &recorder->performance,
     };
@@ -175,29 +194,8 @@ static enum kv_status open_notary(
     return status;
 }
 
-static enum kv_status open_sinks(
-    struct recorder *recorder, struct kv_error *error)
-{
-    struct sink *sink;
-    enum kv_status status = sink_set_open(&recorder->sinks, recorder->ledger);
-
-    if (status == KV_OK && recorder->options->receipts_log) {
-        status = sink_log_open(&sink);
-        if (status == KV_OK)
-            sink_set_add(recorder->sinks, sink);
-    }
-    if (status != KV_OK)
-        kv_error_set(error, status, "no memory for the sinks of receipts");
-    return status;
-}
-
-static void ignore_flushed(void *ctx)
-{
-    (void)ctx;
-}
-
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct rpc_loop *loop,
+    const struct options *options, struct calls *calls, struct rpc_loop *loop,
     struct kv_error *error)
 {
     struct recorder *recorder;
@@ -210,6 +208,7 @@ enum kv_status recorder_open(struct recorder **out,
     if (recorder == NULL)
         return kv_error_set(error, KV_NO_MEMORY, "no memory for receipts");
     recorder->options = options;
+    recorder->calls = calls;
     recorder->loop = loop;
     recorder->post.run = on_post;
     *out = recorder;
@@ -217,7 +216,8 @@ enum kv_status recorder_open(struct recorder **out,
     if (status == KV_OK)
         status = open_notary(recorder, error);
     if (status == KV_OK)
-        status = open_sinks(recorder, error);
+        status = outlets_open(
+            &recorder->outlets, recorder->ledger, options, loop, error);
     return status;
 }
 
@@ -265,8 +265,8 @@ enum ledger_state recorder_state(const struct recorder *recorder)
     return recorder != NULL ? ledger_state(recorder->ledger, &why) : LEDGER_OK;
 }
 
-static void refuse_full(const struct recorder *recorder, const char *why,
-    struct rpc_error *error)
+static void refuse_full(
+    const struct recorder *recorder, const char *why, struct rpc_error *error)
 {
     const struct options *options = recorder->options;
     struct statvfs disk;
@@ -276,8 +276,8 @@ static void refuse_full(const struct recorder *recorder, const char *why,
     if (statvfs(options->data_dir, &disk) == 0)
         rpc_error_add_metadata(error, "free_bytes", "%" PRIu64,
             (uint64_t)disk.f_bavail * disk.f_frsize);
-    rpc_error_add_metadata(error, "needed_bytes", "%" PRIu64,
-        options->receipts_segment_mb * MIB);
+    rpc_error_add_metadata(
+        error, "needed_bytes", "%" PRIu64, options->receipts_segment_mb * MIB);
 }
 
 /* Also where the disk has caught up since. */
@@ -398,11 +398,81 @@ void recorder_add_request(
         performance_add(&recorder->performance, end_ns, latency_ns);
 }
 
-static void on_sinks_closed(void *ctx)
+void recorder_tick(struct recorder *recorder)
+{
+    if (recorder != NULL && recorder->outlets != NULL)
+        outlets_tick(recorder->outlets);
+}
+
+enum kv_status recorder_reload(struct recorder *recorder,
+    struct options *options, struct options *next, struct kv_error *error)
+{
+    if (recorder == NULL || recorder->outlets == NULL)
+        return KV_OK;
+    return outlets_reload(recorder->outlets, &options->sinks,
+        &options->receipts_log, &next->sinks, next->receipts_log, error);
+}
+
+void recorder_issue_configuration_change(struct recorder *recorder,
+    const struct options *options, const uint8_t previous_digest[32],
+    const char *const *names, size_t n_names, const char *requested_by)
+{
+    uint8_t digest[32];
+    const struct ledger_configuration_change change = {
+        .previous_digest = previous_digest,
+        .config_digest = digest,
+        .names = names,
+        .n_names = n_names,
+        .requested_by = requested_by,
+    };
+
+    if (recorder == NULL)
+        return;
+    options_digest(options, digest);
+    ledger_issue_configuration_change(
+        recorder->ledger, &change, kv_clock_mono_ns());
+}
+
+static struct recorder_sink describe_sink(const struct sink *sink)
+{
+    struct sink_lag lag = sink_lag(sink, kv_clock_wall_ns());
+
+    return (struct recorder_sink){
+        .name = sink->name,
+        .kind = sink->ops->kind,
+        .last_error = sink->last_error,
+        .state = sink->state,
+        .guaranteed = sink->ops->guaranteed,
+        .acknowledged_sequence = sink->acknowledged_sequence,
+        .lag_receipts = lag.n_receipts,
+        .lag_ns = lag.ns,
+        .delivered_total = sink->delivered_total,
+        .retries_total = sink->retries_total,
+        .lost_total = sink->lost_total,
+        .last_error_unix_ns = sink->last_error_unix_ns,
+    };
+}
+
+size_t recorder_sinks(
+    struct recorder *recorder, struct recorder_sink out[SINK_MAX_SINKS])
+{
+    struct sink_set *set;
+    size_t n = 0;
+
+    if (recorder == NULL || recorder->outlets == NULL)
+        return 0;
+    set = outlets_set(recorder->outlets);
+    for (struct sink *sink = sink_set_first(set); sink != NULL;
+         sink = sink_set_next(set, sink))
+        out[n++] = describe_sink(sink);
+    return n;
+}
+
+static void on_outlets_closed(void *ctx)
 {
     struct recorder *recorder = ctx;
 
-    recorder->sinks = NULL;
+    recorder->outlets = NULL;
     recorder->flushed(recorder->ctx);
 }
 
@@ -416,15 +486,14 @@ void recorder_flush(
     recorder->flushed = flushed;
     recorder->ctx = ctx;
     notary_tick(recorder->notary);
-    sink_set_close(recorder->sinks, on_sinks_closed, recorder);
+    outlets_close(recorder->outlets, on_outlets_closed, recorder);
 }
 
 void recorder_stop(struct recorder *recorder)
 {
     if (recorder == NULL || recorder->ledger == NULL)
         return;
-    if (recorder->sinks != NULL)
-        sink_set_close(recorder->sinks, ignore_flushed, NULL);
+    outlets_close_now(recorder->outlets);
     for (size_t i = 0; i < recorder->n_watchers; i++)
         ledger_unwatch(recorder->ledger, recorder->watchers[i]);
     notary_close(recorder->notary);

@@ -9,19 +9,23 @@
 
 #include "base/error.h"
 #include "pool/pool.h"
+#include "receipts/calls.h"
 #include "receipts/ledger.h"
 #include "receipts/notary.h"
 #include "rpc/error.h"
 #include "rpc/loop.h"
 #include "server/options.h"
+#include "sinks/sink.h"
 
 struct recorder;
 
 /* *out is NULL where receipts are off; the other functions take that. With a
  * data_dir receipts are kept there, and the loop is told by the journal. Where
- * it fails, what is not NULL is to be stopped and closed all the same. */
+ * it fails, what is not NULL is to be stopped and closed all the same. The
+ * calls that the ledger tells of are added to *calls. options and loop are
+ * borrowed. */
 enum kv_status recorder_open(struct recorder **out,
-    const struct options *options, struct rpc_loop *loop,
+    const struct options *options, struct calls *calls, struct rpc_loop *loop,
     struct kv_error *error);
 
 /* The switch that is off: an option, or what was left out of the build. */
@@ -68,6 +72,34 @@ void recorder_set_call(
 /* A request was completed. */
 void recorder_add_request(
     struct recorder *recorder, int64_t end_ns, int64_t latency_ns);
+
+/* About once a second, never within a hook of the pool. */
+void recorder_tick(struct recorder *recorder);
+
+/* Sinks follow a changed configuration: what is in *options becomes what is in
+ * *next, and the other way round, as far as sinks and receipts_log go. On
+ * failure nothing was changed. */
+enum kv_status recorder_reload(struct recorder *recorder,
+    struct options *options, struct options *next, struct kv_error *error);
+
+/* The configuration is another one now than that of the digest. */
+void recorder_issue_configuration_change(struct recorder *recorder,
+    const struct options *options, const uint8_t previous_digest[32],
+    const char *const *names, size_t n_names, const char *requested_by);
+
+/* How the sinks do. The texts are borrowed until the loop goes on. */
+struct recorder_sink {
+    const char *name, *kind, *last_error;
+    enum sink_state state;
+    bool guaranteed;
+    uint64_t acknowledged_sequence, lag_receipts;
+    int64_t lag_ns;
+    uint64_t delivered_total, retries_total, lost_total;
+    int64_t last_error_unix_ns;
+};
+/* Up to SINK_MAX_SINKS; how many. */
+size_t recorder_sinks(
+    struct recorder *recorder, struct recorder_sink out[SINK_MAX_SINKS]);
 
 /* Signs what is durable, flushes and closes the sinks, then calls back, now or
  * later. */

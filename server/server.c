@@ -54,6 +54,22 @@ static enum kv_status open_model(struct server *server, struct kv_error *error)
     return status == KV_INVALID ? KV_UNSUPPORTED : status;
 }
 
+static enum kv_status open_calls(struct server *server, struct kv_error *error)
+{
+    const struct options *options = server->options;
+    const struct calls_config config = {
+        .max_calls = (size_t)options->max_request_ids,
+        .max_bytes = (size_t)(options->request_ids_mb * MIB),
+        .ttl_ns = (int64_t)options->request_id_ttl_s * KV_NS_PER_S,
+        .secret = {server->secret[0], server->secret[1]},
+    };
+
+    if (calls_open(&server->calls, &config) == KV_OK)
+        return KV_OK;
+    return kv_error_set(
+        error, KV_NO_MEMORY, "no memory to remember Evict calls with");
+}
+
 static enum kv_status open_pool(struct server *server, struct kv_error *error)
 {
     const struct options *options = server->options;
@@ -73,6 +89,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
         .secret = {server->secret[0], server->secret[1]},
         .observer = recorder_observer(server->recorder),
+        .stopwatch_ns = kv_clock_mono_ns,
     };
 
     if (n_blocks == 0)
@@ -164,14 +181,17 @@ static void open_timers(struct server *server)
     uv_loop_t *loop = rpc_loop_uv(server->loop);
 
     uv_timer_init(loop, &server->subscriber_tick);
+    uv_timer_init(loop, &server->subscriber_pause);
     uv_timer_init(loop, &server->snapshot_tick);
     uv_timer_init(loop, &server->checkpoint_tick);
     uv_timer_init(loop, &server->drain_tick);
     uv_signal_init(loop, &server->signals[0]);
     uv_signal_init(loop, &server->signals[1]);
-    server->subscriber_tick.data = server->snapshot_tick.data =
-        server->checkpoint_tick.data = server->drain_tick.data =
-            server->signals[0].data = server->signals[1].data = server;
+    uv_signal_init(loop, &server->signals[2]);
+    server->subscriber_tick.data = server->subscriber_pause.data =
+        server->snapshot_tick.data = server->checkpoint_tick.data =
+            server->drain_tick.data = server->signals[0].data =
+                server->signals[1].data = server->signals[2].data = server;
     server->timers_open = true;
 }
 
@@ -181,11 +201,13 @@ static void close_timers(struct server *server)
         return;
     server->timers_open = false;
     uv_close((uv_handle_t *)&server->subscriber_tick, NULL);
+    uv_close((uv_handle_t *)&server->subscriber_pause, NULL);
     uv_close((uv_handle_t *)&server->snapshot_tick, NULL);
     uv_close((uv_handle_t *)&server->checkpoint_tick, NULL);
     uv_close((uv_handle_t *)&server->drain_tick, NULL);
     uv_close((uv_handle_t *)&server->signals[0], NULL);
     uv_close((uv_handle_t *)&server->signals[1], NULL);
+    uv_close((uv_handle_t *)&server->signals[2], NULL);
     rpc_loop_touched(server->loop);
 }
 
@@ -238,8 +260,8 @@ static enum kv_status make_secret(struct server *server, struct kv_error *error)
     return kv_error_set(error, KV_IO, "the system gives no random bytes");
 }
 
-enum kv_status server_open(struct server *server, const struct options *options,
-    struct kv_error *error)
+enum kv_status server_open(
+    struct server *server, struct options *options, struct kv_error *error)
 {
     enum kv_status status = server_check_options(options, error);
 
@@ -257,8 +279,10 @@ enum kv_status server_open(struct server *server, const struct options *options,
         status = open_model(server, error);
     }
     if (status == KV_OK)
+        status = open_calls(server, error);
+    if (status == KV_OK)
         status = recorder_open(
-            &server->recorder, options, server->loop, error);
+            &server->recorder, options, server->calls, server->loop, error);
     if (status == KV_OK)
         status = open_pool(server, error);
     if (status == KV_OK)
@@ -369,6 +393,15 @@ static void drain(struct server *server, const char *cause)
     rpc_server_drain(server->rpc, limit_ns, on_drained, server);
 }
 
+static void on_hangup(uv_signal_t *handle, int number)
+{
+    struct server *server = handle->data;
+
+    (void)number;
+    if (!server->draining)
+        server_reload(server, "SIGHUP");
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct server *server = handle->data;
@@ -438,6 +471,7 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
         return status;
     uv_signal_start(&server->signals[0], on_signal, SIGTERM);
     uv_signal_start(&server->signals[1], on_signal, SIGINT);
+    uv_signal_start(&server->signals[2], on_hangup, SIGHUP);
     recorder_issue_boot(
         server->recorder, server->pool, SERVER_VERSION, server->model->name);
     recorder_issue_snapshot(server->recorder, server->pool);
@@ -475,5 +509,6 @@ void server_close(struct server *server)
     model_close(server->model);
     rpc_loop_close(server->loop);
     recorder_close(server->recorder);
+    calls_close(server->calls);
     step_close(server->step);
 }

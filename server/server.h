@@ -17,6 +17,7 @@
 #include "engine/scheduler.h"
 #include "engine/tokenizer.h"
 #include "pool/pool.h"
+#include "receipts/calls.h"
 #include "rpc/loop.h"
 #include "rpc/server.h"
 #include "server/options.h"
@@ -31,7 +32,7 @@
 #define SERVER_SHORT_TEXT_BYTES 8192
 
 struct server {
-    const struct options *options;
+    struct options *options; /* server/reload.c writes them */
     struct rpc_loop *loop;
     struct rpc_server *rpc;
     struct model *model;
@@ -46,25 +47,28 @@ struct server {
     uint64_t secret[2]; /* of this process */
     int64_t started_unix_ns;
 
+    struct calls *calls;          /* Evict calls that may be repeated */
     struct kv_list evict_calls;   /* waiting for their receipts */
+    struct kv_list evict_repeats; /* waiting for the first to be decided */
     struct evp_md_ctx_st *sha256; /* of requests; NULL before there is one */
     struct ledger_watcher evict_watcher;
 
     struct kv_list subscribers; /* and those among them with a turn to come, */
     struct kv_list subscribers_waiting, subscribers_due; /* see subscriber.h */
     struct rpc_post subscribers_post;
-    bool subscribers_posted;
+    bool subscribers_turn; /* turns are being given */
     uint32_t n_subscribers;
     uint64_t last_subscriber_id;
     struct ledger_watcher subscriber_watcher;
     struct ledger_watcher health_watcher;
     struct kv_list checkpoint_calls; /* waiting for a checkpoint */
-    uv_timer_t subscriber_tick, snapshot_tick, checkpoint_tick, drain_tick;
-    uv_signal_t signals[2];
+    uv_timer_t subscriber_tick, subscriber_pause, snapshot_tick,
+        checkpoint_tick, drain_tick;
+    uv_signal_t signals[3];
     uint32_t n_works; /* texts that other threads make tokens */
     bool timers_open, draining, handed_back, issued_last, closing_streams;
-    bool calls_over; /* of the draining; sinks are next */
-    bool hurried;    /* a second signal: nothing is waited for */
+    bool calls_over;      /* of the draining; sinks are next */
+    bool hurried;         /* a second signal: nothing is waited for */
     int64_t hand_back_ns; /* when draining no longer waits for requests */
     int64_t drain_end_ns; /* when it waits for nothing any more */
 };
@@ -76,8 +80,8 @@ enum kv_status server_check_options(
 
 /* server/server.c. KV_INVALID: the configuration cannot work; anything else: it
  * could not be had. What was opened is closed again. */
-enum kv_status server_open(struct server *server, const struct options *options,
-    struct kv_error *error);
+enum kv_status server_open(
+    struct server *server, struct options *options, struct kv_error *error);
 
 /* Listens, serves, takes signals. The loop may run then. */
 enum kv_status server_start(struct server *server, struct kv_error *error);
@@ -88,6 +92,11 @@ bool server_has_failed(const struct server *server);
 
 /* After the loop stopped, or after a failed start. */
 void server_close(struct server *server);
+
+/* server/reload.c: reads the configuration again and takes what can be taken
+ * while running; says in the log what was, what needs a restart, or why nothing
+ * was. */
+void server_reload(struct server *server, const char *requested_by);
 
 /* service_*.c: their methods. */
 enum kv_status service_pool_add(struct server *server);

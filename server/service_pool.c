@@ -4,7 +4,14 @@
  * An Evict call is decided in one turn of the owner. If it may preempt it waits
  * for the present step first, whose workers touch the blocks of running
  * sessions; at most as long as a step. Its answer then waits until its receipts
- * are released, which is when the blocks have been zeroed. */
+ * are released, which is when the blocks have been zeroed.
+ *
+ * A call with a request_id is remembered (receipts/calls.h) and answered out of
+ * that memory, the first time as well as when it is repeated:
+ *
+ *   first   begin ──> decide ──┬──> page by page, once its receipts are durable
+ *   repeat  waits for that ────┘
+ */
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +21,7 @@
 #include "base/clock.h"
 #include "base/heap.h"
 #include "server/check.h"
+#include "server/evict_page.h"
 #include "server/message.h"
 #include "server/server.h"
 #include "server/state.h"
@@ -34,10 +42,14 @@ struct evict {
     struct rpc_call *call;
     Kvpool__V1__EvictRequest *request;
     struct step_errand errand; /* until it is decided */
-    struct kv_list link;       /* on evict_calls, until it is answered */
+    struct kv_list link;       /* on evict_calls, until it is answered; or
+                                  on evict_repeats before */
     uint8_t trace_id[16];
     bool has_trace_id;
-    uint32_t max_sessions;
+    uint32_t max_sessions, page_size;
+    struct call *known; /* NULL: it has no request_id */
+    size_t page_begin;
+    bool repeats; /* known, and another decides or has decided it */
 
     Kvpool__V1__EvictResponse response;
     Kvpool__V1__EvictReceipts receipts;
@@ -59,6 +71,7 @@ struct evict {
 
 static void free_evict(struct evict *evict)
 {
+    call_release(evict->known);
     kv_free(evict->list);
     kv_free(evict->entries);
     kvpool__v1__evict_request__free_unpacked(evict->request, NULL);
@@ -103,7 +116,7 @@ static void check_target(
 static void check_evict(struct rpc_error *error, struct evict *evict)
 {
     const Kvpool__V1__EvictRequest *request = evict->request;
-    uint32_t page_size;
+    bool has_id = request->request_id[0] != '\0' && !request->dry_run;
 
     if (request->n_targets < 1 || request->n_targets > MAX_TARGETS)
         rpc_error_add_violation(error, "targets",
@@ -112,25 +125,28 @@ static void check_evict(struct rpc_error *error, struct evict *evict)
     else
         for (size_t i = 0; i < request->n_targets; i++)
             check_target(error, i, request->targets[i]);
-    check_unsupported(error, "request_id", request->request_id[0] != '\0');
-    check_unsupported(error, "dry_run", request->dry_run);
+    evict_check_id(error, request->request_id);
     check_unsupported(error, "forget", request->forget);
-    check_unsupported(error, "page_token", request->page_token[0] != '\0');
+    if (request->page_token[0] != '\0' && !has_id)
+        rpc_error_add_violation(error, "page_token",
+            "a token was given; allowed with the request_id of the call that "
+            "it is of");
     if (request->wait < 0 ||
         request->wait > KVPOOL__V1__EVICT_WAIT__EVICT_WAIT_APPLIED)
         rpc_error_add_violation(error, "wait",
             "%d was given; allowed are values of EvictWait",
             (int)request->wait);
-    page_size = check_count(
+    evict->page_size = check_count(
         error, "page_size", request->page_size, 1, MAX_PAGE, MAX_PAGE);
-    evict->max_sessions = check_count(error, "max_sessions",
-        request->max_sessions, 1, MAX_SESSIONS, page_size);
-    if (request->max_sessions > page_size &&
+    evict->max_sessions =
+        check_count(error, "max_sessions", request->max_sessions, 1,
+            MAX_SESSIONS, has_id ? MAX_PAGE : evict->page_size);
+    if (!has_id && request->max_sessions > evict->page_size &&
         request->max_sessions <= MAX_SESSIONS)
         rpc_error_add_violation(error, "max_sessions",
             "%u was given; allowed without request_id is at most page_size, "
             "which is %u",
-            request->max_sessions, page_size);
+            request->max_sessions, evict->page_size);
 }
 
 static Kvpool__V1__EvictOutcome *add_outcome(struct evict *evict, size_t target,
@@ -180,6 +196,9 @@ static void tell_batch(struct evict *evict, bool final)
     struct server *server = evict->server;
     Kvpool__V1__EvictCall call = KVPOOL__V1__EVICT_CALL__INIT;
 
+    if (evict->request->dry_run)
+        return;
+    call.request_id = evict->request->request_id;
     call.request_digest.data = evict->digest;
     call.request_digest.len = sizeof evict->digest;
     call.requested_by = (char *)anonymous;
@@ -187,6 +206,11 @@ static void tell_batch(struct evict *evict, bool final)
     call.final = final;
     call.outcomes = evict->list + evict->n_told;
     call.n_outcomes = evict->n_entries - evict->n_told;
+    if (final) {
+        call.more = evict->response.more;
+        call.sessions_held = evict->response.sessions_held;
+        call.sessions_busy = evict->response.sessions_busy;
+    }
     recorder_set_call(server->recorder, &call);
     pool_batch_end(server->pool, &evict->scope, &cause, kv_clock_mono_ns());
     evict->n_told = evict->n_entries;
@@ -204,8 +228,12 @@ static void evict_one(struct evict *evict, size_t target,
     struct pool_key key = pool_session_info(server->pool, session).key;
     Kvpool__V1__EvictOutcome *entry = add_outcome(
         evict, target, &key, KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_EVICTED);
-    struct pool_outcome outcome = pool_evict_session(server->pool, session,
-        &cause, evict->request->preempt, kv_clock_mono_ns());
+    bool preempt = evict->request->preempt;
+    struct pool_outcome outcome =
+        evict->request->dry_run
+            ? pool_evict_preview(server->pool, session, preempt)
+            : pool_evict_session(
+                  server->pool, session, &cause, preempt, kv_clock_mono_ns());
 
     evict->response.sessions_held += outcome.result == POOL_PINNED;
     evict->response.sessions_busy += outcome.result == POOL_EVICT_BUSY;
@@ -223,7 +251,7 @@ static void evict_one(struct evict *evict, size_t target,
         return;
     evict->response.sessions_evicted++;
     evict->response.bytes_freed += outcome.bytes_freed;
-    if (server->recorder != NULL)
+    if (server->recorder != NULL && !evict->request->dry_run)
         entry->sequence = before + 1;
 }
 
@@ -352,10 +380,37 @@ static void evict_matching(struct evict *evict, size_t target)
     }
 }
 
+/* The page of a remembered call that the request asks for. */
+static void reply_page(struct evict *evict)
+{
+    const struct call *known = evict->known;
+    Kvpool__V1__EvictResponse *page =
+        call_page(known, evict->page_begin, evict->page_size);
+    char token[EVICT_PAGE_TOKEN_BYTES];
+    size_t end;
+
+    if (page == NULL) {
+        message_fail_no_memory(evict->call);
+        return;
+    }
+    evict->response.outcomes = page->outcomes;
+    evict->response.n_outcomes = page->n_outcomes;
+    end = evict->page_begin + page->n_outcomes;
+    if (end < known->n_outcomes) {
+        evict_page_token(token, known->digest, evict->request->request_id, end);
+        evict->response.next_page_token = token;
+    }
+    message_reply(evict->call, &evict->response.base);
+    kvpool__v1__evict_response__free_unpacked(page, NULL);
+}
+
 static void answer(struct evict *evict)
 {
     kv_list_remove(&evict->link);
-    message_reply(evict->call, &evict->response.base);
+    if (evict->known != NULL)
+        reply_page(evict);
+    else
+        message_reply(evict->call, &evict->response.base);
     free_evict(evict);
 }
 
@@ -381,8 +436,21 @@ static void answer_unkept(struct evict *evict)
     free_evict(evict);
 }
 
+/* Which receipts the decision just made has. */
+static void name_receipts(struct evict *evict, uint64_t first_sequence)
+{
+    struct ledger_position position;
+
+    kvpool__v1__evict_receipts__init(&evict->receipts);
+    if (!recorder_position(evict->server->recorder, &position))
+        return;
+    evict->receipts.first_sequence = first_sequence;
+    evict->receipts.last_sequence = position.applied_sequence;
+    evict->receipts.epoch = position.epoch;
+}
+
 /* Says which receipts there are, and answers now or when they are durable. */
-static void finish_evict(struct evict *evict, uint64_t first_sequence)
+static void finish_evict(struct evict *evict)
 {
     struct ledger_position *position = &evict->position;
     bool durable;
@@ -392,11 +460,7 @@ static void finish_evict(struct evict *evict, uint64_t first_sequence)
         answer_off(evict);
         return;
     }
-    durable = position->durable_sequence >= position->applied_sequence;
-    kvpool__v1__evict_receipts__init(&evict->receipts);
-    evict->receipts.first_sequence = first_sequence;
-    evict->receipts.last_sequence = position->applied_sequence;
-    evict->receipts.epoch = position->epoch;
+    durable = position->durable_sequence >= evict->receipts.last_sequence;
     evict->receipts.pool_id.data = position->pool_id;
     evict->receipts.pool_id.len = sizeof position->pool_id;
     evict->receipts.durable =
@@ -406,10 +470,12 @@ static void finish_evict(struct evict *evict, uint64_t first_sequence)
     evict->response.issued_case = KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS;
     if (durable || !evict->receipts.durable)
         answer(evict);
+    else if (recorder_state(evict->server->recorder) == LEDGER_FAILED)
+        answer_unkept(evict);
 }
 
-/* Nothing has been touched. */
-static void refuse_unrecorded(struct evict *evict)
+/* Nothing has been touched, by this call or by whoever repeats it. */
+static void refuse_one(struct evict *evict)
 {
     struct rpc_error error;
 
@@ -418,13 +484,124 @@ static void refuse_unrecorded(struct evict *evict)
     free_evict(evict);
 }
 
+static void refuse_unrecorded(struct evict *evict)
+{
+    struct server *server = evict->server;
+    struct call *known = evict->known;
+
+    evict->known = NULL;
+    refuse_one(evict);
+    if (known == NULL)
+        return;
+    KV_LIST_EACH (link, &server->evict_repeats) {
+        struct evict *repeat = KV_LIST_ENTRY(link, struct evict, link);
+
+        if (repeat->known != known)
+            continue;
+        kv_list_remove(&repeat->link);
+        refuse_one(repeat);
+    }
+    calls_abandon(server->calls, known);
+}
+
+/* ---- the same request again */
+
+/* What was remembered is what is answered. */
+static void finish_repeat(struct evict *evict)
+{
+    const struct call *known = evict->known;
+
+    kvpool__v1__evict_response__init(&evict->response);
+    kvpool__v1__evict_receipts__init(&evict->receipts);
+    evict->response.sessions_evicted = known->sessions_evicted;
+    evict->response.bytes_freed = known->bytes_freed;
+    evict->response.sessions_held = known->sessions_held;
+    evict->response.sessions_busy = known->sessions_busy;
+    evict->response.more = known->more;
+    evict->response.replayed = true;
+    evict->receipts.first_sequence = known->first_sequence;
+    evict->receipts.last_sequence = known->last_sequence;
+    evict->receipts.epoch = known->epoch;
+    finish_evict(evict);
+}
+
+/* Those that came while the first was undecided. */
+static void finish_repeats(struct server *server, const struct call *known)
+{
+    KV_LIST_EACH (link, &server->evict_repeats) {
+        struct evict *evict = KV_LIST_ENTRY(link, struct evict, link);
+
+        if (evict->known != known)
+            continue;
+        kv_list_remove(&evict->link);
+        finish_repeat(evict);
+    }
+}
+
+static void refuse_page_token(struct rpc_error *error)
+{
+    rpc_error_init(error, RPC_INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "%s", "");
+    rpc_error_add_violation(error, "page_token",
+        "damaged, of another epoch, or of another request; allowed is the "
+        "next_page_token of the page before");
+}
+
+static void refuse_reuse(struct rpc_error *error)
+{
+    rpc_error_init(error, RPC_INVALID_ARGUMENT, "REQUEST_ID_REUSED", "%s", "");
+    rpc_error_add_violation(error, "request_id",
+        "given before with another request; allowed is an id of its own, or "
+        "the same request again");
+}
+
+/* Finds the call that this repeats, or begins one. Not KV_OK: *error says why,
+ * but for KV_NO_MEMORY. */
+static enum kv_status look_up(struct evict *evict, struct rpc_error *error)
+{
+    const Kvpool__V1__EvictRequest *request = evict->request;
+    struct calls *calls = evict->server->calls;
+    struct call *known =
+        calls_find(calls, anonymous, request->request_id, kv_clock_wall_ns());
+
+    if (known != NULL &&
+        memcmp(known->digest, evict->digest, sizeof evict->digest) != 0) {
+        refuse_reuse(error);
+        return KV_INVALID;
+    }
+    if (request->page_token[0] != '\0' &&
+        (known == NULL || !evict_page_parse(request->page_token, evict->digest,
+                              request->request_id, &evict->page_begin))) {
+        refuse_page_token(error);
+        return KV_INVALID;
+    }
+    if (known == NULL)
+        return calls_begin(calls, anonymous, request->request_id, evict->digest,
+            evict->n_room, &evict->known);
+    call_retain(known);
+    evict->known = known;
+    evict->repeats = true;
+    return KV_OK;
+}
+
+/* ---- the decision */
+
+/* Whoever repeats the request, now or later, gets this answer. */
+static void remember(struct evict *evict)
+{
+    if (evict->known == NULL)
+        return;
+    calls_decide(evict->server->calls, evict->known, &evict->response,
+        &evict->receipts, kv_clock_wall_ns());
+    finish_repeats(evict->server, evict->known);
+}
+
 static void decide(struct step_errand *errand)
 {
     struct evict *evict = KV_LIST_ENTRY(errand, struct evict, errand);
     const Kvpool__V1__EvictRequest *request = evict->request;
     uint64_t first_sequence = applied(evict->server) + 1;
 
-    if (!pool_may_evict(evict->server->pool)) {
+    if (!request->dry_run && !pool_may_evict(evict->server->pool)) {
         refuse_unrecorded(evict);
         return;
     }
@@ -439,28 +616,37 @@ static void decide(struct step_errand *errand)
     tell_batch(evict, true);
     evict->response.outcomes = evict->list;
     evict->response.n_outcomes = evict->n_entries;
-    finish_evict(evict, first_sequence);
+    if (request->dry_run) {
+        evict->response.dry_run = true;
+        kv_list_append(&evict->server->evict_calls, &evict->link);
+        answer(evict);
+        return;
+    }
+    name_receipts(evict, first_sequence);
+    remember(evict);
+    finish_evict(evict);
 }
 
-/* SHA-256 of the request without its id and paging. The server's context knows
- * its algorithm: OpenSSL takes longer to find one than to digest a request. */
-static void digest_request(struct server *server,
+/* SHA-256 of the request without its id and paging; false: no memory. The
+ * server's context knows its algorithm: OpenSSL takes longer to find one than
+ * to digest a request. */
+static bool digest_request(struct server *server,
     const Kvpool__V1__EvictRequest *request, uint8_t digest[32])
 {
     Kvpool__V1__EvictRequest bare = *request;
     struct rpc_bytes bytes;
+    bool done;
 
     bare.request_id = (char *)"";
     bare.page_token = (char *)"";
     bare.page_size = 0;
-    memset(digest, 0, 32);
     if (!message_encode(&bare.base, &bytes))
-        return;
-    if (EVP_DigestInit_ex(server->sha256, NULL, NULL) != 1 ||
-        EVP_DigestUpdate(server->sha256, bytes.data, bytes.n) != 1 ||
-        EVP_DigestFinal_ex(server->sha256, digest, NULL) != 1)
-        memset(digest, 0, 32);
+        return false;
+    done = EVP_DigestInit_ex(server->sha256, NULL, NULL) == 1 &&
+           EVP_DigestUpdate(server->sha256, bytes.data, bytes.n) == 1 &&
+           EVP_DigestFinal_ex(server->sha256, digest, NULL) == 1;
     bytes.release(bytes.ctx);
+    return done;
 }
 
 static bool make_room(struct evict *evict)
@@ -479,6 +665,39 @@ static bool make_room(struct evict *evict)
     evict->entries = kv_calloc(evict->n_room, sizeof *evict->entries);
     evict->list = kv_calloc(evict->n_room, sizeof *evict->list);
     return evict->entries != NULL && evict->list != NULL;
+}
+
+/* A call that may be decided, or repeats one. */
+static void begin_evict(struct evict *evict)
+{
+    const Kvpool__V1__EvictRequest *request = evict->request;
+    struct server *server = evict->server;
+    struct rpc_error error = {.code = RPC_OK};
+    enum kv_status status = KV_OK;
+
+    if (request->request_id[0] != '\0' && !request->dry_run)
+        status = look_up(evict, &error);
+    if (status == KV_NO_MEMORY)
+        message_fail_no_memory(evict->call);
+    else if (status != KV_OK)
+        rpc_call_fail(evict->call, &error);
+    if (status != KV_OK) {
+        free_evict(evict);
+        return;
+    }
+    if (evict->repeats) {
+        if (evict->known->decided)
+            finish_repeat(evict);
+        else
+            kv_list_append(&server->evict_repeats, &evict->link);
+        return;
+    }
+    evict->errand.run = decide;
+    if (request->preempt && !request->dry_run)
+        step_between(server->step, &evict->errand);
+    else
+        decide(&evict->errand);
+    step_settle(server->step);
 }
 
 static void on_evict(void *ctx, struct rpc_call *call,
@@ -504,7 +723,8 @@ static void on_evict(void *ctx, struct rpc_call *call,
         free_evict(evict);
         return;
     }
-    if (!make_room(evict)) {
+    if (!make_room(evict) ||
+        !digest_request(server, evict->request, evict->digest)) {
         message_fail_no_memory(call);
         free_evict(evict);
         return;
@@ -512,13 +732,7 @@ static void on_evict(void *ctx, struct rpc_call *call,
     evict->has_trace_id = trace_id != NULL;
     if (trace_id != NULL)
         memcpy(evict->trace_id, trace_id, sizeof evict->trace_id);
-    digest_request(server, evict->request, evict->digest);
-    evict->errand.run = decide;
-    if (evict->request->preempt)
-        step_between(server->step, &evict->errand);
-    else
-        decide(&evict->errand);
-    step_settle(server->step);
+    begin_evict(evict);
 }
 
 static void on_durable(struct ledger_watcher *watcher)
@@ -577,6 +791,7 @@ static void check_snapshot(
 /* What the request's sections add to the totals. */
 struct sections {
     struct state_page page;
+    struct state_sinks sinks;
     struct subscriber_status_list subscribers;
 };
 
@@ -597,6 +812,12 @@ static enum kv_status fill_sections(struct sections *sections,
         snapshot->sessions = sections->page.list;
         snapshot->n_sessions = sections->page.n;
         snapshot->sessions_next_page_token = sections->page.next_token;
+    }
+    if (has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS)) {
+        state_sinks_fill(&sections->sinks, server);
+        snapshot->sinks = sections->sinks.list;
+        snapshot->n_sinks = sections->sinks.n;
     }
     if (status == KV_OK &&
         has_section(request,
@@ -669,14 +890,6 @@ static void reply_list(struct server *server, struct rpc_call *call,
     state_page_fini(&page);
 }
 
-static void refuse_page_token(struct rpc_error *error)
-{
-    rpc_error_init(error, RPC_INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "%s", "");
-    rpc_error_add_violation(error, "page_token",
-        "damaged, of another epoch, or of another request; allowed is the "
-        "next_page_token of the page before");
-}
-
 static void on_list_sessions(void *ctx, struct rpc_call *call,
     const unsigned char *bytes, size_t n_bytes)
 {
@@ -734,6 +947,7 @@ enum kv_status service_pool_add(struct server *server)
     enum kv_status status = KV_OK;
 
     kv_list_init(&server->evict_calls);
+    kv_list_init(&server->evict_repeats);
     server->evict_watcher.on_durable = on_durable;
     recorder_watch(server->recorder, &server->evict_watcher);
     server->sha256 = EVP_MD_CTX_new();

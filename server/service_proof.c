@@ -76,8 +76,7 @@ static void refuse_expired(struct rpc_call *call, uint64_t sequence,
     struct rpc_error error;
 
     rpc_error_init(&error, RPC_OUT_OF_RANGE, "SEQUENCE_EXPIRED",
-        "the ledger has dropped receipt %" PRIu64
-        "; the oldest is %" PRIu64,
+        "the ledger has dropped receipt %" PRIu64 "; the oldest is %" PRIu64,
         sequence, position->oldest_sequence);
     rpc_error_add_metadata(&error, "sequence", "%" PRIu64, sequence);
     rpc_error_add_metadata(
@@ -499,6 +498,7 @@ static void on_tick(uv_timer_t *timer)
     struct server *server = timer->data;
 
     notary_tick(recorder_notary(server->recorder));
+    recorder_tick(server->recorder);
 }
 
 static void log_key(const struct notary *notary)

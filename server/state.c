@@ -130,6 +130,33 @@ void state_fill(struct state *state, struct server *server)
     snapshot->total_sessions_created = totals.sessions_created;
 }
 
+static void fill_sink(
+    Kvpool__V1__SinkStatus *out, const struct recorder_sink *sink)
+{
+    kvpool__v1__sink_status__init(out);
+    out->name = (char *)sink->name;
+    out->kind = (char *)sink->kind;
+    out->state = (Kvpool__V1__SinkState)sink->state;
+    out->guaranteed = sink->guaranteed;
+    out->acknowledged_sequence = sink->acknowledged_sequence;
+    out->lag_receipts = sink->lag_receipts;
+    out->lag_ns = sink->lag_ns;
+    out->delivered_total = sink->delivered_total;
+    out->retries_total = sink->retries_total;
+    out->lost_total = sink->lost_total;
+    out->last_error = (char *)sink->last_error;
+    out->last_error_unix_ns = sink->last_error_unix_ns;
+}
+
+void state_sinks_fill(struct state_sinks *out, struct server *server)
+{
+    out->n = recorder_sinks(server->recorder, out->sinks);
+    for (size_t i = 0; i < out->n; i++) {
+        fill_sink(&out->entries[i], &out->sinks[i]);
+        out->list[i] = &out->entries[i];
+    }
+}
+
 /* ---- sessions, page by page */
 
 static void copy_name(char *out, const char *name, size_t n)

@@ -32,6 +32,14 @@ struct state {
 };
 void state_fill(struct state *state, struct server *server);
 
+/* Where receipts go: section SINKS. */
+struct state_sinks {
+    Kvpool__V1__SinkStatus entries[SINK_MAX_SINKS], *list[SINK_MAX_SINKS];
+    struct recorder_sink sinks[SINK_MAX_SINKS];
+    size_t n;
+};
+void state_sinks_fill(struct state_sinks *out, struct server *server);
+
 /* A page of sessions in the order of their keys: those that a filter lets
  * through, after *after (NULL: from the first). */
 struct state_session {

@@ -7,8 +7,9 @@
 #include "base/log.h"
 
 #define BOOKMARK_NS (5 * KV_NS_PER_S)
-#define SLICE_NS KV_NS_PER_MS /* of turns, before other events have theirs */
-#define SLICE_TURNS 16        /* between two looks at the clock */
+#define SLICE_NS (2 * KV_NS_PER_MS) /* of turns at once */
+#define SLICE_TURNS 16              /* between two looks at the clock */
+#define PAUSE_MS 1                  /* between two slices */
 
 /* ---- turns */
 
@@ -39,43 +40,62 @@ static void advance(struct subscriber *subscriber)
     }
 }
 
-static void give_turns(struct rpc_post *post);
+static void on_pause_over(uv_timer_t *timer);
 
-static void post_turns(struct server *server)
+/* Core reads from sockets only when it has no event left to give us. So the
+ * next slice is no event yet, but a timer. */
+static void pause_turns(struct server *server)
 {
-    if (server->subscribers_posted || kv_list_empty(&server->subscribers_due))
-        return;
-    server->subscribers_post.run = give_turns;
-    server->subscribers_posted =
-        rpc_loop_post(server->loop, &server->subscribers_post);
+    uv_update_time(rpc_loop_uv(server->loop));
+    uv_timer_start(&server->subscriber_pause, on_pause_over, PAUSE_MS, 0);
+    rpc_loop_touched(server->loop);
 }
 
-static void give_turns(struct rpc_post *post)
+static void give_turns(struct server *server)
 {
-    struct server *server =
-        KV_LIST_ENTRY(post, struct server, subscribers_post);
     struct kv_list *due = &server->subscribers_due;
     int64_t end_ns = kv_clock_mono_ns() + SLICE_NS;
 
-    server->subscribers_posted = false;
     do {
         for (int i = 0; i < SLICE_TURNS && !kv_list_empty(due); i++)
             advance(KV_LIST_ENTRY(due->next, struct subscriber, turn));
     } while (!kv_list_empty(due) && kv_clock_mono_ns() < end_ns);
-    post_turns(server);
+    server->subscribers_turn = !kv_list_empty(due);
+    if (server->subscribers_turn)
+        pause_turns(server);
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+    give_turns(timer->data);
+}
+
+static void on_post(struct rpc_post *post)
+{
+    give_turns(KV_LIST_ENTRY(post, struct server, subscribers_post));
+}
+
+/* Turns begin soon, if they are not being given. */
+static void begin_turns(struct server *server)
+{
+    if (server->subscribers_turn || kv_list_empty(&server->subscribers_due))
+        return;
+    server->subscribers_post.run = on_post;
+    server->subscribers_turn =
+        rpc_loop_post(server->loop, &server->subscribers_post);
 }
 
 void subscriber_wake(struct subscriber *subscriber)
 {
     kv_list_remove(&subscriber->turn);
     kv_list_append(&subscriber->server->subscribers_due, &subscriber->turn);
-    post_turns(subscriber->server);
+    begin_turns(subscriber->server);
 }
 
 void subscriber_wake_all(struct server *server)
 {
     kv_list_splice(&server->subscribers_due, &server->subscribers_waiting);
-    post_turns(server);
+    begin_turns(server);
 }
 
 /* ---- the call */

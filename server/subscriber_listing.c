@@ -18,7 +18,7 @@
 #define PART_SESSIONS 128
 
 struct subscriber_listing {
-    bool with_sessions, with_subscribers;
+    bool with_sessions, with_sinks, with_subscribers;
     uint32_t n_parts;
     struct state_place place; /* of the last session, behind the first part */
 
@@ -34,6 +34,7 @@ struct part {
     Kvpool__V1__SnapshotChunk chunk;
     struct state state;
     struct state_page page;
+    struct state_sinks sinks;
     struct subscriber_status_list subscribers;
 };
 
@@ -48,6 +49,9 @@ struct subscriber_listing *subscriber_listing_open(
         if (start->sections[i] ==
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)
             listing->with_sessions = true;
+        if (start->sections[i] ==
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS)
+            listing->with_sinks = true;
         if (start->sections[i] ==
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)
             listing->with_subscribers = true;
@@ -101,6 +105,13 @@ static enum kv_status fill_sessions(
     return KV_OK;
 }
 
+static void fill_sinks(struct part *part, struct server *server)
+{
+    state_sinks_fill(&part->sinks, server);
+    part->state.snapshot.sinks = part->sinks.list;
+    part->state.snapshot.n_sinks = part->sinks.n;
+}
+
 static enum kv_status fill_subscribers(
     struct part *part, struct subscriber *subscriber)
 {
@@ -144,6 +155,8 @@ static enum kv_status make_part(struct subscriber *subscriber)
             part.state.stamp.position.applied_sequence, &subscriber->cursor);
     if (status == KV_OK && listing->with_sessions)
         status = fill_sessions(&part, subscriber);
+    if (listing->with_sinks && is_first)
+        fill_sinks(&part, subscriber->server);
     if (status == KV_OK && listing->with_subscribers && is_first)
         status = fill_subscribers(&part, subscriber);
     if (status == KV_OK)

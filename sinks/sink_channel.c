@@ -1,6 +1,7 @@
 #include "sinks/sink_channel.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 #include "base/heap.h"
 
@@ -79,7 +80,8 @@ static void channel_close(struct sink *sink, sink_closed_cb closed, void *ctx)
     closed(sink, ctx);
 }
 
-enum kv_status sink_channel_open(struct sink **out, size_t capacity)
+enum kv_status sink_channel_open(
+    struct sink **out, const char *name, size_t capacity)
 {
     static const struct sink_ops ops = {
         .kind = "channel", .offer = channel_offer, .close = channel_close};
@@ -94,7 +96,7 @@ enum kv_status sink_channel_open(struct sink **out, size_t capacity)
         goto free_channel;
     channel->capacity = capacity;
     channel->sink.ops = &ops;
-    channel->sink.name = "channel";
+    snprintf(channel->sink.name, sizeof channel->sink.name, "%s", name);
     *out = &channel->sink;
     return KV_OK;
 

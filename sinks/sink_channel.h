@@ -10,7 +10,8 @@
 
 /* The set that it is added to closes and frees it, with what nobody took.
  * capacity is at least 1. KV_NO_MEMORY. */
-enum kv_status sink_channel_open(struct sink **out, size_t capacity);
+enum kv_status sink_channel_open(
+    struct sink **out, const char *name, size_t capacity);
 
 /* The oldest receipt in the channel, the caller's to free with
  * kvpool__v1__receipt__free_unpacked(receipt, NULL); NULL if it is empty. Its

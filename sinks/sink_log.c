@@ -1,8 +1,11 @@
 #include "sinks/sink_log.h"
 
+#include <stdio.h>
+
 #include "base/heap.h"
 #include "base/log.h"
 #include "receipts/json.h"
+#include "sinks/sink_kind.h"
 
 struct sink_log {
     struct sink sink;
@@ -125,7 +128,7 @@ static void log_close(struct sink *sink, sink_closed_cb closed, void *ctx)
     closed(sink, ctx);
 }
 
-enum kv_status sink_log_open(struct sink **out)
+enum kv_status sink_log_open(struct sink **out, const char *name)
 {
     static const struct sink_ops ops = {
         .kind = "log", .offer = log_offer, .close = log_close};
@@ -134,7 +137,21 @@ enum kv_status sink_log_open(struct sink **out)
     if (log == NULL)
         return KV_NO_MEMORY;
     log->sink.ops = &ops;
-    log->sink.name = "log";
+    snprintf(log->sink.name, sizeof log->sink.name, "%s", name);
     *out = &log->sink;
     return KV_OK;
 }
+
+static enum kv_status open_kind(struct sink **out, const char *name,
+    const void *settings, uv_loop_t *loop, struct kv_error *error)
+{
+    enum kv_status status = sink_log_open(out, name);
+
+    (void)settings;
+    (void)loop;
+    return status == KV_OK
+               ? KV_OK
+               : kv_error_set(error, status, "no memory for a sink");
+}
+
+const struct sink_kind sink_log_kind = {.name = "log", .open = open_kind};

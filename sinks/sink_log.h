@@ -15,6 +15,6 @@
 #define SINK_LOG_TARGET "kvpool::kv::receipts"
 
 /* The set that it is added to closes and frees it. KV_NO_MEMORY. */
-enum kv_status sink_log_open(struct sink **out);
+enum kv_status sink_log_open(struct sink **out, const char *name);
 
 #endif

@@ -124,7 +124,7 @@ START_TEST(a_wrong_command_line_is_told_in_words)
     } cases[] = {
         {"", "a command is missing"},
         {"dance", "dance: no such command"},
-        {"receipts", "needs tail or audit"},
+        {"receipts", "needs tail, export, audit"},
         {"receipts dance", "receipts dance: no such command"},
         {"--speed 5 ping", "--speed: no such option"},
         {"ping --speed", "--speed: no such option"},

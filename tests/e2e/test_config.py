@@ -3,7 +3,7 @@ for it to be checked or printed; and that docs/configuration.md tells the truth.
 
     KVPOOLD=build/debug/server/kvpoold tests/e2e/test_config.py --table
 
-prints the table of options for that page.
+prints the table of options for that page, and --sinks those of the sinks.
 """
 import os
 import re
@@ -48,6 +48,33 @@ def option_table():
             match["name"].replace("-", "_"), value, match["default"],
             match["help"]))
     return "\n".join(row.replace("`empty`", "empty") for row in rows) + "\n"
+
+
+def sink_tables():
+    """The settings of each kind of sink as kvpoold --help has them, as
+    Markdown."""
+    text = run("--help").stdout
+    text = text[text.index("  kind: "):text.index("\nExit code")]
+    entry = re.compile(
+        r"^    (?P<name>\w+): (?P<value>\S+)\s+(?P<help>\S.*)\n"
+        r"\s+(?:(?P<range>\d+ to .*?), )?(?:default (?P<default>.+)|needed)$",
+        re.M)
+    tables = []
+    for kind in re.split(r"^  kind: ", text, flags=re.M)[1:]:
+        name, _, settings = kind.partition("\n")
+        rows = ["### %s\n" % name]
+        for match in entry.finditer(settings):
+            if len(rows) == 1:
+                rows += ["| setting | values | default | |", "|---|---|---|---|"]
+            value = match["range"] or "`%s`" % match["value"].replace(
+                "|", "`, `")
+            default = ("needed" if match["default"] is None else
+                       "empty" if match["default"] == "empty" else
+                       "`%s`" % match["default"])
+            rows.append("| `%s` | %s | %s | %s |" % (
+                match["name"], value, default, match["help"]))
+        tables.append("\n".join(rows) + "\n")
+    return tables
 
 
 class ConfigTest(unittest.TestCase):
@@ -183,12 +210,102 @@ class ConfigTest(unittest.TestCase):
     def test_the_page_has_every_option_as_help_has_it(self):
         with open(PAGE, encoding="utf-8") as file:
             page = file.read()
-        table = page[page.index("| option | values"):]
-        self.assertEqual(table.partition("\n\n")[0].rstrip("\n") + "\n",
-                         option_table())
+        table = page[page.index("| option | values"):].partition("\n\n")[0]
+        self.assertEqual(table.rstrip("\n") + "\n", option_table())
         self.assertEqual(
-            re.findall(r"^\| `(\w+)`", table, re.M),
+            re.findall(r"^\| `(\w+)`", table, re.M) + ["sinks"],
             list(self.printed()))
+
+    def test_the_page_has_every_kind_of_sink_as_help_has_it(self):
+        with open(PAGE, encoding="utf-8") as file:
+            page = file.read()
+        tables = sink_tables()
+        for table in tables:
+            heading, _, rows = table.partition("\n\n")
+            self.assertIn(heading + "\n", page)
+            section = page.split(heading + "\n")[1].split("\n#")[0]
+            self.assertEqual(
+                re.findall(r"^\|.*\n", section, re.M),
+                re.findall(r"^\|.*\n", rows, re.M), heading)
+        self.assertEqual(len(tables), len(re.findall(r"^### ", page, re.M)))
+
+    def refused_sinks(self, place, message, text):
+        """The file is refused at place, line:column, with exactly the message.
+        """
+        self.write(text)
+        self.refused("kvpool.yaml:%s: %s" % (place, message),
+                     "--config=kvpool.yaml", "--check-config")
+
+    def test_sinks_are_checked_as_strictly_as_options(self):
+        kinds = "|".join(re.findall(r"^  kind: (\w+)$",
+                                    run("--help").stdout, re.M))
+        good = "sinks:\n  - name: a\n    kind: file\n    path: x.jsonl\n"
+        allowed = ("a list of sinks, each `- name: NAME` with a kind and its "
+                   "settings")
+        names = "1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.'"
+        for place, message, text in (
+                ("1:8", "sinks: given a single value, allowed is " + allowed,
+                 "sinks: file\n"),
+                ("1:7", "sinks: given nothing, allowed is " + allowed,
+                 "sinks:\n"),
+                ("2:3", "sinks: given a mapping, allowed is " + allowed,
+                 "sinks:\n  name: a\n"),
+                ("2:5", "sinks: given a single value, allowed is " + allowed,
+                 "sinks:\n  - file\n"),
+                ("2:5", "no name given, needed is one of its own",
+                 "sinks:\n  - kind: file\n"),
+                ("2:11", 'name: given "a b", allowed is ' + names,
+                 "sinks:\n  - name: a b\n    kind: log\n"),
+                ("2:11", 'name: given "", allowed is ' + names,
+                 "sinks:\n  - name: \"\"\n    kind: log\n"),
+                ("5:11", "name: given a a second time, allowed is a name of "
+                 "its own; the first is on line 2",
+                 good + "  - name: a\n    kind: log\n"),
+                ("2:5", "no kind given, needed " + kinds,
+                 "sinks:\n  - name: a\n"),
+                ("3:11", 'kind: given "fiel", allowed is ' + kinds,
+                 "sinks:\n  - name: a\n    kind: fiel\n"),
+                ("5:5", 'unknown setting "rotate_m" of a, a sink of kind file; '
+                 "did you mean rotate_mb? allowed are path, rotate_mb, "
+                 "rotate_s, compress, keep_files", good + "    rotate_m: 1\n"),
+                ("4:5", 'unknown setting "path" of a, a sink of kind log; it '
+                 "has none",
+                 "sinks:\n  - name: a\n    kind: log\n    path: x\n"),
+                ("2:5", "no a.path given, needed FILE: the file being "
+                 "written; its directory must be there",
+                 "sinks:\n  - name: a\n    kind: file\n"),
+                ("4:11", "a.path: given \"/x/..\", allowed is a file",
+                 "sinks:\n  - name: a\n    kind: file\n    path: /x/..\n"),
+                ("5:5", '"path": given a second time, allowed is once; the '
+                 "first is on line 4", good + "    path: y\n"),
+                ("5:16", 'a.rotate_mb: given "1048577", allowed is a decimal '
+                 "number from 0 to 1048576", good + "    rotate_mb: 1048577\n"),
+                ("5:16", "a.rotate_mb: given a text in quotes, allowed is a "
+                 "decimal number from 0 to 1048576",
+                 good + '    rotate_mb: "1"\n'),
+                ("5:15", 'a.compress: given "gzip", allowed is zstd|none',
+                 good + "    compress: gzip\n"),
+                ("5:15", '"compress": given a list, allowed is a single value',
+                 good + "    compress: [zstd]\n"),
+                ("5:1", "sinks: given a second time, allowed is once; the "
+                 "first is on line 1", good + "sinks: []\n"),
+        ):
+            with self.subTest(text):
+                self.refused_sinks(place, message, text)
+
+    def test_printed_sinks_are_a_file_that_says_the_same(self):
+        self.write("sinks:\n  - {name: b, kind: log}\n"
+                   "  - kind: file\n    path: \"a \\\"b\\\" # c\"\n"
+                   "    name: a\n    rotate_s: 7\n")
+        first = self.run_here("--config=kvpool.yaml", "--print-config").stdout
+        self.assertIn('    path: "a \\"b\\" # c"  # file kvpool.yaml:4\n', first)
+        self.assertIn("    rotate_s: 7  # file kvpool.yaml:6\n", first)
+        self.assertIn("    rotate_mb: 256  # default\n", first)
+        self.write(first)
+        again = self.run_here("--config=kvpool.yaml", "--print-config")
+        self.assertEqual(again.returncode, 0, again.stderr)
+        self.assertEqual(re.sub("  # .*", "", first),
+                         re.sub("  # .*", "", again.stdout))
 
     def test_the_examples_of_the_page_are_valid(self):
         with open(PAGE, encoding="utf-8") as file:
@@ -203,5 +320,7 @@ class ConfigTest(unittest.TestCase):
 if __name__ == "__main__":
     if sys.argv[1:] == ["--table"]:
         sys.stdout.write(option_table())
+    elif sys.argv[1:] == ["--sinks"]:
+        sys.stdout.write("\n".join(sink_tables()))
     else:
         main()

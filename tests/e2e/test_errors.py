@@ -96,10 +96,7 @@ class ErrorTest(ServerTest):
     def test_fields_of_the_pool_that_are_not_supported_are_named(self):
         target, evict = session_target("witness"), pool.EvictRequest
         for field, request in {
-                "request_id": evict(targets=[target], request_id="r"),
-                "dry_run": evict(targets=[target], dry_run=True),
                 "forget": evict(targets=[target], forget=True),
-                "page_token": evict(targets=[target], page_token="p"),
                 "targets[0].prefix": evict(targets=[pool.EvictTarget(
                     prefix=pool.EvictPrefix(token_ids=[1]))]),
                 "targets[1].idle": evict(targets=[target, pool.EvictTarget(

@@ -43,7 +43,7 @@ class Running:
         self._thread.join(CALL_SECONDS)
 
 
-class EvictTest(ServerTest):
+class EvictCase(ServerTest):
     flags = ("--kv-cache-size-mb=24", "--enable-receipts",
              "--snapshot-interval-ms=0")
 
@@ -64,6 +64,8 @@ class EvictTest(ServerTest):
                          list(range(first, last + 1)))
         return found
 
+
+class EvictTest(EvictCase):
     def test_a_session_loses_its_blocks_and_keeps_its_tokens(self):
         self.make("victim")
         before = self.snapshot()
@@ -235,8 +237,185 @@ class EvictTest(ServerTest):
             self.assertEqual(receipt.trace_id, b"")
 
 
+class RepeatTest(EvictCase):
+    """The same request again, by its request_id."""
+
+    def sequence(self):
+        return self.snapshot().stamp.applied_sequence
+
+    def repeated(self, *targets, **fields):
+        """The answer of a repeat: nothing was done for it."""
+        before = self.snapshot()
+        answer = self.evict(*targets, **fields)
+        self.assertTrue(answer.replayed)
+        after = self.snapshot()
+        self.assertEqual(after.statistics, before.statistics)
+        self.assertEqual(after.stamp.applied_sequence,
+                         before.stamp.applied_sequence)
+        answer.replayed = False
+        return answer
+
+    def refused(self, reason, field, **fields):
+        self.fails("INVALID_ARGUMENT", reason,
+                   lambda: self.evict(**fields) if "targets" not in fields
+                   else self.evict(*fields.pop("targets"), **fields),
+                   field=field)
+
+    def test_a_repeat_gets_the_first_answer_and_evicts_nothing(self):
+        self.make("a", "b", "c")
+        self.evict(session_target("c"))
+        targets = [session_target(s) for s in ("b", "nobody", "c", "a")]
+        first = self.evict(*targets, request_id="first")
+        self.assertFalse(first.replayed)
+        self.assertEqual([o.result for o in first.outcomes],
+                         [EVICTED, NOT_FOUND, NOTHING_TO_FREE, EVICTED])
+        self.make("a")
+        self.assertEqual(self.repeated(*targets, request_id="first"), first)
+        self.assertEqual(self.repeated(*targets, request_id="first"), first)
+        other = self.evict(*targets, request_id="other")
+        self.assertFalse(other.replayed)
+        self.assertEqual([o.result for o in other.outcomes],
+                         [NOTHING_TO_FREE, NOT_FOUND, NOTHING_TO_FREE,
+                          EVICTED])
+
+    def test_the_batch_receipt_carries_the_id_and_all_of_the_answer(self):
+        self.make("carried")
+        running = Running(self, "busy")
+        answer = self.evict(ALL, request_id="carried", max_sessions=1)
+        running.cancel()
+        batch = self.receipts_of(answer)[-1].eviction_batch
+        self.assertEqual(batch.call.request_id, "carried")
+        self.assertEqual(list(batch.call.outcomes), list(answer.outcomes))
+        self.assertEqual((batch.call.more, batch.call.sessions_held,
+                          batch.call.sessions_busy),
+                         (answer.more, answer.sessions_held,
+                          answer.sessions_busy))
+
+    def test_the_same_id_with_another_request_is_refused(self):
+        self.make("once")
+        self.evict(session_target("nobody"), request_id="used")
+        for fields in (dict(targets=[session_target("once")]),
+                       dict(targets=[session_target("nobody")],
+                            preempt=True),
+                       dict(targets=[session_target("nobody")],
+                            max_sessions=7)):
+            self.refused("REQUEST_ID_REUSED", "request_id",
+                         request_id="used", **fields)
+        self.assertEqual(self.evict(session_target("once")).sessions_evicted,
+                         1)
+
+    def test_an_id_is_visible_ascii_of_at_most_64_bytes(self):
+        for request_id in ("x" * 65, "a b", "caf\u00e9", "a\x7f"):
+            self.refused("INVALID_FIELD", "request_id",
+                         targets=[session_target("nobody")],
+                         request_id=request_id)
+        self.evict(session_target("nobody"), request_id="~" * 64)
+
+    def test_more_than_a_page_is_read_page_by_page(self):
+        names = ["paged-%03d" % i for i in range(250)]
+        self.make(*names, tenant="paged")
+        target = pool.EvictTarget(tenant="paged")
+        fields = dict(request_id="paged", max_sessions=1000)
+        first = self.evict(target, page_size=100, **fields)
+        self.assertEqual((first.sessions_evicted, len(first.outcomes)),
+                         (250, 100))
+        found, token = list(first.outcomes), first.next_page_token
+        sizes = iter((1, 60, 1000))
+        while token:
+            page = self.evict(target, page_size=next(sizes),
+                              page_token=token, **fields)
+            self.assertTrue(page.replayed)
+            self.assertEqual(page.receipts, first.receipts)
+            self.assertEqual(page.sessions_evicted, 250)
+            found += page.outcomes
+            token = page.next_page_token
+        self.assertEqual([o.session.session_id for o in found], names)
+        self.assertEqual(len({o.sequence for o in found}), 250)
+        batches = [r for r in self.receipts_of(first)
+                   if r.WhichOneof("kind") == "eviction_batch"]
+        self.assertEqual(
+            [(b.eviction_batch.call.number, b.eviction_batch.call.final)
+             for b in batches], [(1, False), (2, True)])
+
+    def test_a_page_token_is_good_for_its_own_request_only(self):
+        self.make("p", "q", tenant="tokens")
+        target = pool.EvictTarget(tenant="tokens")
+        token = self.evict(target, request_id="tokens",
+                           page_size=1).next_page_token
+        self.evict(target, request_id="another", page_size=1)
+        for fields in (dict(request_id="tokens", page_token=token[::-1]),
+                       dict(request_id="tokens", page_token=token + "0"),
+                       dict(request_id="tokens", page_token="x"),
+                       dict(request_id="another", page_token=token),
+                       dict(request_id="new", page_token=token)):
+            self.refused("PAGE_TOKEN_INVALID", "page_token",
+                         targets=[target], **fields)
+        self.refused("INVALID_FIELD", "page_token", targets=[target],
+                     page_token=token)
+
+    def test_a_repeat_waits_for_the_first_that_is_still_undecided(self):
+        running = Running(self, "slow")
+        fields = dict(preempt=True, request_id="concurrent")
+        calls = [self.server.pool.Evict.future(
+            pool.EvictRequest(targets=[session_target("slow")], **fields),
+            timeout=CALL_SECONDS) for _ in range(8)]
+        answers = [call.result() for call in calls]
+        self.assertEqual(sorted(a.replayed for a in answers),
+                         [False] + 7 * [True])
+        for answer in answers:
+            answer.replayed = False
+            self.assertEqual(answer, answers[0])
+        self.assertEqual(answers[0].outcomes[0].result, EVICTED)
+        running.result()
+
+    def test_a_dry_run_decides_and_changes_nothing(self):
+        self.make("dry", "wet")
+        self.evict(session_target("wet"))
+        targets = [session_target("dry"), session_target("wet"),
+                   session_target("nobody")]
+        before = self.snapshot()
+        dry = self.evict(*targets, dry_run=True, request_id="dry")
+        again = self.evict(*targets, dry_run=True, request_id="dry")
+        after = self.snapshot()
+        self.assertEqual(dry, again)
+        self.assertEqual(after.statistics, before.statistics)
+        self.assertEqual(after.stamp.applied_sequence,
+                         before.stamp.applied_sequence)
+        self.assertTrue(dry.dry_run)
+        self.assertIsNone(dry.WhichOneof("issued"))
+        wet = self.evict(*targets, request_id="dry")
+        self.assertFalse(wet.replayed)
+        for a, b in zip(dry.outcomes, wet.outcomes):
+            b.sequence = 0
+            self.assertEqual(a, b)
+        self.assertEqual((dry.sessions_evicted, dry.bytes_freed),
+                         (wet.sessions_evicted, wet.bytes_freed))
+
+
+class ForgottenTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8", "--enable-receipts",
+             "--max-request-ids=2")
+
+    def test_beyond_the_configured_number_the_oldest_is_new_again(self):
+        def replayed(request_id):
+            return self.evict(session_target("nobody"),
+                              request_id=request_id).replayed
+        self.assertEqual([replayed(r) for r in "abbacba"],
+                         [False, False, True, True, False, True, False])
+
+
 class EvictWithoutReceiptsTest(ServerTest):
     flags = ("--kv-cache-size-mb=8",)
+
+    def test_a_repeat_is_known_in_memory_too(self):
+        self.generate(text="What is a dog?", session="r", max_tokens=2)
+        first = self.evict(session_target("r"), request_id="r")
+        self.generate(text="What is a dog?", session="r", max_tokens=2)
+        again = self.evict(session_target("r"), request_id="r")
+        self.assertEqual((first.replayed, again.replayed), (False, True))
+        again.replayed = False
+        self.assertEqual(again, first)
+        self.assertEqual(again.WhichOneof("issued"), "receipts_off")
 
     def test_it_is_done_and_said_not_to_be_recorded(self):
         self.generate(text="What is a dog?", session="s", max_tokens=2)

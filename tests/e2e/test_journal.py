@@ -12,6 +12,7 @@ import unittest
 import grpc
 
 import kvpool_e2e
+from auditor import Auditor
 from kvpool_e2e import (CALL_SECONDS, Failure, Kvpoold, StartFailed,
                         Subscriber, common, generate, grpc_message, main, pool,
                         read_receipts, session_target, stats)
@@ -226,8 +227,49 @@ class LivesTest(JournalTest):
             self.assertEqual(
                 (stream.error.code, stream.error.reason),
                 ("OUT_OF_RANGE", "SEQUENCE_EXPIRED"))
-            failure = self.failing(lambda: inclusion(server, 2))
+            end = snapshot(server).stamp.durable_sequence
+            failure = self.failing(lambda: inclusion(server, 2, end))
             self.assertEqual(failure.reason, "SEQUENCE_EXPIRED")
+
+
+class RememberedTest(JournalTest):
+    def call(self, server, *sessions, **fields):
+        return server.pool.Evict(pool.EvictRequest(
+            targets=[session_target(s) for s in sessions], **fields),
+            timeout=CALL_SECONDS)
+
+    def restart(self, server, kill):
+        if kill:
+            server.kill()
+        else:
+            server.stop()
+        return self.start("--receipts-allocations")
+
+    def test_a_repeat_gets_the_first_answer_after_a_restart_too(self):
+        server = self.start("--receipts-allocations")
+        for session in ("a", "b", "c"):
+            generate(server, text="What is a dog?", session=session,
+                     max_tokens=4)
+        fields = dict(request_id="kept", page_size=2, max_sessions=10)
+        first = self.call(server, "a", "nobody", "b", "c", **fields)
+        self.assertEqual(len(first.outcomes), 2)
+        for kill in (True, False, True):
+            server = self.restart(server, kill)
+            again = self.call(server, "a", "nobody", "b", "c", **fields)
+            self.assertTrue(again.replayed)
+            again.replayed = False
+            self.assertEqual(again, first)
+            rest = self.call(server, "a", "nobody", "b", "c",
+                             page_token=first.next_page_token, **fields)
+            self.assertEqual([o.session.session_id for o in rest.outcomes],
+                             ["b", "c"])
+            failure = self.failing(
+                lambda s=server: self.call(s, "a", request_id="kept"))
+            self.assertEqual(failure.reason, "REQUEST_ID_REUSED")
+        self.assertEqual(first.receipts.epoch, 1)
+        found = read_receipts(server)
+        Auditor().add_all(found)
+        self.assertEqual(len(self.boots(found)), 4)
 
 
 class RefusedTest(JournalTest):
@@ -285,6 +327,47 @@ class RefusedTest(JournalTest):
                 len([r for r in read_receipts(server)
                      if r.WhichOneof("kind") == "lifecycle" and
                      r.lifecycle.WhichOneof("change") == "loss_accepted"]), 1)
+
+
+class FailedTest(JournalTest):
+    def test_a_journal_that_fails_ends_what_waits_and_refuses_what_comes(self):
+        server = self.start("--receipts-ring-mb=1", "--kv-cache-size-mb=2")
+        generate(server, text="A dog", session="a", max_tokens=4)
+        where = os.path.join(self.data, "receipts")
+        end = time.monotonic() + CALL_SECONDS
+        while not os.path.exists(os.path.join(where, "next.tmp")):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+        shutil.rmtree(where)  # the next file cannot be given its name
+        targets = [session_target("x" * 120 + str(i)) for i in range(192)]
+        with self.assertRaises(grpc.RpcError) as caught:
+            for _ in range(1000):
+                server.pool.Evict(pool.EvictRequest(targets=targets),
+                                  timeout=CALL_SECONDS)
+        failure = Failure(caught.exception)
+        self.assertEqual((failure.code, failure.reason, failure.metadata),
+                         ("UNAVAILABLE", "JOURNAL_FAILED",
+                          {"evicted": "true"}), repr(failure))
+        before = snapshot(server)
+        self.assertEqual(before.ledger.mode, stats.LEDGER_MODE_FAILED)
+        self.assertNotEqual(before.ledger.error, "")
+        self.assertIn(before.ledger.error, failure.message)
+        self.assertLess(before.stamp.durable_sequence,
+                        before.stamp.applied_sequence)
+        failure = self.failing(lambda: evict(server, "a"))
+        self.assertEqual((failure.code, failure.reason, failure.metadata),
+                         ("UNAVAILABLE", "JOURNAL_FAILED", {}))
+        self.assertEqual(snapshot(server).blocks.cached, before.blocks.cached)
+        self.assertEqual(snapshot(server).stamp, before.stamp)
+        for service in ("", "kvpool.v1.KvPoolService",
+                        "kvpool.v1.InferenceService"):
+            self.assertEqual(health(server, service), 2)
+        # On free blocks generation goes on.
+        generate(server, text="A cat", session="b", max_tokens=4)
+        server.signal(signal.SIGTERM)
+        self.assertEqual(server.wait(), 1)
+        self.assertIn("receipts could not be kept", server.lines[-1])
+        server.check_lines()
 
 
 class BehindTest(JournalTest):

@@ -5,10 +5,10 @@ import os
 import subprocess
 import unittest
 
-from kvpool_e2e import (KVPOOLCTL, SANITIZER, ServerTest, Subscriber,
-                        ledger_end, main)
+from kvpool_e2e import (KVPOOLCTL, SANITIZER, Kvpoold, ServerTest, Subscriber,
+                        ledger_end, main, pool)
 
-OK, FAILED, USAGE, UNREACHABLE, NOTHING = 0, 1, 2, 3, 4
+OK, FAILED, USAGE, UNREACHABLE, NOTHING, DAMAGED = 0, 1, 2, 3, 4, 5
 RUNNABLE = {"ping", "describe", "generate", "tokenize", "detokenize",
             "sessions", "snapshot", "evict"}
 
@@ -35,7 +35,7 @@ class KvpoolctlTest(ServerTest):
         done = run(*arguments, server=self.server.address, stdin=stdin)
         self.assertEqual(done.returncode, code,
                          (arguments, done.stdout, done.stderr))
-        if code in (USAGE, FAILED, UNREACHABLE):
+        if code in (USAGE, FAILED, UNREACHABLE, DAMAGED):
             self.assertNotEqual(done.stderr, "")
         return done
 
@@ -161,6 +161,32 @@ class KvpoolctlTest(ServerTest):
         self.ctl("generate", "A", "--session", "audited", "--max-tokens=1")
         self.ctl("evict", "--all")
         self.ctl("receipts", "audit")
+
+    def test_the_audit_follows_the_blocks_where_it_can(self):
+        flags = ("--kv-cache-size-mb=8", "--enable-receipts",
+                 "--receipts-allocations")
+        with Kvpoold(*flags) as server:
+            def ctl(*arguments):
+                done = run(*arguments, server=server.address)
+                self.assertEqual(done.returncode, OK, done.stderr)
+                return done.stdout
+            for session in "abc":
+                ctl("generate", "A dog", "--session", session,
+                    "--max-tokens=20")
+            ctl("evict", "--session", "b")
+            ctl("generate", "again", "--session", "b", "--max-tokens=1")
+            blocks = server.pool.Snapshot(
+                pool.SnapshotRequest()).snapshot.blocks
+            self.assertIn("; %d blocks are in use" % (
+                blocks.pinned + blocks.cached), ctl("receipts", "audit"))
+            verdict = json.loads(ctl("receipts", "audit", "-o", "json"))
+            self.assertTrue(verdict["adds_up"])
+            self.assertEqual(verdict["recomputations"], 1)
+            self.assertGreaterEqual(verdict["allocations"], 4)
+            text = ctl("receipts", "tail", "--from=earliest", "--limit=%d" %
+                       verdict["last_sequence"])
+            for words in ("allocation: a got", "recomputation: b came back"):
+                self.assertIn(words, text)
 
     def test_errors_of_the_server_name_the_field_and_fail(self):
         done = self.ctl("generate", "a", "--max-tokens=100000", code=FAILED)

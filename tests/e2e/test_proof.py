@@ -14,7 +14,7 @@ import grpc
 from kvpool_e2e import (CALL_SECONDS, Kvpoold, ServerTest, StartFailed,
                         Subscriber, common, main, pool, pool_grpc,
                         read_receipts, receipts, session_target)
-from test_kvpoolctl import FAILED, OK, USAGE, run
+from test_kvpoolctl import DAMAGED, FAILED, OK, UNREACHABLE, USAGE, run
 
 try:
     from cryptography.exceptions import InvalidSignature
@@ -331,7 +331,7 @@ class ProofTest(ProofCase):
         self.assertNotIn("unverified", done.stdout)
         other = "PeterNeumann+c74f20a3+" \
             "ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
-        done = self.ctl("receipts", "verify", "--key", other, code=FAILED)
+        done = self.ctl("receipts", "verify", "--key", other, code=DAMAGED)
         self.assertIn("not signed", done.stderr)
         self.ctl("receipts", "verify", "--key", "none", code=USAGE)
 
@@ -343,10 +343,10 @@ class ProofTest(ProofCase):
             path = os.path.join(folder, "old")
             for note, code, word in (
                     (saved, OK, "nothing was changed"),
-                    (saved.replace(b"kvpool/", b"kvpool/0", 1), FAILED,
+                    (saved.replace(b"kvpool/", b"kvpool/0", 1), DAMAGED,
                      "another ledger"),
-                    (saved.replace(b"=", b"A=", 1), FAILED, "not right"),
-                    (b"", FAILED, "not a text")):
+                    (saved.replace(b"=", b"A=", 1), DAMAGED, "the base64"),
+                    (b"", DAMAGED, "not a text")):
                 with open(path, "wb") as file:
                     file.write(note)
                 done = self.ctl("receipts", "verify", "--old", path, code=code)
@@ -411,7 +411,7 @@ class LiarTest(ProofCase):
     flags = ("--kv-cache-size-mb=8", "--enable-receipts",
              "--snapshot-interval-ms=0", "--no-receipts-log")
 
-    def verify(self, liar, *arguments, code=FAILED, word=""):
+    def verify(self, liar, *arguments, code=DAMAGED, word=""):
         done = run("receipts", "verify", *arguments, server=liar.address)
         self.assertEqual(done.returncode, code, (done.stdout, done.stderr))
         self.assertIn(word, done.stdout + done.stderr)
@@ -444,11 +444,11 @@ class LiarTest(ProofCase):
         self.issue(10)
         with Liar(self.server) as liar:
             liar.stream = lambda found: found[:3] + found[4:]
-            self.verify(liar, word="came after")
+            self.verify(liar, code=FAILED, word="came after")
             liar.stream = lambda found: found[:-1]
-            self.verify(liar, word="closed the stream")
+            self.verify(liar, code=FAILED, word="closed the stream")
             liar.stream = lambda found: found[:4] + found[3:]
-            self.verify(liar, word="came after")
+            self.verify(liar, code=FAILED, word="came after")
 
     def test_receipts_of_another_ledger_are_found(self):
         self.issue()
@@ -474,12 +474,13 @@ class LiarTest(ProofCase):
         def swell(proof):
             proof.hashes.extend([bytes(32)] * 100)
             return proof
-        for lie, word in ((change, "not those of the signed"),
-                          (shorten, "is none"), (swell, "is none")):
+        for lie, code, word in (
+                (change, DAMAGED, "not those of the signed"),
+                (shorten, FAILED, "is none"), (swell, FAILED, "is none")):
             with Liar(self.server) as liar:
                 liar.stream = lambda found: found[5:]
                 liar.inclusion = lie
-                self.verify(liar, word=word)
+                self.verify(liar, code=code, word=word)
 
     def test_a_changed_checkpoint_is_found(self):
         self.issue()
@@ -490,9 +491,9 @@ class LiarTest(ProofCase):
                 self.verify(liar, word="the server's checkpoint")
             liar.checkpoint = lambda c: pool.Checkpoint(
                 signed_note=c.signed_note, key="none")
-            self.verify(liar, word="the server's key")
+            self.verify(liar, code=FAILED, word="the server's key")
             liar.checkpoint = lambda c: pool.Checkpoint()
-            self.verify(liar)
+            self.verify(liar, code=FAILED)
 
     def test_a_rewritten_ledger_is_found(self):
         saved = self.checkpoint(self.issue(5)).signed_note

@@ -239,6 +239,85 @@ class PressureTest(ServerTest):
             self.assertGreater(self.snapshot().load.preemptions_total, 0)
 
 
+class ReturnTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8", "--enable-receipts",
+             "--snapshot-interval-ms=0")
+
+    def last(self, kind):
+        found = [r for r in read_receipts(self.server)
+                 if r.WhichOneof("kind") == kind]
+        return found[-1] if found else None
+
+    def test_what_an_eviction_cost_is_told_when_its_session_comes_back(self):
+        self.generate(text="What is a dog?", session="back", tenant="t",
+                      max_tokens=20)
+        eviction = self.evict(session_target("back", tenant="t")).outcomes[0]
+        self.assertIsNone(self.last("recomputation"))
+        usage = self.generate(text=" And a cat?", session="back", tenant="t",
+                              max_tokens=2).usage
+        told = self.last("recomputation").recomputation
+        self.assertEqual((told.session_id, told.tenant), ("back", "t"))
+        self.assertEqual(told.eviction_sequence, eviction.sequence)
+        self.assertEqual(told.reason, MANUAL)
+        self.assertEqual(told.tokens_recomputed, usage.recomputed_tokens)
+        self.assertEqual(told.blocks_recomputed, eviction.blocks_freed)
+        self.assertGreater(told.gap_ns, 0)
+        self.assertGreater(told.duration_ns, 0)
+        # It is told once, and not where nothing was lost.
+        self.generate(text=" And?", session="back", tenant="t", max_tokens=2)
+        self.assertEqual(self.last("recomputation").recomputation, told)
+        Auditor().add_all(read_receipts(self.server))
+
+    def test_who_is_set_aside_comes_back_too(self):
+        call = self.server.inference.Generate(
+            generate_request(text="For God so loved", session="aside",
+                             max_tokens=200), timeout=CALL_SECONDS)
+        for message in call:
+            if message.token_ids:
+                break
+        answer = self.evict(session_target("aside"), preempt=True)
+        list(call)
+        told = self.last("recomputation").recomputation
+        self.assertEqual(told.eviction_sequence, answer.outcomes[0].sequence)
+        self.assertEqual(told.session_id, "aside")
+
+
+class AllocationTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8", "--enable-receipts",
+             "--receipts-allocations", "--snapshot-interval-ms=0")
+
+    def test_every_block_that_comes_or_goes_has_a_receipt(self):
+        for session in ("", "a", "", "b", "a"):
+            self.generate(text="What is a dog? " * 4, session=session,
+                          max_tokens=30)
+        self.evict(session_target("a"))
+        self.generate(text="Again", session="a", max_tokens=3)
+        found = read_receipts(self.server)
+        Auditor().add_all(found)
+        held = {}
+        for receipt in found:
+            kind = receipt.WhichOneof("kind")
+            body = getattr(receipt, kind)
+            if kind not in ("allocation", "release", "eviction"):
+                continue
+            self.assertEqual(body.before.used_memory_bytes,
+                             sum(held.values()))
+            for extent in body.extents:
+                for offset in range(extent.offset,
+                                    extent.offset + extent.size, 64):
+                    if kind == "allocation":
+                        self.assertNotIn(offset, held)
+                        held[offset] = 64
+                    else:
+                        del held[offset]
+            self.assertEqual(body.after.used_memory_bytes,
+                             sum(held.values()))
+        kinds = [r.WhichOneof("kind") for r in found]
+        self.assertGreaterEqual(kinds.count("release"), 2)
+        self.assertEqual(kinds.count("recomputation"), 1)
+        self.assertGreater(kinds.count("allocation"), 8)
+
+
 class TtlTest(ServerTest):
     flags = ("--kv-cache-size-mb=8", "--enable-receipts",
              "--snapshot-interval-ms=0")

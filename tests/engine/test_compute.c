@@ -202,14 +202,16 @@ END_TEST
 
 START_TEST(what_does_not_fit_or_is_not_known_is_refused)
 {
-    struct model model = {.shape = {.n_layers = 1,
-                              .n_embd = 64,
-                              .n_ff = 64,
-                              .n_heads = 1,
-                              .n_kv_heads = 1,
-                              .head_dim = 64,
-                              .n_vocab = UINT32_MAX,
-                              .rope_dims = 64}};
+    struct model_layer layer = {.q = {.type = GGUF_F32}};
+    struct model model = {.layers = &layer,
+        .shape = {.n_layers = 1,
+            .n_embd = 64,
+            .n_ff = 64,
+            .n_heads = 1,
+            .n_kv_heads = 1,
+            .head_dim = 64,
+            .n_vocab = UINT32_MAX,
+            .rope_dims = 64}};
     struct compute *compute = NULL;
     struct kv_error error = {.text = ""};
     struct compute_config config = {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/kernels.h"
+#include "engine/matrices.h"
 #include "engine/quants.h"
 #include "tests/support/check_main.h"
 
@@ -32,7 +33,7 @@ static float random_float(void)
 /* As large as any test needs. */
 #define MAX_ROWS 21
 #define MAX_COLS 512
-#define MAX_TOKENS 9
+#define MAX_TOKENS 37 /* more than what any set takes together */
 
 struct product {
     struct weight weight;
@@ -41,20 +42,27 @@ struct product {
     float values[MAX_TOKENS * MAX_COLS];
     int8_t quants[MAX_TOKENS * MAX_COLS];
     float scales[MAX_TOKENS * MAX_COLS / QUANTS_SMALL];
-    int16_t sums[MAX_TOKENS * MAX_COLS / 16];
+    int32_t sums[MAX_TOKENS * MAX_COLS / QUANTS_SMALL];
+    struct packed packed;
+    _Alignas(PACKED_LINE) unsigned char panels[3 * PACKED_ROWS * MAX_COLS * 2];
 };
 
 static struct product product;
-static const struct kernels *sets[2];
+#define MAX_SETS 4
+
+static const struct kernels *sets[MAX_SETS];
 static int n_sets;
 
 static void set_up(void)
 {
+    static const char *const names[MAX_SETS] = {
+        "scalar", "neon", "avx2", "avx512"}; /* fastest last */
+
     random_state = 42;
     n_sets = 0;
-    sets[n_sets++] = &kernels_scalar;
-    if (kernels_choose(&sets[n_sets], "avx2", NULL) == KV_OK)
-        n_sets++;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (kernels_choose(&sets[n_sets], names[i], NULL) == KV_OK)
+            n_sets++;
 }
 
 static const enum gguf_tensor_type types[] = {
@@ -84,6 +92,19 @@ static void fill_weights(enum gguf_tensor_type type)
     }
 }
 
+static void pack_weights(void)
+{
+    struct packed *packed = &product.packed;
+
+    if (!packed_plan(packed, &product.weight))
+        return;
+    HOLDS(
+        packed_n_panels(packed) * packed->panel_bytes <= sizeof product.panels);
+    packed->panels = product.panels;
+    memset(product.panels, 0, sizeof product.panels);
+    packed_fill(packed, &product.weight, 0, packed_n_panels(packed));
+}
+
 static void fill_product(enum gguf_tensor_type type, uint32_t n_rows,
     uint32_t n_cols, uint32_t n_tokens)
 {
@@ -105,6 +126,7 @@ static void fill_product(enum gguf_tensor_type type, uint32_t n_rows,
         .large = quants,
     };
     fill_weights(type);
+    pack_weights();
     for (size_t i = 0; i < (size_t)n_tokens * n_cols; i++)
         product.values[i] = random_float() * 3;
 }
@@ -119,7 +141,7 @@ static void round_values(const struct kernels *kernels)
     for (uint32_t t = 0; t < product.x.n_rows; t++)
         kernels->quantize(product.values + t * n, n, block,
             product.quants + t * n, product.scales + t * (n / block),
-            block == QUANTS_LARGE ? product.sums + t * (n / 16) : NULL);
+            product.sums + t * (n / block));
 }
 
 /* The sum of magnitudes, to judge an error by. */
@@ -137,10 +159,24 @@ static float magnitude(uint32_t row, uint32_t token)
     return sum;
 }
 
+/* Groups of PACKED_ROWS rows. */
+static void multiply_groups(
+    const struct kernels *kernels, uint32_t begin, uint32_t end, float *out)
+{
+    const struct matrix matrix = {
+        .weight = &product.weight,
+        .packed = product.packed,
+        .is_packed = kernels->matmul_packed != NULL &&
+                     gguf_type_block_elements(product.weight.type) > 1,
+    };
+
+    matrix_multiply(&matrix, kernels, begin, end, &product.x, out);
+}
+
 static void multiply(const struct kernels *kernels, float *out)
 {
-    kernels_matmul(kernels, product.weight.type)(
-        &product.weight, 0, product.weight.n_rows, &product.x, out);
+    multiply_groups(kernels, 0,
+        (product.weight.n_rows + PACKED_ROWS - 1) / PACKED_ROWS, out);
 }
 
 /* The error of a product against dequantised weights and exact inputs. */
@@ -164,7 +200,8 @@ static void check_against_definition(uint32_t row, uint32_t token, float result)
 static void check_product(enum gguf_tensor_type type, uint32_t n_rows,
     uint32_t n_cols, uint32_t n_tokens)
 {
-    static float out[2][MAX_ROWS * MAX_TOKENS];
+    static float out[MAX_SETS][MAX_ROWS * MAX_TOKENS];
+    const bool is_float = gguf_type_block_elements(type) == 1;
 
     fill_product(type, n_rows, n_cols, n_tokens);
     round_values(&kernels_scalar);
@@ -175,9 +212,11 @@ static void check_product(enum gguf_tensor_type type, uint32_t n_rows,
             const size_t at = t * n_rows + row;
 
             check_against_definition(row, t, out[0][at]);
-            if (n_sets > 1)
-                HOLDS(fabsf(out[0][at] - out[1][at]) <=
+            for (int i = 1; i < n_sets && is_float; i++)
+                HOLDS(fabsf(out[0][at] - out[i][at]) <=
                       1e-6f * magnitude(row, t));
+            for (int i = 1; i < n_sets && !is_float; i++)
+                HOLDS(out[0][at] == out[i][at]);
         }
 }
 
@@ -187,8 +226,9 @@ START_TEST(products_are_those_of_the_reference)
     const uint32_t block = (uint32_t)gguf_type_block_elements(type);
     static const uint32_t odd[] = {1, 4, 8, 11, 64, 172, 512};
 
-    for (uint32_t n_tokens = 1; n_tokens <= MAX_TOKENS; n_tokens++) {
-        for (uint32_t n_rows = 1; n_rows <= 7; n_rows++)
+    for (uint32_t n_tokens = 1; n_tokens <= MAX_TOKENS;
+         n_tokens += n_tokens < 9 ? 1 : 7) {
+        for (uint32_t n_rows = 1; n_rows <= MAX_ROWS; n_rows += 4)
             check_product(type, n_rows, block == 1 ? 172 : 512, n_tokens);
         for (size_t i = 0; block == 1 && i < sizeof odd / sizeof *odd; i++)
             check_product(type, 5, odd[i], n_tokens);
@@ -198,15 +238,15 @@ START_TEST(products_are_those_of_the_reference)
 }
 END_TEST
 
-/* One row and one token at a time against all at once. */
+/* One group of rows and one token at a time against all at once. */
 START_TEST(a_product_is_the_same_however_it_is_cut)
 {
     const enum gguf_tensor_type type = types[_i];
 
     for (int i = 0; i < n_sets; i++) {
         static float whole[MAX_ROWS * MAX_TOKENS], part[MAX_ROWS];
-        const uint32_t n_cols =
-            gguf_type_block_elements(type) == 1 ? 172 : MAX_COLS;
+        const uint32_t block = (uint32_t)gguf_type_block_elements(type);
+        const uint32_t n_cols = block == 1 ? 172 : MAX_COLS;
         struct activations all;
 
         fill_product(type, MAX_ROWS, n_cols, MAX_TOKENS);
@@ -214,19 +254,18 @@ START_TEST(a_product_is_the_same_however_it_is_cut)
         multiply(sets[i], whole);
         all = product.x;
         for (uint32_t t = 0; t < MAX_TOKENS; t++) {
-            const size_t n_blocks = n_cols / QUANTS_SMALL;
+            const size_t at = t * (n_cols / block);
             struct activations *x = &product.x;
 
             x->n_rows = 1;
             x->values = all.values + t * n_cols;
-            x->small.quants = all.small.quants + t * n_cols;
-            x->small.scales = all.small.scales + t * n_blocks;
-            x->large.quants = all.large.quants + t * n_cols;
-            x->large.scales = all.large.scales + t * (n_cols / QUANTS_LARGE);
-            x->large.sums = all.large.sums + t * (n_cols / 16);
-            for (uint32_t row = 0; row < MAX_ROWS; row++)
-                kernels_matmul(sets[i], type)(
-                    &product.weight, row, row + 1, x, part);
+            x->small.quants = x->large.quants = product.quants + t * n_cols;
+            if (block > 1) {
+                x->small.scales = x->large.scales = product.scales + at;
+                x->small.sums = x->large.sums = product.sums + at;
+            }
+            for (uint32_t g = 0; g * PACKED_ROWS < MAX_ROWS; g++)
+                multiply_groups(sets[i], g, g + 1, part);
             ck_assert_mem_eq(part, whole + t * MAX_ROWS, sizeof part);
         }
     }
@@ -242,7 +281,7 @@ START_TEST(extreme_integers_do_not_saturate)
     for (int type = 2; type < N_TYPES; type++)
         for (size_t e = 0; e < sizeof extremes; e++)
             for (int sign = -1; sign <= 1; sign += 2) {
-                float out[2] = {0, 0};
+                float out[MAX_SETS] = {0};
                 const uint16_t one = quants_f32_to_f16(1);
                 const size_t block = gguf_type_block_elements(types[type]);
                 const size_t block_bytes = gguf_type_block_bytes(types[type]);
@@ -255,6 +294,7 @@ START_TEST(extreme_integers_do_not_saturate)
                     memcpy(product.data + i * block_bytes +
                                (block == QUANTS_LARGE ? block_bytes - 2 : 0),
                         &one, sizeof one);
+                pack_weights();
                 for (int i = 0; i < n_sets; i++) {
                     round_values(sets[i]);
                     multiply(sets[i], &out[i]);
@@ -289,9 +329,9 @@ END_TEST
 
 START_TEST(rounding_is_that_of_the_reference)
 {
-    static int8_t quants[2][MAX_COLS];
-    static float x[MAX_COLS], scales[2][MAX_COLS / QUANTS_SMALL];
-    static int16_t sums[2][MAX_COLS / 16];
+    static int8_t quants[MAX_SETS][MAX_COLS];
+    static float x[MAX_COLS], scales[MAX_SETS][MAX_COLS / QUANTS_SMALL];
+    static int32_t sums[MAX_SETS][MAX_COLS / QUANTS_SMALL];
 
     for (int round = 0; round < 50; round++) {
         const size_t block = round % 2 == 0 ? QUANTS_SMALL : QUANTS_LARGE;
@@ -307,12 +347,13 @@ START_TEST(rounding_is_that_of_the_reference)
         for (size_t i = 0; i < MAX_COLS; i++)
             HOLDS(fabsf(x[i] - scales[0][i / block] * quants[0][i]) <=
                   scales[0][i / block] * 0.5001f);
-        if (n_sets == 1)
-            continue;
-        ck_assert_mem_eq(quants[0], quants[1], sizeof quants[0]);
-        ck_assert_mem_eq(
-            scales[0], scales[1], MAX_COLS / block * sizeof(float));
-        ck_assert_mem_eq(sums[0], sums[1], sizeof sums[0]);
+        for (int i = 1; i < n_sets; i++) {
+            ck_assert_mem_eq(quants[0], quants[i], sizeof quants[0]);
+            ck_assert_mem_eq(
+                scales[0], scales[i], MAX_COLS / block * sizeof(float));
+            ck_assert_mem_eq(
+                sums[0], sums[i], MAX_COLS / block * sizeof(int32_t));
+        }
     }
 }
 END_TEST
@@ -323,7 +364,7 @@ START_TEST(rounding_what_is_not_a_number_stays_in_range)
     static const float odd[] = {NAN, INFINITY, -INFINITY, 1e-40f, 3e38f};
     float x[QUANTS_LARGE], scales[1];
     int8_t quants[QUANTS_LARGE];
-    int16_t sums[QUANTS_LARGE / 16];
+    int32_t sums[1];
 
     for (int i = 0; i < n_sets; i++)
         for (size_t o = 0; o < sizeof odd / sizeof *odd; o++) {
@@ -348,31 +389,32 @@ START_TEST(what_is_done_to_a_row_is_done_as_by_the_reference)
 {
     float x[MAX_COLS], y[MAX_COLS], out[2][MAX_COLS], sum[2];
 
-    if (n_sets == 1)
-        return;
-    for (size_t n = 1; n <= 70; n++) {
-        for (size_t i = 0; i < n; i++) {
-            x[i] = random_float() * 10;
-            y[i] = random_float();
+    for (int i = 1; i < n_sets; i++)
+        for (size_t n = 1; n <= 70; n++) {
+            const struct kernels *pair[2] = {sets[0], sets[i]};
+
+            for (size_t j = 0; j < n; j++) {
+                x[j] = random_float() * 10;
+                y[j] = random_float();
+            }
+            for (int k = 0; k < 2; k++)
+                pair[k]->rms_norm(out[k], x, y, n, 1e-5f);
+            check_close(out[0], out[1], n, 1e-6f);
+            for (int k = 0; k < 2; k++)
+                pair[k]->silu_mul(out[k], x, y, n);
+            check_close(out[0], out[1], n, 1e-6f);
+            for (int k = 0; k < 2; k++) {
+                memcpy(out[k], x, n * sizeof *x);
+                pair[k]->add(out[k], y, n);
+            }
+            ck_assert_mem_eq(out[0], out[1], n * sizeof *x);
+            for (int k = 0; k < 2; k++) {
+                memcpy(out[k], x, n * sizeof *x);
+                sum[k] = pair[k]->exp_sum(out[k], n, 10);
+            }
+            check_close(out[0], out[1], n, 1e-6f);
+            check_close(&sum[0], &sum[1], 1, 1e-5f);
         }
-        for (int i = 0; i < 2; i++)
-            sets[i]->rms_norm(out[i], x, y, n, 1e-5f);
-        check_close(out[0], out[1], n, 1e-6f);
-        for (int i = 0; i < 2; i++)
-            sets[i]->silu_mul(out[i], x, y, n);
-        check_close(out[0], out[1], n, 1e-6f);
-        for (int i = 0; i < 2; i++) {
-            memcpy(out[i], x, n * sizeof *x);
-            sets[i]->add(out[i], y, n);
-        }
-        ck_assert_mem_eq(out[0], out[1], n * sizeof *x);
-        for (int i = 0; i < 2; i++) {
-            memcpy(out[i], x, n * sizeof *x);
-            sum[i] = sets[i]->exp_sum(out[i], n, 10);
-        }
-        check_close(out[0], out[1], n, 1e-6f);
-        check_close(&sum[0], &sum[1], 1, 1e-5f);
-    }
 }
 END_TEST
 
@@ -416,7 +458,7 @@ END_TEST
 
 START_TEST(halves_round_to_nearest_ties_to_even)
 {
-    uint16_t out[2][8];
+    uint16_t out[MAX_SETS][8];
     float x[8];
 
     ck_assert_uint_eq(quants_f32_to_f16(65519), 0x7bff);
@@ -433,7 +475,8 @@ START_TEST(halves_round_to_nearest_ties_to_even)
         }
         for (int i = 0; i < n_sets; i++)
             sets[i]->to_f16(out[i], x, 8);
-        HOLDS(n_sets == 1 || memcmp(out[0], out[1], sizeof out[0]) == 0);
+        for (int i = 1; i < n_sets; i++)
+            HOLDS(memcmp(out[0], out[i], sizeof out[0]) == 0);
     }
 }
 END_TEST
@@ -441,7 +484,8 @@ END_TEST
 /* Scores and mixtures of n_keys rows of n, as F32 and as F16. */
 static void check_attention(size_t n_keys, size_t n, bool is_f16)
 {
-    static float rows[16 * 136], query[136], scores[2][16], out[2][136];
+    static float rows[16 * 136], query[136], scores[MAX_SETS][16];
+    static float out[MAX_SETS][136];
     static uint16_t halves[16 * 136];
     const void *pointers[16];
 
@@ -451,7 +495,9 @@ static void check_attention(size_t n_keys, size_t n, bool is_f16)
     }
     for (size_t i = 0; i < n; i++) {
         query[i] = random_float();
-        out[0][i] = out[1][i] = random_float();
+        out[0][i] = random_float();
+        for (int j = 1; j < n_sets; j++)
+            out[j][i] = out[0][i];
     }
     for (size_t k = 0; k < n_keys; k++)
         pointers[k] = is_f16 ? (const void *)(halves + k * n)
@@ -470,9 +516,9 @@ static void check_attention(size_t n_keys, size_t n, bool is_f16)
             HOLDS(alone == scores[i][k]);
         }
     }
-    if (n_sets > 1) {
-        check_close(scores[0], scores[1], n_keys, 1e-5f);
-        check_close(out[0], out[1], n, 1e-5f);
+    for (int i = 1; i < n_sets; i++) {
+        check_close(scores[0], scores[i], n_keys, 1e-5f);
+        check_close(out[0], out[i], n, 1e-5f);
     }
 }
 

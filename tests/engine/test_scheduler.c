@@ -413,8 +413,7 @@ static size_t session_tokens(const char *prefix, int i)
 
     key.id_bytes = (size_t)snprintf(id, sizeof id, "%s%d", prefix, i);
     session = pool_session_find(rig.pool, &key);
-    return session == NULL ? 0
-                           : pool_session_info(rig.pool, session).n_tokens;
+    return session == NULL ? 0 : pool_session_info(rig.pool, session).n_tokens;
 }
 
 static bool never(void *ctx)

@@ -479,8 +479,8 @@ START_TEST(a_place_is_not_taken_from_somebody_while_nothing_may_be_evicted)
     ck_assert_int_eq(pool_session_get(fixture.pool, &key, fixture.now_ns,
                          &session, &created),
         KV_IO);
-    ck_assert_int_eq(pool_session_anonymous(
-                         fixture.pool, "t", 1, fixture.now_ns, &session),
+    ck_assert_int_eq(
+        pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session),
         KV_IO);
     ck_assert_ptr_null(fixture_find("z"));
     fixture_check();

@@ -11,10 +11,8 @@
 
 struct journal_rig {
     char parent[128]; /* temporary, the rig's own */
-    char dir[160];    /* the journal's, within */
+    char dir[192];    /* the journal's, within */
     struct journal_config config;
-    int64_t wall_ns;
-
     struct journal *journal; /* NULL: closed */
     struct journal_start start;
     struct kv_error error;
@@ -32,22 +30,28 @@ enum kv_status journal_rig_open(struct journal_rig *rig);
 void journal_rig_must_open(struct journal_rig *rig);
 void journal_rig_close(struct journal_rig *rig);
 
-/* The bytes of receipt number `sequence`: some 30 to 60, or as many as asked
- * for. */
+/* The bytes of receipt number `sequence`: some 20 to 45. */
 #define JOURNAL_RIG_BYTES 64
 size_t journal_rig_receipt(uint64_t sequence, unsigned char *out);
 
-/* Hands over n receipts at once, of n_bytes each (0: as above). */
+/* Hands over n receipts at once, of n_bytes each (0: as above; else they are
+ * cut, or longer). A few of them, while the writer is idle, are one group. */
 void journal_rig_append(struct journal_rig *rig, size_t n, size_t n_bytes);
 /* Waits until all of them are durable, or the journal has failed. */
 struct journal_position journal_rig_settle(struct journal_rig *rig);
 /* The same, one receipt at a time: a group each. */
 void journal_rig_write(struct journal_rig *rig, size_t n);
-/* Signs what is durable, keeps that, and closes; then all of it is there. */
-void journal_rig_keep_checkpoint(struct journal_rig *rig);
+/* Waits for what was appended, signs it, and has that kept, in a while. */
+void journal_rig_sign(struct journal_rig *rig);
 
-/* A copy of the directory as it is now, beside it: what a crash would leave.
- * *to gets its path. */
+/* The wall clock of all rigs goes on by so much. */
+void journal_rig_pass(int64_t ns);
+
+/* 0: there is no such file. */
+size_t journal_rig_file_bytes(const char *dir, const char *name);
+
+/* A copy of the directory as it is now, beside it: what a crash would leave. It
+ * replaces the copy before. */
 void journal_rig_copy(const struct journal_rig *rig, char to[192]);
 void journal_rig_remove(const char *dir);
 

@@ -10,9 +10,9 @@
 #include "pool/pool.h"
 #include "receipts/ledger.h"
 
-#define BLOCK_BYTES 128
-#define N_BLOCKS 96
-#define N_IDS 12
+#define BLOCK_BYTES POOL_HISTORY_BLOCK_BYTES
+#define N_BLOCKS POOL_HISTORY_BLOCKS
+#define N_IDS POOL_HISTORY_IDS
 #define MAX_JOBS 64
 
 struct history {
@@ -21,7 +21,8 @@ struct history {
     int64_t now_ns;
     uint64_t jobs[MAX_JOBS];
     size_t n_jobs;
-    struct pool_session *running; /* across steps, or NULL */
+    struct pool_session *running;  /* across steps, or NULL */
+    struct pool_session *nameless; /* the same, of no session */
 };
 
 static int64_t wall_ns(void)
@@ -60,7 +61,7 @@ static struct pool_session *some_session(struct history *h, bool create)
 {
     char id[16];
     int n = snprintf(id, sizeof id, "chat-%d", rand() % N_IDS);
-    const struct pool_key key = {"acme", 4, id, (size_t)n};
+    const struct pool_key key = {POOL_HISTORY_TENANT, 4, id, (size_t)n};
     struct pool_session *session = NULL;
     bool created;
 
@@ -69,6 +70,27 @@ static struct pool_session *some_session(struct history *h, bool create)
     ck_assert_int_eq(
         pool_session_get(h->pool, &key, h->now_ns, &session, &created), KV_OK);
     return session;
+}
+
+/* What was there before and is not now is computed again, perhaps in two steps
+ * and perhaps not to the end. */
+static void commit(
+    struct history *h, struct pool_session *session, size_t n_tokens)
+{
+    for (int i = 1 + rand() % 2; i >= 0; i--) {
+        size_t n_cached = pool_session_n_cached(session);
+        size_t n_computed = pool_session_n_computed(session);
+        size_t end = i == 0 && rand() % 8 > 0
+                         ? n_tokens
+                         : n_cached + (n_tokens - n_cached) / 2;
+        size_t again = end < n_computed ? end : n_computed;
+
+        if (again > n_cached)
+            pool_session_count_recomputed(h->pool, session, again - n_cached,
+                NULL, h->now_ns, h->now_ns + 5);
+        h->now_ns += 5;
+        pool_session_commit(h->pool, session, end);
+    }
 }
 
 /* Grows a session that runs by a few tokens, if there is room at all. */
@@ -81,6 +103,7 @@ static void grow(struct history *h, struct pool_session *session)
     ck_assert_int_eq(
         pool_session_append(h->pool, session, tokens, 1 + (size_t)rand() % 200),
         KV_OK);
+    pool_session_adopt(h->pool, session, h->now_ns);
     pool_session_tokens(session, &n_tokens);
     status = pool_session_reserve(h->pool, session, n_tokens, NULL, h->now_ns);
     while (status == KV_BUSY) {
@@ -90,11 +113,35 @@ static void grow(struct history *h, struct pool_session *session)
     }
     if (status == KV_OK) {
         pool_session_count_prompt(h->pool, session, (uint64_t)rand() % 3, 2);
-        pool_session_commit(h->pool, session, n_tokens);
+        commit(h, session, n_tokens);
     } else {
         ck_assert_int_eq(status, KV_POOL_FULL);
         pool_session_truncate(h->pool, session, 0, h->now_ns);
     }
+}
+
+static void take_back(struct history *h, struct pool_session *session)
+{
+    size_t n_tokens;
+
+    pool_session_tokens(session, &n_tokens);
+    if (n_tokens > 0)
+        pool_session_truncate(
+            h->pool, session, (size_t)rand() % n_tokens, h->now_ns);
+}
+
+static void serve_nameless(struct history *h)
+{
+    if (h->nameless != NULL) {
+        pool_session_end(h->pool, h->nameless, h->now_ns);
+        h->nameless = NULL;
+        return;
+    }
+    ck_assert_int_eq(pool_session_anonymous(h->pool, POOL_HISTORY_TENANT, 4,
+                         h->now_ns, &h->nameless),
+        KV_OK);
+    ck_assert_int_eq(pool_session_begin(h->pool, h->nameless), KV_OK);
+    grow(h, h->nameless);
 }
 
 static void converse(struct history *h)
@@ -106,6 +153,8 @@ static void converse(struct history *h)
     if (rand() % 4 == 0)
         pool_session_set_idle_ttl(
             h->pool, session, (1 + rand() % 800) * KV_NS_PER_MS, h->now_ns);
+    if (rand() % 4 == 0)
+        take_back(h, session);
     grow(h, session);
     if (h->running == NULL && rand() % 4 == 0)
         h->running = session;
@@ -180,8 +229,10 @@ static void step(struct history *h)
     int what = rand() % 32;
 
     h->now_ns += (1 + rand() % 100) * KV_NS_PER_MS;
-    if (what < 18)
+    if (what < 15)
         converse(h);
+    else if (what < 18)
+        serve_nameless(h);
     else if (what < 20)
         end_running(h);
     else if (what < 21)
@@ -197,10 +248,12 @@ static void step(struct history *h)
         end_job(h);
 }
 
-static void open_all(struct history *h)
+static void open_all(struct history *h, bool allocations, bool share)
 {
-    const struct ledger_config ledger_config = {
-        .ring_bytes = 64 << 20, .epoch = 1, .wall_ns = wall_ns};
+    const struct ledger_config ledger_config = {.ring_bytes = 64 << 20,
+        .epoch = 1,
+        .allocations = allocations,
+        .wall_ns = wall_ns};
     const struct ledger_boot boot = {
         .total_blocks = N_BLOCKS, .block_bytes = BLOCK_BYTES};
     struct pool_config pool_config = {
@@ -210,6 +263,7 @@ static void open_all(struct history *h)
         .max_sessions = 64,
         .max_kept_tokens = 1000,
         .kept_ttl_ns = 5000 * KV_NS_PER_MS,
+        .share_prefixes = share,
     };
 
     ck_assert_int_eq(ledger_open(&h->ledger, &ledger_config, NULL), KV_OK);
@@ -237,15 +291,50 @@ static void read_all(struct history *h, struct pool_history *out)
     ck_assert_uint_eq(out->n_receipts, applied(h));
 }
 
-void pool_history_run(struct pool_history *history, unsigned seed, int n_steps)
+static void mark(
+    struct pool_truth *truth, const struct pool_session *session, int holder)
+{
+    size_t n_blocks;
+    const pool_block_id *blocks = pool_session_blocks(session, &n_blocks);
+
+    for (size_t i = 0; i < n_blocks; i++)
+        truth->holders[blocks[i]] |= UINT32_C(1) << holder;
+}
+
+static void take_truth(const struct history *h, struct pool_truth *truth)
+{
+    struct pool_session *session = NULL;
+    struct pool_key key;
+
+    truth->sequence = applied(h);
+    session = pool_session_after(h->pool, NULL);
+    for (; session != NULL; session = pool_session_after(h->pool, &key)) {
+        char id[16];
+
+        key = pool_session_info(h->pool, session).key;
+        snprintf(id, sizeof id, "%.*s", (int)key.id_bytes, key.id);
+        mark(truth, session, atoi(id + strlen("chat-")));
+    }
+    if (h->nameless != NULL)
+        mark(truth, h->nameless, POOL_HISTORY_IDS);
+}
+
+void pool_history_run(
+    struct pool_history *history, unsigned seed, int n_steps, bool allocations)
 {
     struct history h = {.now_ns = 0};
 
     srand(seed);
-    open_all(&h);
-    for (int i = 0; i < n_steps; i++)
+    open_all(&h, allocations, seed % 2 == 0);
+    history->truths = calloc((size_t)n_steps, sizeof *history->truths);
+    for (history->n_truths = 0; history->n_truths < (size_t)n_steps;
+         history->n_truths++) {
         step(&h);
+        take_truth(&h, &history->truths[history->n_truths]);
+    }
     end_running(&h);
+    if (h.nameless != NULL)
+        serve_nameless(&h);
     end_all_jobs(&h);
     issue_snapshot(&h);
     ledger_issue_drain(h.ledger, "SIGTERM", 1, h.now_ns);
@@ -259,4 +348,6 @@ void pool_history_free(struct pool_history *history)
     for (size_t i = 0; i < history->n_receipts; i++)
         kvpool__v1__receipt__free_unpacked(history->receipts[i], NULL);
     free(history->receipts);
+    free(history->truths);
+    *history = (struct pool_history){.receipts = NULL};
 }

@@ -8,6 +8,7 @@
 #include "tests/receipts/pool_history.h"
 #include "tests/receipts/random_receipt.h"
 #include "tests/support/check_main.h"
+#include "tests/support/faulty_heap.h"
 
 static struct pool_history history;
 
@@ -16,10 +17,13 @@ static enum kv_status audit_from(size_t begin, struct kv_error *error)
     enum kv_status status = KV_OK;
     struct audit audit;
 
-    audit_init(&audit);
+    ck_assert_int_eq(audit_init(&audit), KV_OK);
     for (size_t i = begin; status == KV_OK && i < history.n_receipts; i++)
         status = audit_add(&audit, history.receipts[i], error);
-    return status == KV_OK ? audit_end(&audit, error) : status;
+    if (status == KV_OK)
+        status = audit_end(&audit, error);
+    audit_fini(&audit);
+    return status;
 }
 
 START_TEST(what_the_pool_and_the_ledger_issue_adds_up)
@@ -30,7 +34,7 @@ START_TEST(what_the_pool_and_the_ledger_issue_adds_up)
     for (unsigned seed = 1; seed <= 20; seed++) {
         struct kv_error error = {0};
 
-        pool_history_run(&history, seed, 500);
+        pool_history_run(&history, seed, 500, seed % 4 < 2);
         ck_assert_msg(
             audit_from(0, &error) == KV_OK, "seed %u: %s", seed, error.text);
         for (size_t i = 0; i < history.n_receipts; i++) {
@@ -59,7 +63,7 @@ START_TEST(an_audit_may_begin_anywhere)
 {
     struct kv_error error = {0};
 
-    pool_history_run(&history, 3, 300);
+    pool_history_run(&history, 3, 300, false);
     for (size_t begin = 0; begin < history.n_receipts; begin++)
         ck_assert_msg(audit_from(begin, &error) == KV_OK, "from %zu: %s", begin,
             error.text);
@@ -133,7 +137,7 @@ START_TEST(every_number_that_is_promised_to_add_up_is_missed_when_changed)
     static const char *const of_snapshots[] = {"pool_used", "pool_total",
         "total_evictions", "allocated_bytes_total", "freed_bytes_total"};
 
-    pool_history_run(&history, 5, 200);
+    pool_history_run(&history, 5, 200, false);
     for (size_t i = 0; i < sizeof of_evictions / sizeof *of_evictions; i++)
         tamper(KVPOOL__V1__RECEIPT__KIND_EVICTION, of_evictions[i]);
     for (size_t i = 0; i < sizeof of_batches / sizeof *of_batches; i++)
@@ -170,7 +174,7 @@ static void change_and_check(Kvpool__V1__Receipt *receipt)
 
 START_TEST(what_is_no_number_is_missed_too)
 {
-    pool_history_run(&history, 6, 200);
+    pool_history_run(&history, 6, 200, false);
     for (size_t i = 0; i < history.n_receipts; i++) {
         Kvpool__V1__Receipt *receipt = history.receipts[i];
         Kvpool__V1__EvictionBatchReceipt *batch = receipt->eviction_batch;
@@ -214,7 +218,7 @@ static void renumber(void)
 
 START_TEST(an_eviction_left_out_or_moved_is_missed_even_when_renumbered)
 {
-    pool_history_run(&history, 8, 200);
+    pool_history_run(&history, 8, 200, false);
     for (size_t i = 1; i + 1 < history.n_receipts; i++) {
         size_t n = history.n_receipts;
 
@@ -244,13 +248,300 @@ START_TEST(an_eviction_left_out_or_moved_is_missed_even_when_renumbered)
 }
 END_TEST
 
+/* ---- with receipts of allocations and releases */
+
+/* Returns how many blocks have several holders. */
+static uint64_t check_truth(
+    const struct replay *replay, const struct pool_truth *truth)
+{
+    uint64_t n_used = 0, n_shared = 0;
+
+    for (int i = 0; i < POOL_HISTORY_BLOCKS; i++) {
+        n_used += truth->holders[i] != 0;
+        n_shared += __builtin_popcount(truth->holders[i]) > 1;
+        for (int holder = 0; holder <= POOL_HISTORY_IDS; holder++) {
+            bool holds = (truth->holders[i] >> holder & 1) != 0;
+            char id[16] = "";
+            const struct replay_holder name = {POOL_HISTORY_TENANT, id};
+
+            if (holder < POOL_HISTORY_IDS)
+                snprintf(id, sizeof id, "chat-%d", holder);
+            ck_assert_msg(replay_holds(replay, &name,
+                              (uint64_t)i * POOL_HISTORY_BLOCK_BYTES) == holds,
+                "at %d: block %d, %s holds it: %d", (int)truth->sequence, i, id,
+                holds);
+        }
+    }
+    ck_assert_uint_eq(replay_used_blocks(replay), n_used);
+    return n_shared;
+}
+
+START_TEST(replaying_tells_who_holds_each_block_at_every_sequence)
+{
+    size_t n_kinds[16] = {0};
+    uint64_t n_shared = 0;
+
+    for (unsigned seed = 1; seed <= 20; seed++) {
+        struct kv_error error = {0};
+        struct audit audit;
+        size_t truth = 0;
+
+        pool_history_run(&history, seed, 300, true);
+        ck_assert_int_eq(audit_init(&audit), KV_OK);
+        for (size_t i = 0; i < history.n_receipts; i++) {
+            n_kinds[history.receipts[i]->kind_case]++;
+            ck_assert_msg(
+                audit_add(&audit, history.receipts[i], &error) == KV_OK,
+                "seed %u: %s", seed, error.text);
+            while (truth < history.n_truths &&
+                   history.truths[truth].sequence == i + 1)
+                n_shared += check_truth(audit.replay, &history.truths[truth++]);
+        }
+        ck_assert_uint_eq(truth, history.n_truths);
+        ck_assert_int_eq(audit_end(&audit, &error), KV_OK);
+        audit_fini(&audit);
+        pool_history_free(&history);
+    }
+    ck_assert_uint_gt(n_shared, 1000);
+    ck_assert_uint_gt(n_kinds[KVPOOL__V1__RECEIPT__KIND_ALLOCATION], 500);
+    ck_assert_uint_gt(n_kinds[KVPOOL__V1__RECEIPT__KIND_RELEASE], 200);
+    ck_assert_uint_gt(n_kinds[KVPOOL__V1__RECEIPT__KIND_RECOMPUTATION], 50);
+}
+END_TEST
+
+START_TEST(blocks_are_audited_from_anywhere_as_far_as_they_are_known)
+{
+    struct kv_error error = {0};
+
+    pool_history_run(&history, 4, 300, true);
+    for (size_t begin = 0; begin < history.n_receipts; begin++)
+        ck_assert_msg(audit_from(begin, &error) == KV_OK, "from %zu: %s", begin,
+            error.text);
+    pool_history_free(&history);
+}
+END_TEST
+
+START_TEST(every_number_of_an_allocation_or_release_is_missed_when_changed)
+{
+    static const char *const of_changes[] = {"before.used_memory_bytes",
+        "before.allocated_bytes_total", "before.freed_bytes_total",
+        "before.evictions", "before.cache_hits", "before.cache_misses",
+        "before.total_memory_bytes", "after.used_memory_bytes",
+        "after.allocated_bytes_total", "after.freed_bytes_total",
+        "after.evictions", "after.cache_hits", "after.cache_misses",
+        "after.total_memory_bytes"};
+
+    pool_history_run(&history, 15, 100, true);
+    for (size_t i = 0; i < sizeof of_changes / sizeof *of_changes; i++) {
+        tamper(KVPOOL__V1__RECEIPT__KIND_ALLOCATION, of_changes[i]);
+        tamper(KVPOOL__V1__RECEIPT__KIND_RELEASE, of_changes[i]);
+        tamper(KVPOOL__V1__RECEIPT__KIND_EVICTION, of_changes[i]);
+    }
+    pool_history_free(&history);
+}
+END_TEST
+
+static void misattribute(char **session_id, uint64_t sequence)
+{
+    char *kept = *session_id;
+
+    *session_id = (char *)"nobody";
+    expect_caught("the session", sequence);
+    *session_id = kept;
+}
+
+/* Consistent in itself: an eviction's block_offset is moved along. */
+static void misplace(
+    Kvpool__V1__Extent **extents, size_t n, uint64_t *first, uint64_t sequence)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint64_t offset = extents[i]->offset;
+
+        for (uint64_t at = 0; at < POOL_HISTORY_BLOCKS; at++) {
+            if (at * POOL_HISTORY_BLOCK_BYTES == offset)
+                continue;
+            extents[i]->offset = at * POOL_HISTORY_BLOCK_BYTES;
+            *first = extents[0]->offset;
+            expect_caught("the place of an extent", sequence);
+            extents[i]->offset = offset;
+        }
+        *first = extents[0]->offset;
+    }
+}
+
+START_TEST(a_block_given_twice_or_taken_from_another_is_missed)
+{
+    pool_history_run(&history, 16, 60, true);
+    for (size_t i = 0; i < history.n_receipts; i++) {
+        Kvpool__V1__Receipt *receipt = history.receipts[i];
+        Kvpool__V1__EvictionReceipt *eviction = receipt->eviction;
+        Kvpool__V1__ReleaseReceipt *release = receipt->release;
+
+        if (receipt->kind_case == KVPOOL__V1__RECEIPT__KIND_EVICTION) {
+            misattribute(&eviction->session_id, i + 1);
+            misattribute(&eviction->tenant, i + 1);
+            misplace(eviction->extents, eviction->n_extents,
+                &eviction->block_offset, i + 1);
+            eviction->shared_blocks_kept++;
+            expect_caught("shared_blocks_kept", i + 1);
+            eviction->shared_blocks_kept--;
+        }
+        if (receipt->kind_case == KVPOOL__V1__RECEIPT__KIND_RELEASE) {
+            uint64_t none;
+
+            misattribute(&release->session_id, i + 1);
+            misattribute(&release->tenant, i + 1);
+            /* A session might have given back another of its blocks. */
+            if (release->session_id[0] == '\0')
+                misplace(release->extents, release->n_extents, &none, i + 1);
+        }
+    }
+    pool_history_free(&history);
+}
+END_TEST
+
+static bool is_change_of_blocks(const Kvpool__V1__Receipt *receipt)
+{
+    return receipt->kind_case == KVPOOL__V1__RECEIPT__KIND_ALLOCATION ||
+           receipt->kind_case == KVPOOL__V1__RECEIPT__KIND_RELEASE;
+}
+
+START_TEST(an_allocation_or_release_left_out_is_missed_even_when_renumbered)
+{
+    pool_history_run(&history, 17, 100, true);
+    for (size_t i = 1; i + 2 < history.n_receipts; i++) {
+        size_t n = history.n_receipts;
+
+        if (!is_change_of_blocks(history.receipts[i]))
+            continue;
+        for (size_t j = i; j + 1 < n; j++)
+            swap(j, j + 1);
+        history.n_receipts--;
+        renumber();
+        expect_caught("the presence", i);
+        history.n_receipts++;
+        for (size_t j = n - 1; j > i; j--)
+            swap(j, j - 1);
+        renumber();
+    }
+    ck_assert_int_eq(audit_from(0, NULL), KV_OK);
+    pool_history_free(&history);
+}
+END_TEST
+
+START_TEST(who_came_back_names_the_eviction_it_was_evicted_by)
+{
+    static const char *const numbers[] = {
+        "eviction_sequence", "gap_ns", "duration_ns"};
+    size_t n_found = 0;
+
+    pool_history_run(&history, 18, 300, false);
+    for (size_t i = 0; i < history.n_receipts; i++) {
+        Kvpool__V1__RecomputationReceipt *told =
+            history.receipts[i]->recomputation;
+
+        if (history.receipts[i]->kind_case !=
+            KVPOOL__V1__RECEIPT__KIND_RECOMPUTATION)
+            continue;
+        n_found++;
+        for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) {
+            uint64_t *number = find_number(&told->base, numbers[k]);
+            uint64_t kept = *number;
+
+            *number = k == 0 ? kept + 1 : INT64_MAX;
+            expect_caught(numbers[k], i + 1);
+            *number = k == 0 ? 0 : UINT64_MAX; /* -1 */
+            expect_caught(numbers[k], i + 1);
+            *number = kept;
+        }
+        misattribute(&told->session_id, i + 1);
+        told->reason++;
+        expect_caught("reason", i + 1);
+        told->reason--;
+    }
+    ck_assert_uint_gt(n_found, 10);
+    pool_history_free(&history);
+}
+END_TEST
+
+/* ---- epochs */
+
+/* The history, cut after `n` receipts, and a start after it. */
+static void restart_after(size_t n, Kvpool__V1__Receipt *boot, bool clean)
+{
+    boot->sequence = n + 1;
+    boot->epoch = 2;
+    boot->lifecycle->boot->previous_sequence = n;
+    boot->lifecycle->boot->clean = clean;
+}
+
+START_TEST(a_crash_may_cut_off_a_batch_and_an_end_in_order_may_not)
+{
+    Kvpool__V1__Receipt *boot;
+    size_t n_all, n_cut = 0;
+
+    pool_history_run(&history, 19, 100, true);
+    n_all = history.n_receipts;
+    boot = history.receipts[0];
+    history.receipts[0] = NULL;
+    for (size_t n = 2; n + 1 < n_all; n++) {
+        struct kv_error error = {0};
+        struct audit audit;
+        bool is_member = history.receipts[n - 1]->kind_case ==
+                             KVPOOL__V1__RECEIPT__KIND_EVICTION &&
+                         (int)history.receipts[n - 1]->eviction->reason <
+                             (int)POOL_REASON_PRESSURE;
+
+        for (int clean = 0; clean < 2; clean++) {
+            enum kv_status status = KV_OK;
+
+            ck_assert_int_eq(audit_init(&audit), KV_OK);
+            boot->sequence = boot->epoch = 1;
+            boot->lifecycle->boot->previous_sequence = 0;
+            ck_assert_int_eq(audit_add(&audit, boot, &error), KV_OK);
+            for (size_t i = 1; status == KV_OK && i < n; i++)
+                status = audit_add(&audit, history.receipts[i], &error);
+            ck_assert_int_eq(status, KV_OK);
+            restart_after(n, boot, clean != 0);
+            status = audit_add(&audit, boot, &error);
+            ck_assert_msg((status == KV_OK) == (!is_member || !clean),
+                "after %zu, clean %d: %s", n, clean, error.text);
+            if (status == KV_OK)
+                ck_assert_uint_eq(replay_used_blocks(audit.replay), 0);
+            audit_fini(&audit);
+        }
+        n_cut += is_member;
+    }
+    ck_assert_uint_gt(n_cut, 5);
+    history.receipts[0] = boot;
+    pool_history_free(&history);
+}
+END_TEST
+
+START_TEST(an_audit_without_memory_says_so)
+{
+    faulty_heap_install();
+    for (int nth = 0; nth < 8; nth++) {
+        struct audit audit;
+        enum kv_status status;
+
+        faulty_heap_fail_at(nth);
+        status = audit_init(&audit);
+        faulty_heap_fail_at(-1);
+        ck_assert_int_eq(status, nth < 4 ? KV_NO_MEMORY : KV_OK);
+        audit_fini(&audit);
+        ck_assert_int_eq(faulty_heap_live(), 0);
+    }
+}
+END_TEST
+
 START_TEST(no_receipt_however_strange_does_harm)
 {
     srand(21);
     for (int i = 0; i < 20000; i++) {
         struct audit audit;
 
-        audit_init(&audit);
+        ck_assert_int_eq(audit_init(&audit), KV_OK);
         for (int k = 0; k < 3; k++) {
             Kvpool__V1__Receipt *receipt = random_receipt();
 
@@ -259,6 +550,7 @@ START_TEST(no_receipt_however_strange_does_harm)
             audit_add(&audit, receipt, NULL);
             kvpool__v1__receipt__free_unpacked(receipt, NULL);
         }
+        audit_fini(&audit);
     }
 }
 END_TEST
@@ -340,6 +632,14 @@ int main(void)
         every_number_that_is_promised_to_add_up_is_missed_when_changed,
         what_is_no_number_is_missed_too,
         an_eviction_left_out_or_moved_is_missed_even_when_renumbered,
+        replaying_tells_who_holds_each_block_at_every_sequence,
+        blocks_are_audited_from_anywhere_as_far_as_they_are_known,
+        every_number_of_an_allocation_or_release_is_missed_when_changed,
+        a_block_given_twice_or_taken_from_another_is_missed,
+        an_allocation_or_release_left_out_is_missed_even_when_renumbered,
+        who_came_back_names_the_eviction_it_was_evicted_by,
+        a_crash_may_cut_off_a_batch_and_an_end_in_order_may_not,
+        an_audit_without_memory_says_so,
         no_receipt_however_strange_does_harm,
         parts_reconcile_each_and_follow_one_another,
     };

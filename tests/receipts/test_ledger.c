@@ -173,6 +173,149 @@ START_TEST(no_receipt_of_any_kind_overtakes_one_that_waits_for_zeroes)
 }
 END_TEST
 
+/* ---- receipts that are asked for */
+
+static void record_allocations(void)
+{
+    struct ledger_config config = tiny;
+
+    ledger_close(ledger);
+    config.allocations = true;
+    ck_assert_int_eq(ledger_open(&ledger, &config, NULL), KV_OK);
+    events_init(events, ledger_observer(ledger));
+}
+
+static const struct pool_extent some_extents[] = {{8192, 4096}, {0, 4096}};
+
+START_TEST(allocations_and_releases_are_not_listened_to_unless_asked_for)
+{
+    ck_assert(ledger_observer(ledger)->allocated == NULL);
+    ck_assert(ledger_observer(ledger)->released == NULL);
+    ck_assert(ledger_observer(ledger)->may_allocate == NULL);
+    record_allocations();
+    ck_assert(ledger_observer(ledger)->allocated != NULL);
+    ck_assert(ledger_observer(ledger)->released != NULL);
+    ck_assert(ledger_observer(ledger)->may_allocate(ledger));
+}
+END_TEST
+
+START_TEST(an_allocation_receipt_says_all_that_the_pool_told)
+{
+    struct pool_allocation told = {.key = {"acme", 4, "chat-7", 6},
+        .extents = some_extents,
+        .n_extents = 2,
+        .part = 1,
+        .n_parts = 1,
+        .before = {.used_bytes = 4096},
+        .after = {.used_bytes = 12288, .total_sessions = 1},
+        .mono_ns = 77};
+    Kvpool__V1__AllocationReceipt *allocation;
+    Kvpool__V1__Receipt *receipt;
+
+    record_allocations();
+    ledger_observer(ledger)->allocated(ledger, &told);
+    receipt = read_one(1);
+    allocation = receipt->allocation;
+    ck_assert_int_eq(receipt->kind_case, KVPOOL__V1__RECEIPT__KIND_ALLOCATION);
+    ck_assert_int_eq(receipt->mono_ns, 77);
+    ck_assert_str_eq(allocation->session_id, "chat-7");
+    ck_assert_str_eq(allocation->tenant, "acme");
+    ck_assert_uint_eq(allocation->n_extents, 2);
+    ck_assert_uint_eq(allocation->extents[0]->offset, 8192);
+    ck_assert_uint_eq(allocation->extents[1]->size, 4096);
+    ck_assert_uint_eq(allocation->n_reused_extents, 0);
+    ck_assert_uint_eq(allocation->before->used_memory_bytes, 4096);
+    ck_assert_uint_eq(allocation->after->used_memory_bytes, 12288);
+    ck_assert_ptr_null(allocation->part);
+    free_receipt(receipt);
+
+    told.reused = some_extents;
+    told.n_reused = 2;
+    told.n_extents = 0;
+    told.part = 2;
+    told.n_parts = 3;
+    ledger_observer(ledger)->allocated(ledger, &told);
+    receipt = read_one(2);
+    allocation = receipt->allocation;
+    ck_assert_uint_eq(allocation->n_extents, 0);
+    ck_assert_uint_eq(allocation->n_reused_extents, 2);
+    ck_assert_uint_eq(allocation->reused_extents[0]->offset, 8192);
+    ck_assert_uint_eq(allocation->part->number, 2);
+    ck_assert_uint_eq(allocation->part->count, 3);
+    free_receipt(receipt);
+}
+END_TEST
+
+START_TEST(a_release_waits_for_its_zeroes_as_an_eviction_does)
+{
+    struct pool_release told = {.key = {"acme", 4, "", 0},
+        .extents = some_extents,
+        .n_extents = 1,
+        .part = 1,
+        .n_parts = 1,
+        .scrub_id = 1};
+    Kvpool__V1__Receipt *receipt;
+
+    record_allocations();
+    ledger_observer(ledger)->released(ledger, &told);
+    told.extents = NULL;
+    told.n_extents = told.scrub_id = 0;
+    told.shared = some_extents;
+    told.n_shared = 2;
+    ledger_observer(ledger)->released(ledger, &told);
+    ck_assert_uint_eq(applied(), 2);
+    ck_assert_uint_eq(durable(), 0);
+    scrubbed(1);
+    ck_assert_uint_eq(durable(), 2);
+    receipt = read_one(1);
+    ck_assert_int_eq(receipt->kind_case, KVPOOL__V1__RECEIPT__KIND_RELEASE);
+    ck_assert_str_eq(receipt->release->session_id, "");
+    ck_assert_str_eq(receipt->release->tenant, "acme");
+    ck_assert_uint_eq(receipt->release->n_extents, 1);
+    ck_assert_uint_eq(receipt->release->n_shared_extents, 0);
+    free_receipt(receipt);
+    receipt = read_one(2);
+    ck_assert_uint_eq(receipt->release->n_extents, 0);
+    ck_assert_uint_eq(receipt->release->n_shared_extents, 2);
+    free_receipt(receipt);
+}
+END_TEST
+
+START_TEST(a_recomputation_names_the_eviction_that_left_its_number)
+{
+    const uint8_t trace_id[16] = {9};
+    struct pool_recomputation told = {.key = {"acme", 4, "chat-7", 6},
+        .reason = POOL_REASON_TTL,
+        .gap_ns = 11,
+        .tokens = 40,
+        .blocks = 3,
+        .duration_ns = 12,
+        .trace_id = trace_id,
+        .mono_ns = 99};
+    Kvpool__V1__RecomputationReceipt *recomputation;
+    Kvpool__V1__Receipt *receipt;
+
+    ledger_observer(ledger)->recomputed(ledger, &told);
+    ck_assert_uint_eq(applied(), 0); /* there is no receipt to name */
+    told.note = 5;
+    ledger_observer(ledger)->recomputed(ledger, &told);
+    receipt = read_one(1);
+    recomputation = receipt->recomputation;
+    ck_assert_int_eq(
+        receipt->kind_case, KVPOOL__V1__RECEIPT__KIND_RECOMPUTATION);
+    ck_assert_mem_eq(receipt->trace_id.data, trace_id, 16);
+    ck_assert_str_eq(recomputation->session_id, "chat-7");
+    ck_assert_str_eq(recomputation->tenant, "acme");
+    ck_assert_uint_eq(recomputation->eviction_sequence, 5);
+    ck_assert_int_eq((int)recomputation->reason, POOL_REASON_TTL);
+    ck_assert_int_eq(recomputation->gap_ns, 11);
+    ck_assert_uint_eq(recomputation->tokens_recomputed, 40);
+    ck_assert_uint_eq(recomputation->blocks_recomputed, 3);
+    ck_assert_int_eq(recomputation->duration_ns, 12);
+    free_receipt(receipt);
+}
+END_TEST
+
 START_TEST(a_batch_names_its_members_and_their_sums)
 {
     Kvpool__V1__Receipt *receipt;
@@ -607,6 +750,10 @@ int main(void)
         a_receipt_is_numbered_at_once_and_read_once_its_blocks_are_zeroed,
         an_eviction_receipt_says_all_that_the_pool_told,
         no_receipt_of_any_kind_overtakes_one_that_waits_for_zeroes,
+        allocations_and_releases_are_not_listened_to_unless_asked_for,
+        an_allocation_receipt_says_all_that_the_pool_told,
+        a_release_waits_for_its_zeroes_as_an_eviction_does,
+        a_recomputation_names_the_eviction_that_left_its_number,
         a_batch_names_its_members_and_their_sums,
         parts_are_numbered_and_belong_to_one_batch,
         a_call_is_told_with_its_next_batch_however_large_its_outcomes,

@@ -224,8 +224,8 @@ static uint64_t count_on_disk(void)
     struct kv_error error;
     uint64_t last = 0;
 
-    ck_assert_msg(journal_scan_open(&scan, dir, &error) == KV_OK, "%s",
-        error.text);
+    ck_assert_msg(
+        journal_scan_open(&scan, dir, &error) == KV_OK, "%s", error.text);
     while (journal_scan_next(scan, &receipt, &error) == KV_OK)
         last = receipt.sequence;
     journal_scan_close(scan);
@@ -392,8 +392,7 @@ START_TEST(a_reader_that_is_busy_is_told_from_the_poll)
     issue(3000, 60);
     settle(3000);
     ck_assert_int_eq(feed_seek(ledger, 0, &reader.cursor), KV_OK);
-    ck_assert_int_eq(
-        feed_next(ledger, &reader.cursor, 9, 9999, &run), KV_BUSY);
+    ck_assert_int_eq(feed_next(ledger, &reader.cursor, 9, 9999, &run), KV_BUSY);
     ck_assert_int_eq(reader.n_ready, 0);
     while (reader.n_ready == 0)
         wait_and_poll();
@@ -559,8 +558,8 @@ START_TEST(a_notary_keeps_its_word_over_a_start)
         notary_open(&notary, ledger, &signer, wall_ns, NULL), KV_OK);
     notary_tick(notary);
     ck_assert_uint_eq(notary_newest(notary)->checkpoint.tree_size, 30);
-    ck_assert(merkle_hash_equal(
-        &notary_newest(notary)->checkpoint.root, &kept.root));
+    ck_assert(
+        merkle_hash_equal(&notary_newest(notary)->checkpoint.root, &kept.root));
     notary_close(notary);
 
     /* A word that was never true of this ledger is not signed over. */

@@ -20,8 +20,8 @@ static struct {
     int n_reads;    /* begun */
     int n_wakes;    /* not seen yet */
     int n_failures; /* to come */
-} disk = {.mutex = PTHREAD_MUTEX_INITIALIZER,
-    .changed = PTHREAD_COND_INITIALIZER};
+} disk = {
+    .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 static enum kv_status load(void *ctx, uint64_t sequence,
     struct ring_chunk **out, struct kv_error *error)

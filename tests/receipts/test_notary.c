@@ -33,7 +33,8 @@ static void set_up(void)
     n_signed = 0;
     ck_assert_int_eq(ledger_open(&ledger, &config, NULL), KV_OK);
     ck_assert_int_eq(checkpoint_signer_generate(&signer, "key", NULL), KV_OK);
-    ck_assert_int_eq(notary_open(&notary, ledger, &signer, wall_ns, NULL), KV_OK);
+    ck_assert_int_eq(
+        notary_open(&notary, ledger, &signer, wall_ns, NULL), KV_OK);
     notary_listen(notary, count_signed, NULL);
     events_init(&events, ledger_observer(ledger));
 }

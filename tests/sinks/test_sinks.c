@@ -43,8 +43,13 @@ static void on_closed(void *ctx)
 
 static void close_set(void)
 {
-    if (set != NULL)
+    int n_before = n_closed;
+
+    if (set != NULL) {
         sink_set_close(set, on_closed, NULL);
+        if (n_closed == n_before)
+            sink_set_give_up(set);
+    }
     set = NULL;
 }
 
@@ -70,10 +75,13 @@ static const char *logged(void)
 
 static struct sink *add_channel(size_t capacity)
 {
+    static int n_channels;
     struct sink *sink;
+    char name[32];
 
-    ck_assert_int_eq(sink_channel_open(&sink, capacity), KV_OK);
-    sink_set_add(set, sink);
+    snprintf(name, sizeof name, "channel-%d", ++n_channels);
+    ck_assert_int_eq(sink_channel_open(&sink, name, capacity), KV_OK);
+    ck_assert_int_eq(sink_set_add(set, sink, NULL), KV_OK);
     return sink;
 }
 
@@ -145,7 +153,7 @@ START_TEST(what_left_the_ring_is_counted_and_logged_never_skipped_silently)
     snprintf(gap, sizeof gap, "first_sequence=11 last_sequence=%d ",
         (int)oldest - 1);
     ck_assert_msg(strstr(logged(), gap) != NULL, "%s", logged());
-    ck_assert_ptr_nonnull(strstr(logged(), "sink=channel"));
+    ck_assert_ptr_nonnull(strstr(logged(), "sink=channel-"));
 }
 END_TEST
 
@@ -209,13 +217,15 @@ static const struct sink_ops moody_ops = {.kind = "moody",
     .flush = moody_flush,
     .close = moody_close};
 
+static int n_moody;
+
 static struct moody_sink *add_moody(void)
 {
     struct moody_sink *moody = kv_calloc(1, sizeof *moody);
 
     moody->sink.ops = &moody_ops;
-    moody->sink.name = "moody";
-    sink_set_add(set, &moody->sink);
+    snprintf(moody->sink.name, sizeof moody->sink.name, "moody-%d", n_moody++);
+    ck_assert_int_eq(sink_set_add(set, &moody->sink, NULL), KV_OK);
     return moody;
 }
 
@@ -227,8 +237,8 @@ START_TEST(a_sink_without_memory_is_offered_the_rest_with_what_comes_next)
     moody = kv_calloc(1, sizeof *moody);
     moody->refuses = true;
     moody->sink.ops = &moody_ops;
-    moody->sink.name = "moody";
-    sink_set_add(set, &moody->sink);
+    snprintf(moody->sink.name, sizeof moody->sink.name, "moody-%d", n_moody++);
+    ck_assert_int_eq(sink_set_add(set, &moody->sink, NULL), KV_OK);
     ck_assert_uint_eq(moody->last_sequence, 4);
     moody->refuses = false;
     issue(1);
@@ -265,15 +275,316 @@ START_TEST(opens_give_everything_back_when_memory_runs_out)
 
     faulty_heap_fail_at(0);
     ck_assert_int_eq(sink_set_open(&other, ledger), KV_NO_MEMORY);
-    ck_assert_int_eq(sink_log_open(&sink), KV_NO_MEMORY);
-    for (nth = 0; sink_channel_open(&sink, 5) == KV_NO_MEMORY;) {
+    ck_assert_int_eq(sink_log_open(&sink, "log"), KV_NO_MEMORY);
+    for (nth = 0; sink_channel_open(&sink, "channel", 5) == KV_NO_MEMORY;) {
         ck_assert_ptr_null(sink);
         ck_assert_int_eq(faulty_heap_live(), before);
         faulty_heap_fail_at(++nth);
     }
     ck_assert_int_eq(nth, 2);
     faulty_heap_fail_at(-1);
-    sink_set_add(set, sink);
+    ck_assert_int_eq(sink_set_add(set, sink, NULL), KV_OK);
+}
+END_TEST
+
+/* ---- guaranteed sinks */
+
+/* Takes everything, and acknowledges when the test says so. */
+struct slow_sink {
+    struct sink sink;
+    uint64_t last_sequence; /* taken */
+    bool is_dead;           /* takes nothing */
+};
+
+static enum kv_status slow_offer(
+    struct sink *sink, const struct feed_run *run, uint32_t *n_taken)
+{
+    struct slow_sink *slow = (struct slow_sink *)(void *)sink;
+
+    *n_taken = slow->is_dead ? 0 : run->n_receipts;
+    if (slow->is_dead)
+        return KV_BUSY;
+    slow->last_sequence = run->first_sequence + run->n_receipts - 1;
+    return KV_OK;
+}
+
+static void slow_close(struct sink *sink, sink_closed_cb closed, void *ctx)
+{
+    closed(sink, ctx);
+}
+
+static const struct sink_ops slow_ops = {.kind = "slow",
+    .guaranteed = true,
+    .offer = slow_offer,
+    .close = slow_close};
+
+static struct slow_sink *new_slow(const char *name)
+{
+    struct slow_sink *slow = kv_calloc(1, sizeof *slow);
+
+    slow->sink.ops = &slow_ops;
+    snprintf(slow->sink.name, sizeof slow->sink.name, "%s", name);
+    return slow;
+}
+
+static struct slow_sink *add_slow(const char *name)
+{
+    struct slow_sink *slow = new_slow(name);
+
+    ck_assert_int_eq(sink_set_add(set, &slow->sink, NULL), KV_OK);
+    return slow;
+}
+
+START_TEST(a_dead_sink_holds_back_nobody)
+{
+    struct slow_sink *dead = new_slow("dead"), *well;
+    struct sink *channel = add_channel(2000);
+
+    dead->is_dead = true;
+    ck_assert_int_eq(sink_set_add(set, &dead->sink, NULL), KV_OK);
+    well = add_slow("well");
+    for (uint64_t n = 1; n <= 1000; n++) {
+        issue(1);
+        sink_failed(&dead->sink, "nobody answers");
+        ck_assert_uint_eq(well->last_sequence, n);
+        sink_acknowledge(&well->sink, n);
+        ck_assert_uint_eq(take(channel), n);
+    }
+    ck_assert_int_eq(dead->sink.state, SINK_RETRYING);
+    ck_assert_int_eq(well->sink.state, SINK_RUNNING);
+    ck_assert_uint_eq(sink_lag(&dead->sink, 1).n_receipts, 1000);
+    ck_assert_uint_eq(sink_lag(&well->sink, 1).n_receipts, 0);
+    ck_assert_uint_eq(dead->sink.delivered_total, 0);
+    ck_assert_uint_eq(dead->sink.retries_total, 1000);
+    dead->is_dead = false;
+    sink_ready(&dead->sink);
+    ck_assert_uint_eq(dead->last_sequence, 1000);
+}
+END_TEST
+
+START_TEST(a_guaranteed_sink_resumes_behind_its_acknowledged_position)
+{
+    struct slow_sink *slow = add_slow("slow"), *other = add_slow("other");
+
+    issue(10);
+    sink_acknowledge(&slow->sink, 7);
+    sink_set_remove(set, &slow->sink, false);
+    issue(3);
+    slow = new_slow("slow");
+    slow->is_dead = true;
+    ck_assert_int_eq(sink_set_add(set, &slow->sink, NULL), KV_OK);
+    ck_assert_uint_eq(slow->sink.acknowledged_sequence, 7);
+    ck_assert_uint_eq(slow->sink.cursor.sequence, 7);
+    sink_set_remove(set, &slow->sink, true); /* forgotten */
+    slow = new_slow("slow");
+    slow->is_dead = true;
+    ck_assert_int_eq(sink_set_add(set, &slow->sink, NULL), KV_OK);
+    ck_assert_uint_eq(slow->sink.cursor.sequence, 0);
+    ck_assert_uint_eq(other->last_sequence, 13);
+    ck_assert_uint_eq(other->sink.lost_total, 0);
+}
+END_TEST
+
+START_TEST(what_delivers_takes_the_rest_before_it_is_closed)
+{
+    struct slow_sink *slow = add_slow("slow"), *dead = new_slow("dead");
+
+    dead->is_dead = true;
+    ck_assert_int_eq(sink_set_add(set, &dead->sink, NULL), KV_OK);
+    issue(10);
+    slow->is_dead = true;
+    issue(10);
+    sink_set_close(set, on_closed, NULL);
+    sink_set_tick(set, 1);
+    ck_assert_int_eq(slow->sink.state, SINK_RUNNING);
+    slow->is_dead = false;
+    sink_ready(&slow->sink);
+    ck_assert_uint_eq(slow->last_sequence, 20);
+    sink_set_tick(set, 2); /* closes it */
+    ck_assert_ptr_eq(sink_set_first(set), &dead->sink);
+    ck_assert_int_eq(n_closed, 0);
+    for (int i = 0; i < 2; i++)
+        sink_set_tick(set, 3);
+    ck_assert_int_eq(n_closed, 0);
+    sink_set_tick(set, 4); /* the fifth: no more time for the dead one */
+    ck_assert_int_eq(n_closed, 1);
+    set = NULL;
+}
+END_TEST
+
+START_TEST(names_are_unique_until_the_old_one_is_closed)
+{
+    struct moody_sink *moody = add_moody();
+    struct slow_sink *slow = new_slow(moody->sink.name);
+    struct kv_error error;
+
+    ck_assert_int_eq(sink_set_add(set, &slow->sink, &error), KV_INVALID);
+    sink_set_remove(set, &moody->sink, true);
+    ck_assert_int_eq(moody->sink.state, SINK_STOPPING);
+    ck_assert_int_eq(sink_set_add(set, &slow->sink, &error), KV_INVALID);
+    ck_assert_ptr_eq(sink_set_first(set), &moody->sink);
+    moody->closed(&moody->sink, moody->ctx);
+    ck_assert_int_eq(sink_set_add(set, &slow->sink, &error), KV_OK);
+    ck_assert_ptr_eq(sink_set_first(set), &slow->sink);
+    ck_assert_ptr_null(sink_set_next(set, &slow->sink));
+}
+END_TEST
+
+START_TEST(there_are_as_many_sinks_as_the_journal_has_positions)
+{
+    struct slow_sink *more = new_slow("more");
+    struct kv_error error;
+    char name[16];
+
+    for (int i = 0; i < SINK_MAX_SINKS; i++) {
+        snprintf(name, sizeof name, "s%d", i);
+        add_slow(name);
+    }
+    ck_assert_int_eq(sink_set_add(set, &more->sink, &error), KV_LIMIT);
+    kv_free(more);
+}
+END_TEST
+
+static uint64_t last_drain(struct sink *channel, uint64_t *gap_first,
+    uint64_t *gap_last, const char *sink)
+{
+    Kvpool__V1__Receipt *receipt;
+    uint64_t last = 0;
+
+    *gap_first = *gap_last = 0;
+    while ((receipt = sink_channel_take(channel)) != NULL) {
+        if (receipt->lifecycle->change_case ==
+            KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_SINK_GAP) {
+            ck_assert_str_eq(receipt->lifecycle->sink_gap->sink, sink);
+            *gap_first = receipt->lifecycle->sink_gap->first_sequence;
+            *gap_last = receipt->lifecycle->sink_gap->last_sequence;
+        }
+        last = receipt->sequence;
+        kvpool__v1__receipt__free_unpacked(receipt, NULL);
+    }
+    return last;
+}
+
+START_TEST(a_gap_of_a_guaranteed_sink_becomes_a_receipt)
+{
+    struct slow_sink *slow = add_slow("audit");
+    uint64_t first, last, oldest;
+    struct sink *channel;
+
+    issue(5);
+    sink_acknowledge(&slow->sink, 5);
+    slow->is_dead = true;
+    issue(40000);
+    oldest = ledger_position(ledger).oldest_sequence;
+    ck_assert_uint_gt(oldest, 6);
+    channel = add_channel(50000);
+    slow->is_dead = false;
+    sink_ready(&slow->sink);
+    ck_assert_uint_eq(slow->last_sequence, 5); /* held until it is told */
+    ck_assert_uint_eq(slow->sink.lost_total, oldest - 6);
+    sink_set_tick(set, 7);
+    ck_assert_uint_eq(slow->last_sequence, 40006); /* the gap's own too */
+    ck_assert_uint_eq(slow->sink.acknowledged_sequence, oldest - 1);
+    ck_assert_uint_eq(last_drain(channel, &first, &last, "audit"), 40006);
+    ck_assert_uint_eq(first, 6);
+    ck_assert_uint_eq(last, oldest - 1);
+    sink_acknowledge(&slow->sink, 40006);
+    ck_assert_uint_eq(
+        slow->sink.delivered_total + slow->sink.lost_total, 40006);
+    sink_set_tick(set, 8);
+    ck_assert_uint_eq(ledger_position(ledger).applied_sequence, 40006);
+}
+END_TEST
+
+/* What was taken before the gap is acknowledged after it. */
+START_TEST(what_is_in_flight_at_a_gap_is_counted_right)
+{
+    struct slow_sink *slow = add_slow("audit");
+    uint64_t oldest;
+
+    issue(5);
+    slow->is_dead = true;
+    issue(40000);
+    oldest = ledger_position(ledger).oldest_sequence;
+    slow->is_dead = false;
+    sink_ready(&slow->sink);
+    sink_set_tick(set, 7);
+    ck_assert_uint_eq(slow->sink.acknowledged_sequence, 0);
+    sink_acknowledge(&slow->sink, 3);
+    ck_assert_uint_eq(slow->sink.delivered_total, 3);
+    sink_acknowledge(&slow->sink, 5);
+    sink_acknowledge(&slow->sink, oldest);
+    ck_assert_uint_eq(slow->sink.delivered_total, 6);
+    sink_acknowledge(&slow->sink, 40006);
+    ck_assert_uint_eq(
+        slow->sink.delivered_total + slow->sink.lost_total, 40006);
+}
+END_TEST
+
+START_TEST(the_age_of_the_oldest_is_known_from_the_next_tick)
+{
+    struct slow_sink *slow = add_slow("audit");
+
+    issue(5);
+    sink_set_tick(set, 7);
+    ck_assert_int_eq(sink_lag(&slow->sink, 101).ns, 100); /* wall_ns is 1 */
+    ck_assert_uint_eq(sink_lag(&slow->sink, 101).n_receipts, 5);
+    sink_acknowledge(&slow->sink, 5);
+    ck_assert_int_eq(sink_lag(&slow->sink, 101).ns, 0);
+    issue(1);
+    sink_set_tick(set, 8);
+    ck_assert_int_eq(sink_lag(&slow->sink, 11).ns, 10);
+}
+END_TEST
+
+START_TEST(a_failure_is_logged_once_and_so_is_its_end)
+{
+    struct slow_sink *slow = add_slow("audit");
+    const char *first;
+
+    issue(1);
+    sink_failed(&slow->sink, "no answer for %d s", 3);
+    sink_failed(&slow->sink, "no answer for %d s", 4);
+    first = strstr(logged(), "a sink does not deliver");
+    ck_assert_ptr_nonnull(first);
+    ck_assert_ptr_null(strstr(first + 1, "a sink does not deliver"));
+    ck_assert_str_eq(slow->sink.last_error, "no answer for 4 s");
+    ck_assert_int_gt(slow->sink.last_error_unix_ns, 0);
+    ck_assert_ptr_null(strstr(logged(), "delivers again"));
+    sink_acknowledge(&slow->sink, 1);
+    ck_assert_int_eq(slow->sink.state, SINK_RUNNING);
+    ck_assert_ptr_nonnull(strstr(logged(), "delivers again"));
+}
+END_TEST
+
+START_TEST(pauses_double_up_to_a_limit_less_a_random_half)
+{
+    bool differ = false;
+
+    for (uint32_t n = 1; n < 200; n++) {
+        uint64_t most = n < 9 ? UINT64_C(100) << (n - 1) : 20000;
+        uint64_t ms = sink_backoff_ms(n, 100, 20000);
+
+        if (most > 20000)
+            most = 20000;
+        ck_assert_uint_le(ms, most);
+        ck_assert_uint_ge(ms, most - most / 2);
+        differ |= ms != sink_backoff_ms(n, 100, 20000);
+    }
+    ck_assert(differ);
+    ck_assert_uint_eq(sink_backoff_ms(1, 0, 0), 0);
+    ck_assert_uint_ge(sink_backoff_ms(UINT32_MAX, 1, UINT64_MAX), 1);
+}
+END_TEST
+
+START_TEST(a_key_names_ledger_epoch_and_sequence)
+{
+    const uint8_t pool_id[16] = {0x01, 0xab, [15] = 0xff};
+
+    ck_assert_str_eq(sink_receipt_key(pool_id, 3, 1041).s,
+        "01ab00000000000000000000000000ff/3/1041");
+    ck_assert_str_eq(sink_receipt_key(pool_id, UINT32_MAX, UINT64_MAX).s,
+        "01ab00000000000000000000000000ff/4294967295/18446744073709551615");
 }
 END_TEST
 
@@ -389,8 +700,8 @@ START_TEST(does_not_emit_receipt_when_disabled)
     struct sink *channel = add_channel(10);
     struct sink *log;
 
-    ck_assert_int_eq(sink_log_open(&log), KV_OK);
-    sink_set_add(set, log);
+    ck_assert_int_eq(sink_log_open(&log, "log"), KV_OK);
+    ck_assert_int_eq(sink_set_add(set, log, NULL), KV_OK);
     evict_by_hand(pool, hold_blocks(pool, "chat-7", 40));
     zero_all(pool);
     ck_assert_uint_eq(pool_stats(pool).evictions, 1);
@@ -408,8 +719,8 @@ START_TEST(the_log_has_the_fields_of_the_original)
     const struct ledger_pool_snapshot snapshot = {.stats.total_bytes = 8};
     struct sink *log;
 
-    ck_assert_int_eq(sink_log_open(&log), KV_OK);
-    sink_set_add(set, log);
+    ck_assert_int_eq(sink_log_open(&log, "log"), KV_OK);
+    ck_assert_int_eq(sink_set_add(set, log, NULL), KV_OK);
     ledger_issue_boot(ledger, &boot, 0);
     evict_by_hand(pool, hold_blocks(pool, "chat 7", 40));
     zero_all(pool);
@@ -441,6 +752,17 @@ int main(void)
         a_sink_without_memory_is_offered_the_rest_with_what_comes_next,
         the_set_is_closed_once_its_last_sink_is,
         opens_give_everything_back_when_memory_runs_out,
+        a_dead_sink_holds_back_nobody,
+        a_guaranteed_sink_resumes_behind_its_acknowledged_position,
+        what_delivers_takes_the_rest_before_it_is_closed,
+        names_are_unique_until_the_old_one_is_closed,
+        there_are_as_many_sinks_as_the_journal_has_positions,
+        a_gap_of_a_guaranteed_sink_becomes_a_receipt,
+        what_is_in_flight_at_a_gap_is_counted_right,
+        the_age_of_the_oldest_is_known_from_the_next_tick,
+        a_failure_is_logged_once_and_so_is_its_end,
+        pauses_double_up_to_a_limit_less_a_random_half,
+        a_key_names_ledger_epoch_and_sequence,
         emits_eviction_receipt_with_correct_payload,
         does_not_emit_receipt_when_disabled,
         the_log_has_the_fields_of_the_original,

@@ -1,0 +1,180 @@
+/* How a product with packed weights is taken apart, the same for every
+ * instruction set: to be included by the file of each, which brings the tile.
+ *
+ * A tile is a panel, or a stretch of its columns, and a few tokens. With one or
+ * two tokens a step is unpacked where it is used. With more, a stretch is
+ * unpacked once, into the first cache, for all of them. Whichever it is, a
+ * row's groups are added to its sum in the order of the columns, one by one. */
+#ifndef ENGINE_KERNELS_PACKED_H
+#define ENGINE_KERNELS_PACKED_H
+
+#include <string.h>
+
+#include "engine/kernels.h"
+#include "engine/quants.h"
+
+/* Everything below is written once, over constants that are known where it is
+ * called, and must be inlined there. */
+#define PACKED_INLINE static inline __attribute__((always_inline))
+
+#define PACKED_TOGETHER 32 /* tokens that share what is unpacked */
+#define PACKED_STRETCH 256 /* columns that are unpacked at a time */
+
+/* How the weights of a tile lie. */
+struct packed_form {
+    uint32_t n_bits, group;
+    uint32_t n_fields; /* of a line: 8 / n_bits, or 1 once it is unpacked */
+};
+
+/* Where a tile begins. */
+struct packed_tile {
+    const unsigned char *scales, *lines;
+    size_t n_groups;
+    const int8_t *quants;  /* [n_tokens][n_cols] */
+    const float *x_scales; /* [n_tokens][x_stride] */
+    const int32_t *x_sums;
+    size_t n_cols, x_stride;
+};
+
+/* sums[token] += the tile's products. n_tokens is a power of two. */
+typedef void (*packed_add_cb)(const struct packed_tile *tile, size_t n_tokens,
+    struct packed_form form, float (*sums)[PACKED_ROWS]);
+
+/* What a file brings: its tile, and the most tokens that it should have. */
+struct packed_ways {
+    packed_add_cb add;
+    size_t max_tokens;
+};
+
+/* Of a group, as it is loaded. */
+PACKED_INLINE size_t packed_group_bytes(struct packed_form form)
+{
+    return (size_t)form.group * PACKED_ROWS / form.n_fields;
+}
+
+PACKED_INLINE void packed_add_tokens(struct packed_tile tile, size_t n_tokens,
+    struct packed_form form, struct packed_ways ways,
+    float (*sums)[PACKED_ROWS])
+{
+    for (size_t n = ways.max_tokens; n > 0; n /= 2)
+        for (; n_tokens >= n; n_tokens -= n, sums += n) {
+            ways.add(&tile, n, form, sums);
+            tile.quants += n * tile.n_cols;
+            tile.x_scales += n * tile.x_stride;
+            tile.x_sums += n * tile.x_stride;
+        }
+}
+
+PACKED_INLINE void packed_unpack(const unsigned char *from, size_t n_lines,
+    uint32_t n_bits, unsigned char *to)
+{
+    for (; n_lines > 0; n_lines--, from += PACKED_LINE)
+        for (uint32_t shift = 0; shift < 8; shift += n_bits, to += PACKED_LINE)
+            for (size_t i = 0; i < PACKED_LINE; i++)
+                to[i] =
+                    (unsigned char)(from[i] >> shift & ((1u << n_bits) - 1));
+}
+
+PACKED_INLINE void packed_add_stretches(struct packed_tile tile,
+    size_t n_tokens, struct packed_form form, struct packed_ways ways,
+    float (*sums)[PACKED_ROWS])
+{
+    _Alignas(PACKED_LINE) unsigned char lines[PACKED_ROWS * PACKED_STRETCH];
+    const struct packed_form unpacked = {form.n_bits, form.group, 1};
+    const size_t n_at_once = PACKED_STRETCH / form.group;
+    const unsigned char *from = tile.lines;
+
+    tile.lines = lines;
+    for (size_t left = tile.n_groups; left > 0; left -= tile.n_groups) {
+        const size_t n = left < n_at_once ? left : n_at_once;
+
+        tile.n_groups = n;
+        packed_unpack(from, n * packed_group_bytes(form) / PACKED_LINE,
+            form.n_bits, lines);
+        packed_add_tokens(tile, n_tokens, unpacked, ways, sums);
+        from += n * packed_group_bytes(form);
+        tile.scales += n * PACKED_ROWS * sizeof(uint16_t);
+        tile.quants += n * form.group;
+        tile.x_scales += n;
+        tile.x_sums += n;
+    }
+}
+
+/* The rows that there are of a panel's sums. */
+PACKED_INLINE void packed_store(const struct packed *weight, uint32_t panel,
+    uint32_t n_tokens, float (*sums)[PACKED_ROWS], float *out)
+{
+    const size_t row = (size_t)panel * PACKED_ROWS;
+    const size_t left = weight->n_rows - row;
+    const size_t n = left < PACKED_ROWS ? left : PACKED_ROWS;
+    const float scale = weight->scale;
+
+    out += row;
+    for (size_t t = 0; t < n_tokens; t++, out += weight->n_rows)
+        for (size_t i = 0; i < n; i++)
+            out[i] = scale * sums[t][i];
+}
+
+PACKED_INLINE void packed_multiply_panel(const struct packed *weight,
+    uint32_t panel, const struct activations *x, uint32_t token,
+    uint32_t n_tokens, struct packed_form form, struct packed_ways ways,
+    float *out)
+{
+    _Alignas(PACKED_LINE) float sums[PACKED_TOGETHER][PACKED_ROWS];
+    const unsigned char *data =
+        weight->panels + (size_t)panel * weight->panel_bytes;
+    const struct activation_quants *quants =
+        form.group == QUANTS_SMALL ? &x->small : &x->large;
+    const size_t n_groups = x->n_cols / form.group;
+    const struct packed_tile tile = {
+        .scales = data,
+        .lines = data + weight->scales_bytes,
+        .n_groups = n_groups,
+        .quants = quants->quants + (size_t)token * x->n_cols,
+        .x_scales = quants->scales + token * n_groups,
+        .x_sums = quants->sums + token * n_groups,
+        .n_cols = x->n_cols,
+        .x_stride = n_groups,
+    };
+
+    memset(sums, 0, n_tokens * sizeof *sums);
+    if (form.n_fields == 1)
+        packed_add_tokens(tile, n_tokens, form, ways, sums);
+    else if (n_tokens <= 2)
+        ways.add(&tile, n_tokens == 1 ? 1 : 2, form, sums);
+    else
+        packed_add_stretches(tile, n_tokens, form, ways, sums);
+    packed_store(
+        weight, panel, n_tokens, sums, out + (size_t)token * weight->n_rows);
+}
+
+PACKED_INLINE void packed_multiply_panels(const struct packed *weight,
+    uint32_t begin, uint32_t end, const struct activations *x, float *out,
+    struct packed_form form, struct packed_ways ways)
+{
+    for (uint32_t token = 0; token < x->n_rows; token += PACKED_TOGETHER) {
+        const uint32_t left = x->n_rows - token;
+        const uint32_t n = left < PACKED_TOGETHER ? left : PACKED_TOGETHER;
+
+        for (uint32_t panel = begin; panel < end; panel++)
+            packed_multiply_panel(weight, panel, x, token, n, form, ways, out);
+    }
+}
+
+PACKED_INLINE void packed_multiply(const struct packed *weight, uint32_t begin,
+    uint32_t end, const struct activations *x, float *out,
+    struct packed_ways ways)
+{
+    const struct packed_form bytes = {8, QUANTS_SMALL, 1};
+    const struct packed_form nibbles = {4, QUANTS_SMALL, 2};
+    const struct packed_form trits = {2, QUANTS_LARGE, 4};
+
+    if (weight->n_bits == 8)
+        packed_multiply_panels(weight, begin, end, x, out, bytes, ways);
+    else if (weight->n_bits == 4)
+        packed_multiply_panels(weight, begin, end, x, out, nibbles, ways);
+    else
+        packed_multiply_panels(weight, begin, end, x, out, trits, ways);
+}
+
+#endif

@@ -1,0 +1,16 @@
+/* What a set that has no faster way takes over from the reference. */
+#ifndef ENGINE_KERNELS_SCALAR_H
+#define ENGINE_KERNELS_SCALAR_H
+
+#include "engine/kernels.h"
+
+void scalar_quantize(const float *x, size_t n, size_t block, int8_t *quants,
+    float *scales, int32_t *sums);
+void scalar_rms_norm(
+    float *out, const float *x, const float *weight, size_t n, float epsilon);
+void scalar_add(float *x, const float *y, size_t n);
+void scalar_silu_mul(float *out, const float *gate, const float *up, size_t n);
+float scalar_exp_sum(float *x, size_t n, float offset);
+void scalar_to_f16(uint16_t *out, const float *x, size_t n);
+
+#endif
