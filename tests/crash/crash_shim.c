@@ -21,6 +21,7 @@
  *
  * A change is written down before it is made, a sync after it returned; so the
  * trace never promises more than the disk. */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -292,7 +293,6 @@ static void remember_open(int fd, const char *path, bool was_there)
     if (fd >= MAX_FDS || fstat(fd, &info) != 0)
         die(path);
     if (S_ISDIR(info.st_mode)) {
-        free(shim.dir_of_fd[fd]);
         shim.dir_of_fd[fd] = strdup(path);
         return;
     }
@@ -365,7 +365,7 @@ DEFINE_OPEN(open64)
 DEFINE_OPENAT(openat)
 DEFINE_OPENAT(openat64)
 
-EXPORT int close(int fd)
+static void forget_fd(int fd)
 {
     lock();
     if (fd >= 0 && fd < MAX_FDS) {
@@ -374,7 +374,19 @@ EXPORT int close(int fd)
         shim.dir_of_fd[fd] = NULL;
     }
     unlock();
+}
+
+EXPORT int close(int fd)
+{
+    forget_fd(fd);
     return NEXT(close)(fd);
+}
+
+/* libc closes the descriptor of a stream by itself. */
+EXPORT int closedir(DIR *stream)
+{
+    forget_fd(dirfd(stream));
+    return NEXT(closedir)(stream);
 }
 
 /* ---- writing and reading */
