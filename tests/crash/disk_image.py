@@ -1,8 +1,8 @@
 """What may lie on a disk after a power cut, from a trace of crash_shim.c.
 
 Of a file: what was written before its last sync that returned; of what was
-written since, any page of 4 KiB in any of the states it went through, as a disk
-that reorders and tears may leave it. Of names (create, rename, unlink, mkdir):
+written since, any page of 4 KiB (or sector of 512 bytes) in any of the states it
+went through, as a disk that reorders and tears may leave it. Of names (create, rename, unlink, mkdir):
 those before the last sync of their directory; of the others a first part, as a
 file system with a journal may leave them.
 
@@ -17,8 +17,8 @@ import struct
 
 HEAD = struct.Struct("<IIQII")
 (OPEN, CREATE, WRITE, TRUNCATE, SYNC, SYNC_DIR, RENAME, UNLINK,
- MKDIR, LOST) = range(1, 11)
-PAGE = 4096
+ MKDIR, LOST, FAULT) = range(1, 12)
+PAGE, SECTOR = 4096, 512
 
 
 def read_trace(path):
@@ -82,10 +82,12 @@ class File:
             self.apply(states[-1], change)
         if mood < 0.3:  # all of it, up to some change
             return bytes(rng.choice(states))
-        # A length that the file had, and each page as it was at some time.
+        # A length that the file had, and each page as it was at some time, or
+        # even each sector.
+        unit = SECTOR if rng.random() < 0.3 else PAGE
         content = bytearray(len(rng.choice(states)))
-        for begin in range(0, len(content), PAGE):
-            end = min(begin + PAGE, len(content))
+        for begin in range(0, len(content), unit):
+            end = min(begin + unit, len(content))
             versions = []
             for state in states:
                 page = bytes(state[begin:end]).ljust(end - begin, b"\0")
@@ -144,6 +146,8 @@ class Disk:
 
     def replay(self, trace):
         for op, file_id, offset, path, data in trace:
+            if op == FAULT:
+                continue
             if op == OPEN:
                 self.ids[file_id] = self.now()[path]
             elif op == CREATE:
