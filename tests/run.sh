@@ -126,7 +126,7 @@ gate_clang() {
 }
 
 gate_asan() {
-    build asan asan && run_tests asan -LE 'e2e|long'
+    build asan asan && KVPOOL_TAMPERINGS=2000 run_tests asan -LE 'e2e|long'
 }
 
 # Receipts without tuning are every other gate's build. The folders below
