@@ -302,10 +302,15 @@ class FaultTest(CrashTest):
         rng = random.Random(SEED)
         n_calls = self.n_calls()[0]
         for call in ("open", "pwrite", "pwrite", "rename"):
-            self.renew()
-            at = rng.randint(n_calls[call] // 2, n_calls[call] * 3 // 4)
-            what = f"CRASH_SEED={SEED}, {call}, {at}"
-            run = self.write(what, SEED, CRASH_FAULT=f"{call},{at},ENOSPC,once")
+            first = rng.randint(n_calls[call] // 3, n_calls[call] * 2 // 3)
+            for at in range(first, n_calls[call] + 1):
+                self.renew()
+                what = f"CRASH_SEED={SEED}, {call}, {at}"
+                run = self.write(what, SEED,
+                                 CRASH_FAULT=f"{call},{at},ENOSPC,once")
+                if run.start is not None:
+                    break
+                self.assertEqual(run.code, REFUSED, what)  # it does not wait
             self.assertEqual(run.code, 0, f"{what}: {run.errors}")
             self.assertEqual(run.end, max(run.receipts), what)
             self.assert_holds(what)
