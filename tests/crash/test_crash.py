@@ -52,9 +52,12 @@ class Run:
         if shim is not None:
             environment.update(shim, LD_PRELOAD=" ".join(
                 filter(None, [os.environ.get("KVPOOL_PRELOAD_FIRST"), SHIM])))
-        done = subprocess.run(
-            [HAMMER, *map(str, args)], env=environment, timeout=SECONDS,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            done = subprocess.run(
+                [HAMMER, *map(str, args)], env=environment, timeout=SECONDS,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        except subprocess.TimeoutExpired as hang:
+            raise AssertionError(f"{args} with {shim} hangs") from hang
         self.code, self.errors = done.returncode, done.stderr
         self.receipts, self.states, self.seeks = {}, [], []
         self.cursors, self.sets, self.checkpoint = {}, [], 0
@@ -297,6 +300,16 @@ class FaultTest(CrashTest):
             self.assertEqual(run.n_after_state, 0)
             self.cut_power(SEED)
             self.assert_holds(mode)
+
+    def test_a_failure_right_at_the_start_is_noticed(self):
+        """The journal's threads may fail before anybody asks them."""
+        for at in range(1, 20):
+            self.renew()
+            run = self.write(f"write {at}", SEED, n=1,
+                             CRASH_FAULT=f"pwrite,{at},EIO,once")
+            if self.n_faults() > 0:
+                self.assertIn(run.code, (REFUSED, FAILED), f"write {at}")
+        self.assert_holds("in the end")
 
     def test_a_full_disk_is_waited_for(self):
         rng = random.Random(SEED)
