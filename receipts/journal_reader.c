@@ -137,6 +137,7 @@ static enum kv_status read_header(struct journal_reader *reader,
     return KV_OK;
 }
 
+/* KV_NOT_FOUND: it was there when names were listed. */
 static enum kv_status enter_segment(
     struct journal_reader *reader, uint64_t name, struct kv_error *error)
 {
@@ -145,6 +146,8 @@ static enum kv_status enter_segment(
 
     reader->name = journal_segment_name(name);
     reader->fd = openat(reader->dir->fd, reader->name.s, O_RDONLY | O_CLOEXEC);
+    if (reader->fd < 0 && errno == ENOENT)
+        return KV_NOT_FOUND;
     if (reader->fd < 0)
         return journal_file_error(
             reader->dir, reader->name.s, "cannot be opened", error);
@@ -383,24 +386,35 @@ static bool can_be_torn(const struct journal_reader *reader)
            reader->end_offset > JOURNAL_HEADER_BYTES;
 }
 
+static enum kv_status list_again(
+    struct journal_reader *reader, struct kv_error *error)
+{
+    uint64_t *names;
+    size_t n_names;
+    enum kv_status status =
+        journal_dir_list(reader->dir, &names, &n_names, error);
+
+    if (status != KV_OK)
+        return status;
+    kv_free(reader->names);
+    reader->names = names;
+    reader->n_names = n_names;
+    return KV_OK;
+}
+
 /* The same place once more, with the directory as it is now. */
 static enum kv_status look_again(
     struct journal_reader *reader, struct kv_error *error)
 {
     struct journal_identity identity;
     struct stat stat;
-    uint64_t *names;
-    size_t n_names;
     enum kv_status status =
         journal_identity_load(reader->dir, &identity, error);
 
     if (status == KV_OK)
-        status = journal_dir_list(reader->dir, &names, &n_names, error);
+        status = list_again(reader, error);
     if (status != KV_OK)
         return status;
-    kv_free(reader->names);
-    reader->names = names;
-    reader->n_names = n_names;
     reader->identity = identity;
     if (fstat(reader->fd, &stat) != 0)
         return unreadable(reader, error);
@@ -471,15 +485,54 @@ static enum kv_status end_segment(
     return KV_OK;
 }
 
+/* Retention takes segments from the oldest on, of a running server's ledger. */
+static enum kv_status check_not_overtaken(
+    const struct journal_reader *reader, struct kv_error *error)
+{
+    if (reader->next_sequence == 0 || reader->n_names == 0 ||
+        reader->names[0] <= reader->next_sequence)
+        return KV_OK;
+    return kv_error_set(error, KV_RANGE,
+        "%s: receipts from %" PRIu64
+        " on have gone meanwhile, as retention asks; the oldest is %" PRIu64,
+        reader->dir->path, reader->next_sequence, reader->names[0]);
+}
+
+/* The segment has gone since names were listed. */
+static enum kv_status pass_over(
+    struct journal_reader *reader, uint64_t name, struct kv_error *error)
+{
+    enum kv_status status = list_again(reader, error);
+
+    if (status == KV_OK && (reader->n_names == 0 || reader->names[0] <= name))
+        status = kv_error_set(error, KV_DATA_LOSS,
+            "%s/%s: is missing, and others are there", reader->dir->path,
+            reader->name.s);
+    return status;
+}
+
 static enum kv_status enter_next(
     struct journal_reader *reader, struct kv_error *error)
 {
-    const uint64_t *next = find_next(reader);
+    enum kv_status status = KV_OK;
 
-    if (next == NULL)
-        return check_end(reader, error);
-    leave_segment(reader);
-    return enter_segment(reader, *next, error);
+    while (status == KV_OK) {
+        const uint64_t *next = find_next(reader);
+        uint64_t name;
+
+        if (next == NULL)
+            return check_end(reader, error);
+        status = check_not_overtaken(reader, error);
+        if (status != KV_OK)
+            return status;
+        name = *next;
+        leave_segment(reader);
+        status = enter_segment(reader, name, error);
+        if (status != KV_NOT_FOUND)
+            return status;
+        status = pass_over(reader, name, error);
+    }
+    return status;
 }
 
 enum kv_status journal_reader_next(struct journal_reader *reader,

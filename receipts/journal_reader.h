@@ -79,7 +79,8 @@ void journal_reader_fini(struct journal_reader *reader);
 /* Goes on with the segment that has, or would have, this receipt. */
 void journal_reader_seek(struct journal_reader *reader, uint64_t sequence);
 
-/* KV_NOT_FOUND: the end. KV_DATA_LOSS: damage. KV_IO, KV_NO_MEMORY. */
+/* KV_NOT_FOUND: the end. KV_DATA_LOSS: damage. KV_RANGE: retention has taken
+ * the receipts that would come next. KV_IO, KV_NO_MEMORY. */
 enum kv_status journal_reader_next(struct journal_reader *reader,
     struct journal_group *out, struct kv_error *error);
 

@@ -47,7 +47,10 @@ enum kv_status journal_scan_seek(
     struct journal_scan *scan, uint64_t sequence, struct kv_error *error);
 
 /*   KV_NOT_FOUND  the end; an unfinished last group is no damage
- *   KV_DATA_LOSS  damage: *error says which file, where and what */
+ *   KV_DATA_LOSS  damage: *error says which file, where and what
+ *   KV_RANGE      retention was quicker than we are: those that would come next
+ *                 have gone; nothing is wrong with the ledger
+ *   KV_IO, KV_NO_MEMORY */
 enum kv_status journal_scan_next(struct journal_scan *scan,
     struct journal_scan_receipt *receipt, struct kv_error *error);
 

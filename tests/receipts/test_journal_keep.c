@@ -108,6 +108,46 @@ START_TEST(a_hole_between_segments_is_refused)
 }
 END_TEST
 
+/* Removes the n oldest, as retention does. */
+static void remove_oldest(size_t n)
+{
+    struct journal_dir dir;
+    uint64_t *names;
+    size_t n_names;
+    char path[256];
+
+    ck_assert_int_eq(journal_dir_open(&dir, rig.dir, NULL), KV_OK);
+    ck_assert_int_eq(journal_dir_list(&dir, &names, &n_names, NULL), KV_OK);
+    ck_assert_uint_gt(n_names, n);
+    for (size_t i = 0; i < n; i++) {
+        journal_rig_segment(rig.dir, names[i], path);
+        ck_assert_int_eq(unlink(path), 0);
+    }
+    kv_free(names);
+    journal_dir_close(&dir);
+}
+
+START_TEST(a_scan_is_told_that_retention_was_quicker)
+{
+    struct journal_scan_receipt receipt;
+    struct journal_scan *scan;
+    enum kv_status status;
+
+    journal_rig_must_open(&rig);
+    fill(5);
+    ck_assert_int_eq(journal_scan_open(&scan, rig.dir, &rig.error), KV_OK);
+    remove_oldest(1);
+    ck_assert_int_eq(journal_scan_next(scan, &receipt, &rig.error), KV_OK);
+    ck_assert_uint_gt(receipt.sequence, 1); /* at the oldest there is */
+    remove_oldest(2);
+    while ((status = journal_scan_next(scan, &receipt, &rig.error)) == KV_OK)
+        continue;
+    ck_assert_int_eq(status, KV_RANGE);
+    ck_assert_ptr_nonnull(strstr(rig.error.text, "retention"));
+    journal_scan_close(scan);
+}
+END_TEST
+
 START_TEST(segments_beyond_the_bytes_to_retain_go_and_the_rest_is_proven)
 {
     struct journal_position position;
@@ -341,6 +381,7 @@ int main(void)
     const TTest *tests[] = {
         segments_follow_one_another_without_a_hole,
         a_hole_between_segments_is_refused,
+        a_scan_is_told_that_retention_was_quicker,
         segments_beyond_the_bytes_to_retain_go_and_the_rest_is_proven,
         segments_of_an_age_go,
         a_cursor_holds_segments_up_to_its_bound,

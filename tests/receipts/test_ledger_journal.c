@@ -380,7 +380,21 @@ START_TEST(readers_behind_the_ring_are_served_from_disk_without_a_gap)
         feed_leave(ledger, &readers[i].cursor);
     }
     ck_assert_int_gt(readers[0].n_ready, 3); /* or the test shows nothing */
-    ck_assert_int_eq(readers[N_READERS - 1].n_ready, 0);
+}
+END_TEST
+
+START_TEST(a_reader_that_keeps_up_never_waits_for_the_disk)
+{
+    struct reader reader = {.cursor.on_ready = on_ready};
+
+    srand(12);
+    for (uint64_t i = 1; i <= 300; i++) {
+        issue(1, (size_t)rand() % 100);
+        settle(i);
+        read_some(&reader);
+        ck_assert_uint_eq(reader.n_read, i);
+    }
+    ck_assert_int_eq(reader.n_ready, 0);
 }
 END_TEST
 
@@ -689,6 +703,7 @@ int main(void)
         the_ring_drops_nothing_that_is_not_durable,
         evictions_stop_when_the_disk_is_behind,
         readers_behind_the_ring_are_served_from_disk_without_a_gap,
+        a_reader_that_keeps_up_never_waits_for_the_disk,
         a_reader_that_is_busy_is_told_from_the_poll,
         leaving_while_a_load_runs_is_safe,
         a_reader_that_retention_passed_is_told_of_a_loss,
