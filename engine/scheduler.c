@@ -513,8 +513,10 @@ static size_t prompt_budget(struct scheduler *scheduler)
     return budget > 0 ? budget : 1;
 }
 
+/* The step reads tokens and writes log-probabilities where they lie: while a
+ * request is in a step its session gets no tokens, and the request stays. */
 static void fill_slice(
-    const struct request *request, size_t n, struct compute_slice *slice)
+    struct request *request, size_t n, struct compute_slice *slice)
 {
     size_t n_tokens, n_blocks;
     const uint32_t *tokens = pool_session_tokens(request->session, &n_tokens);
@@ -528,6 +530,10 @@ static void fill_slice(
         .samples = position + n == n_tokens,
         .sampling = request->sampling,
         .draw = request->usage.generated_tokens,
+        .history = tokens,
+        .n_history = position + n,
+        .logprobs = request->wants_logprobs ? &request->logprobs : NULL,
+        .n_top_logprobs = request->n_top_logprobs,
     };
 }
 
@@ -593,7 +599,8 @@ static bool ends_after(const struct scheduler *scheduler,
     size_t n_tokens;
 
     pool_session_tokens(request->session, &n_tokens);
-    if (tokenizer_is_end(scheduler->config.tokenizer, token))
+    if (tokenizer_is_end(scheduler->config.tokenizer, token) &&
+        !request->ignores_end)
         *end = REQUEST_END_OF_TEXT;
     else if (request->text.stopped_by >= 0)
         *end = REQUEST_STOP_STRING;

@@ -78,15 +78,19 @@ struct request_ops {
  * the caller, the rest is the scheduler's; usage may be read at any time. */
 struct request {
     const struct request_ops *ops;
-    struct pool_session *session; /* idle */
-    uint32_t max_tokens;          /* at least 1 */
-    struct sampler_params sampling;
+    struct pool_session *session;   /* idle */
+    uint32_t max_tokens;            /* at least 1 */
+    struct sampler_params sampling; /* its biases borrowed until on_ended */
+    bool wants_logprobs;
+    uint32_t n_top_logprobs;  /* at most SAMPLER_MAX_TOP */
+    bool ignores_end;         /* goes on after an end-of-text token */
     const char *const *stops; /* borrowed until on_ended */
     size_t n_stops;
     uint8_t trace_id[16];
     bool has_trace_id;
 
     struct request_usage usage;
+    struct sampler_logprobs logprobs; /* of the token that on_token brings */
     struct kv_list link;
     uint64_t age; /* number of its submission: smaller is older */
     struct text_stream text;

@@ -44,6 +44,7 @@ void check_ids(struct rpc_error *error, const char *field, const uint32_t *ids,
 /* A GenerateRequest but for its model and the length of its input;
  * check_generate.c. */
 #define CHECK_STANDARD_MAX_TOKENS 256 /* where it says none */
+#define CHECK_MAX_BIASES 1024
 void check_generate(struct rpc_error *error, const struct model_shape *shape,
     const Kvpool__V1__GenerateRequest *message);
 

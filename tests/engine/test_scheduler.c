@@ -21,6 +21,7 @@
 struct client {
     struct request request; /* first */
     uint32_t tokens[MAX_TOKENS];
+    struct sampler_logprobs logprobs[MAX_TOKENS];
     size_t n_tokens;
     char text[4096];
     size_t n_text;
@@ -142,6 +143,7 @@ static void on_token(
 
     ck_assert(client->started && !client->ended);
     ck_assert_uint_lt(client->n_tokens, MAX_TOKENS);
+    client->logprobs[client->n_tokens] = request->logprobs;
     client->tokens[client->n_tokens++] = token;
     add_text(client, text, n_text);
 }
@@ -206,6 +208,8 @@ static enum kv_status submit(struct client *client, const char *id,
             KV_OK);
     client->request.ops = &ops;
     client->request.max_tokens = max_tokens;
+    client->request.wants_logprobs = true;
+    client->request.n_top_logprobs = 3;
     status = scheduler_submit(
         rig.scheduler, &client->request, ids, n_ids, rig.now_ns);
     kv_free(ids);
@@ -276,6 +280,12 @@ static void check_same(const struct client *a, const struct client *b)
 {
     ck_assert_uint_eq(a->n_tokens, b->n_tokens);
     ck_assert_mem_eq(a->tokens, b->tokens, a->n_tokens * sizeof *a->tokens);
+    for (size_t i = 0; i < a->n_tokens; i++) {
+        ck_assert_float_eq(a->logprobs[i].chosen, b->logprobs[i].chosen);
+        ck_assert_uint_eq(a->logprobs[i].n_top, 3);
+        ck_assert_mem_eq(a->logprobs[i].top, b->logprobs[i].top,
+            3 * sizeof *a->logprobs[i].top);
+    }
     ck_assert_uint_eq(a->n_text, b->n_text);
     ck_assert_mem_eq(a->text, b->text, a->n_text);
     ck_assert_int_eq(a->end, b->end);
@@ -305,8 +315,21 @@ static void submit_all(struct client *clients, uint32_t max_tokens,
 
 /* ---- the same tokens whatever happens */
 
+static const struct sampler_bias biases[] = {{400, 3}, {401, -100}};
+
 static const struct sampler_params seeded = {
-    .temperature = 0.9f, .top_k = 40, .top_p = 0.95f, .seed = 7};
+    .temperature = 0.9f,
+    .top_k = 40,
+    .top_p = 0.95f,
+    .min_p = 0.01f,
+    .repetition_penalty = 1.1f,
+    .frequency_penalty = 0.3f,
+    .presence_penalty = 0.2f,
+    .penalty_window = 20,
+    .biases = biases,
+    .n_biases = 2,
+    .seed = 7,
+};
 
 START_TEST(batched_and_chunked_sequences_yield_what_plain_ones_do)
 {
@@ -661,6 +684,25 @@ START_TEST(a_stop_string_is_no_part_of_the_text)
 }
 END_TEST
 
+START_TEST(an_end_of_text_that_is_ignored_is_a_token_like_others)
+{
+    struct client plain = {0}, longer = {0};
+
+    rig_open(&plain_config);
+    ck_assert_int_eq(submit(&plain, "", prompts[1], MAX_TOKENS), KV_OK);
+    run_all(&plain, 1);
+    ck_assert_int_eq(plain.end, REQUEST_END_OF_TEXT);
+    longer.request.ignores_end = true;
+    ck_assert_int_eq(submit(&longer, "", prompts[1], MAX_TOKENS), KV_OK);
+    run_all(&longer, 1);
+    ck_assert_int_eq(longer.end, REQUEST_MAX_TOKENS);
+    ck_assert_uint_eq(longer.n_tokens, MAX_TOKENS);
+    ck_assert_mem_eq(
+        plain.tokens, longer.tokens, plain.n_tokens * sizeof *plain.tokens);
+    rig_close();
+}
+END_TEST
+
 /* ---- budgets and memory */
 
 /* Time stands still, runs, jumps: the steps go on, and prompts in big pieces
@@ -862,6 +904,7 @@ int main(void)
         a_full_context_and_a_full_queue_are_said,
         who_is_set_aside_does_not_count_as_waiting,
         a_stop_string_is_no_part_of_the_text,
+        an_end_of_text_that_is_ignored_is_a_token_like_others,
         one_slow_step_does_not_cut_prompts_short_for_ever,
         a_step_allocates_nothing_but_what_sessions_need,
         a_failing_heap_ends_requests_and_nothing_else,
