@@ -25,9 +25,9 @@
 /* Of seeds that are drawn here: every language's numbers can hold them. */
 #define SEED_BITS 53
 
-/* Tokens in a message with log-probabilities, which are a half KiB each: far
- * below the 4 MiB that clients take by default. */
-#define SEND_LOGPROBS 1024
+/* Tokens in a message with log-probabilities, which are up to half a KiB each:
+ * far below what clients take by default, and little memory to make it of. */
+#define SEND_LOGPROBS 128
 
 /* ---- a call in progress */
 
