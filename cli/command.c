@@ -99,6 +99,8 @@ static const struct option_spec sessions_options[] = {
 static const struct option_spec snapshot_options[] = {
     {"sessions", '\0', OPTION_FLAG, PLACE(with_sessions),
         .help = "the first 1000 sessions of the same instant too"},
+    {"histograms", '\0', OPTION_FLAG, PLACE(with_histograms),
+        .help = "how long requests wait, and for each token"},
     {"sinks", '\0', OPTION_FLAG, PLACE(with_sinks),
         .help = "where receipts go, and how far each place is"},
     {"subscribers", '\0', OPTION_FLAG, PLACE(with_subscribers),

@@ -55,6 +55,7 @@ struct option_values {
     bool add_special, with_pieces;
 
     bool with_sessions;    /* snapshot --sessions */
+    bool with_histograms;  /* snapshot --histograms */
     bool with_sinks;       /* snapshot --sinks */
     bool with_subscribers; /* snapshot --subscribers */
     bool wait_serving;     /* ping --wait */

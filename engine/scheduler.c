@@ -41,6 +41,7 @@ struct scheduler {
     double token_ns; /* what a token cost lately; 0: not known */
     char *text;      /* room for the longest piece */
     struct scheduler_load load;
+    struct scheduler_latencies latencies;
 };
 
 static struct request *request_of(struct kv_list *link)
@@ -112,6 +113,12 @@ struct scheduler_load scheduler_load(const struct scheduler *scheduler)
     load.running = scheduler->n_running;
     load.waiting = scheduler->n_waiting - load.set_aside;
     return load;
+}
+
+const struct scheduler_latencies *scheduler_latencies(
+    const struct scheduler *scheduler)
+{
+    return &scheduler->latencies;
 }
 
 /* ---- the two queues */
@@ -432,6 +439,7 @@ static void start_request(
     request->started = true;
     request->usage.cached_tokens = (uint32_t)n_cached;
     request->usage.queue_ns = now_ns - request->accepted_ns;
+    kv_histogram_add(&scheduler->latencies.queue_wait, request->usage.queue_ns);
     scheduler->load.cached_tokens += n_cached;
     request->ops->on_started(request);
 }
@@ -613,6 +621,22 @@ static bool ends_after(const struct scheduler *scheduler,
     return *end != REQUEST_GOES_ON;
 }
 
+static void note_token(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    struct scheduler_latencies *latencies = &scheduler->latencies;
+
+    if (request->usage.generated_tokens++ == 0) {
+        request->first_token_ns = now_ns;
+        kv_histogram_add(
+            &latencies->first_token, now_ns - request->accepted_ns);
+    } else {
+        kv_histogram_add(
+            &latencies->next_token, now_ns - request->last_token_ns);
+    }
+    request->last_token_ns = now_ns;
+}
+
 static void take_token(struct scheduler *scheduler, struct request *request,
     uint32_t token, int64_t now_ns)
 {
@@ -629,9 +653,7 @@ static void take_token(struct scheduler *scheduler, struct request *request,
         piece = tokenizer_piece(scheduler->config.tokenizer, token);
     n_text =
         text_stream_put(&request->text, piece.data, piece.n, scheduler->text);
-    if (request->usage.generated_tokens++ == 0)
-        request->first_token_ns = now_ns;
-    request->last_token_ns = now_ns;
+    note_token(scheduler, request, now_ns);
     scheduler->load.generated_tokens++;
     request->ops->on_token(request, token, scheduler->text, n_text);
     if (ends_after(scheduler, request, token, &end))

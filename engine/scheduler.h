@@ -28,6 +28,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/histogram.h"
 #include "base/list.h"
 #include "engine/compute.h"
 #include "engine/text_stream.h"
@@ -157,5 +158,13 @@ struct scheduler_load {
     uint64_t recomputed_tokens, preemptions;
 };
 struct scheduler_load scheduler_load(const struct scheduler *scheduler);
+
+/* Since open: from acceptance to the first step, and to the first token; and
+ * from each token of a request to its next, pauses included. Borrowed. */
+struct scheduler_latencies {
+    struct kv_histogram queue_wait, first_token, next_token;
+};
+const struct scheduler_latencies *scheduler_latencies(
+    const struct scheduler *scheduler);
 
 #endif

@@ -33,7 +33,7 @@ void check_session_filter(struct rpc_error *error, const char *field,
 void check_session_order(
     struct rpc_error *error, const char *field, Kvpool__V1__SessionOrder order);
 
-/* A part of a snapshot: SESSIONS and SUBSCRIBERS are what there is. */
+/* A part of a snapshot: all but TENANTS and BLOCK_MAP are there. */
 void check_section(struct rpc_error *error, const char *field,
     Kvpool__V1__SnapshotSection section);
 

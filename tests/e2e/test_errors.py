@@ -97,7 +97,7 @@ class ErrorTest(ServerTest):
                 self.unsupported(self.server.pool.Evict, request, field)
 
     def test_sections_and_orders_that_are_not_supported_are_named(self):
-        for section in ("TENANTS", "BLOCK_MAP", "HISTOGRAMS"):
+        for section in ("TENANTS", "BLOCK_MAP"):
             with self.subTest(section):
                 self.unsupported(
                     self.server.pool.Snapshot, pool.SnapshotRequest(

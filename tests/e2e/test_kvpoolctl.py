@@ -228,6 +228,15 @@ class KvpoolctlTest(ServerTest):
                          plain["logprobs"])
         self.assertNotIn("logprobs", self.json("generate", "A"))
 
+    def test_a_snapshot_shows_how_long_tokens_took(self):
+        self.ctl("generate", "A dog", "--max-tokens=5", "--ignore-eos")
+        kept = self.json("snapshot", "--histograms")["histograms"]
+        self.assertGreaterEqual(kept["time_per_output_token"]["count"], 4)
+        text = self.ctl("snapshot", "--histograms").stdout
+        for words in ("  first token", "  next token", "mean", "99%"):
+            self.assertIn(words, text)
+        self.assertNotIn("next token", self.ctl("snapshot").stdout)
+
     def test_errors_of_the_server_name_the_field_and_fail(self):
         done = self.ctl("generate", "a", "--max-tokens=100000", code=FAILED)
         self.assertIn("max_tokens", done.stderr)

@@ -703,6 +703,31 @@ START_TEST(an_end_of_text_that_is_ignored_is_a_token_like_others)
 }
 END_TEST
 
+START_TEST(latencies_are_of_first_steps_and_tokens)
+{
+    const struct scheduler_latencies *latencies;
+    struct client clients[2] = {0};
+
+    rig_open(&plain_config);
+    latencies = scheduler_latencies(rig.scheduler);
+    ck_assert_int_eq(submit(&clients[0], "a", prompts[0], 6), KV_OK);
+    ck_assert_int_eq(submit(&clients[1], "b", prompts[1], 4), KV_OK);
+    scheduler_cancel(rig.scheduler, &clients[1].request, rig.now_ns);
+    run_all(clients, 1);
+    ck_assert_uint_eq(latencies->queue_wait.count, 1);
+    ck_assert_uint_eq(latencies->first_token.count, 1);
+    ck_assert_int_eq(
+        latencies->first_token.sum_ns, clients[0].request.usage.ttft_ns);
+    ck_assert_uint_eq(latencies->next_token.count, 5);
+    ck_assert_int_eq(
+        latencies->next_token.sum_ns, clients[0].request.usage.decode_ns);
+    /* The clock of this test goes a millisecond for each motion. */
+    ck_assert_uint_eq(latencies->next_token.counts[4], 5);
+    ck_assert_int_eq(latencies->queue_wait.sum_ns, KV_NS_PER_MS);
+    rig_close();
+}
+END_TEST
+
 /* ---- budgets and memory */
 
 /* Time stands still, runs, jumps: the steps go on, and prompts in big pieces
@@ -905,6 +930,7 @@ int main(void)
         who_is_set_aside_does_not_count_as_waiting,
         a_stop_string_is_no_part_of_the_text,
         an_end_of_text_that_is_ignored_is_a_token_like_others,
+        latencies_are_of_first_steps_and_tokens,
         one_slow_step_does_not_cut_prompts_short_for_ever,
         a_step_allocates_nothing_but_what_sessions_need,
         a_failing_heap_ends_requests_and_nothing_else,
