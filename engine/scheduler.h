@@ -13,13 +13,14 @@
  *
  * Every step mixes the next token of all running sequences with chunks of
  * prompts, within a budget of tokens; a long prompt never stalls those that
- * generate. Sequences are served in the order in which their requests came.
+ * generate. Tenants share the batch and the budget, see tenants.h; a tenant's
+ * requests are served in the order in which they came.
  * When no block is left the youngest that holds any is set aside and computed
  * again later; the oldest always moves on, so everybody gets there. While
  * nothing may be evicted, requests end that need it, and the others go on.
  *
- * Thread: the owner's. Time arrives as an argument (monotonic, ns). Nothing is
- * allocated but what the pool's sessions need to grow. */
+ * Thread: the owner's. Time arrives as an argument (monotonic, ns). A step
+ * allocates nothing but what the pool's sessions need to grow. */
 #ifndef ENGINE_SCHEDULER_H
 #define ENGINE_SCHEDULER_H
 
@@ -31,6 +32,7 @@
 #include "base/histogram.h"
 #include "base/list.h"
 #include "engine/compute.h"
+#include "engine/tenants.h"
 #include "engine/text_stream.h"
 #include "engine/tokenizer.h"
 #include "pool/pool.h"
@@ -94,6 +96,8 @@ struct request {
     struct sampler_logprobs logprobs; /* of the token that on_token brings */
     struct kv_list link;
     uint64_t age; /* number of its submission: smaller is older */
+    struct tenant *tenant;
+    struct turn turn; /* while it waits */
     struct text_stream text;
     bool started, running, in_step, set_aside;
     enum request_end ends_with_step;

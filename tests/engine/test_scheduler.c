@@ -185,19 +185,21 @@ static const char *const alike[N_CLIENTS] = {
 static const char *const *prompts = different;
 
 /* Submits a request on a session of this name; "" is none. */
-static enum kv_status submit(struct client *client, const char *id,
-    const char *text, uint32_t max_tokens)
+static enum kv_status submit_for(const char *tenant, struct client *client,
+    const char *id, const char *text, uint32_t max_tokens)
 {
-    const struct pool_key key = {
-        .tenant = "", .id = id, .id_bytes = strlen(id)};
+    const struct pool_key key = {.tenant = tenant,
+        .tenant_bytes = strlen(tenant),
+        .id = id,
+        .id_bytes = strlen(id)};
     uint32_t *ids = NULL;
     size_t n_ids = 0;
     bool created;
     enum kv_status status;
 
     if (key.id_bytes == 0)
-        status = pool_session_anonymous(
-            rig.pool, "", 0, rig.now_ns, &client->request.session);
+        status = pool_session_anonymous(rig.pool, tenant, key.tenant_bytes,
+            rig.now_ns, &client->request.session);
     else
         status = pool_session_get(
             rig.pool, &key, rig.now_ns, &client->request.session, &created);
@@ -214,6 +216,12 @@ static enum kv_status submit(struct client *client, const char *id,
         rig.scheduler, &client->request, ids, n_ids, rig.now_ns);
     kv_free(ids);
     return status;
+}
+
+static enum kv_status submit(struct client *client, const char *id,
+    const char *text, uint32_t max_tokens)
+{
+    return submit_for("", client, id, text, max_tokens);
 }
 
 /* ---- the loop */
@@ -728,6 +736,125 @@ START_TEST(latencies_are_of_first_steps_and_tokens)
 }
 END_TEST
 
+/* ---- tenants */
+
+/* One has eight requests there before another comes with its one. */
+START_TEST(a_tenant_with_many_requests_does_not_hold_back_anothers)
+{
+    struct client many[8] = {0}, one = {0};
+    struct rig_config config = plain_config;
+    int n_ended = 0;
+
+    config.max_running = 2;
+    rig_open(&config);
+    for (int i = 0; i < 8; i++)
+        ck_assert_int_eq(
+            submit_for("many", &many[i], "", prompts[i % N_CLIENTS], 6), KV_OK);
+    step();
+    ck_assert(many[0].started && many[1].started);
+    ck_assert_int_eq(submit_for("one", &one, "", prompts[2], 6), KV_OK);
+    while (!one.ended)
+        step();
+    for (int i = 0; i < 8; i++)
+        n_ended += many[i].ended;
+    /* It waited for a place, and for nobody who came before it. */
+    ck_assert_int_le(n_ended, 3);
+    run_all(many, 8);
+    for (int i = 1; i < 8; i++) /* among themselves they go by age */
+        ck_assert_int_ge(
+            many[i].request.usage.queue_ns, many[i - 1].request.usage.queue_ns);
+    rig_close();
+}
+END_TEST
+
+START_TEST(tenants_share_what_prompts_may_take_of_a_step)
+{
+    struct client a[3] = {0}, b = {0};
+    struct rig_config config = plain_config;
+
+    config.max_running = MAX_RUNNING;
+    config.max_batch_tokens = 12;
+    rig_open(&config);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(submit_for("a", &a[i], "", alike[i], 4), KV_OK);
+    ck_assert_int_eq(submit_for("b", &b, "", alike[3], 4), KV_OK);
+    ck_assert_uint_eq(plan(), 2);
+    ck_assert_uint_eq(a[0].request.n_slice, 6);
+    ck_assert_uint_eq(b.request.n_slice, 6);
+    compute_run(rig.compute, rig.slices, rig.n_slices);
+    commit();
+    run_all(a, 3);
+    run_all(&b, 1);
+    rig_close();
+}
+END_TEST
+
+START_TEST(sequences_of_many_tenants_short_of_blocks_yield_what_plain_ones_do)
+{
+    static const char *const names[] = {"a", "b", "c"};
+    struct client plain[N_CLIENTS] = {0};
+
+    run_plain(plain, 16, &seeded);
+    for (uint32_t round = 0; round < 12; round++) {
+        struct client clients[N_CLIENTS] = {0};
+        const struct rig_config config = {
+            .n_blocks = 10 + round,
+            .block_tokens = 4,
+            .max_running = 1 + round % MAX_RUNNING,
+            .max_batch_tokens = 6 + round,
+            .max_waiting = 16,
+        };
+
+        rig_open(&config);
+        rig.random += round;
+        for (int i = 0; i < N_CLIENTS; i++) {
+            char id[8];
+
+            snprintf(id, sizeof id, "s%d", i);
+            clients[i].request.sampling = seeded;
+            ck_assert_int_eq(submit_for(names[draw(3)], &clients[i],
+                                 draw(2) == 0 ? "" : id, prompts[i], 16),
+                KV_OK);
+        }
+        run_all(clients, N_CLIENTS);
+        for (int i = 0; i < N_CLIENTS; i++)
+            check_same(&plain[i], &clients[i]);
+        check_pool();
+        rig_close();
+    }
+}
+END_TEST
+
+START_TEST(a_submit_without_memory_leaves_the_session_as_it_was)
+{
+    struct client client = {0};
+    enum kv_status status = KV_NO_MEMORY;
+
+    rig_open(&plain_config);
+    ck_assert_int_eq(submit(&client, "kept", prompts[0], 1), KV_OK);
+    run_all(&client, 1);
+    for (int nth = 0; status == KV_NO_MEMORY; nth++) {
+        const size_t n_tokens =
+            pool_session_info(rig.pool, client.request.session).n_tokens;
+        const uint32_t input[40] = {5};
+
+        client = (struct client){.request = client.request};
+        faulty_heap_fail_at(nth);
+        status = scheduler_submit(
+            rig.scheduler, &client.request, input, 40, rig.now_ns);
+        faulty_heap_fail_at(-1);
+        ck_assert_int_lt(nth, 20);
+        if (status == KV_NO_MEMORY)
+            ck_assert_uint_eq(
+                pool_session_info(rig.pool, client.request.session).n_tokens,
+                n_tokens);
+    }
+    ck_assert_int_eq(status, KV_OK);
+    scheduler_hand_back(rig.scheduler, rig.now_ns);
+    rig_close();
+}
+END_TEST
+
 /* ---- budgets and memory */
 
 /* Time stands still, runs, jumps: the steps go on, and prompts in big pieces
@@ -930,6 +1057,10 @@ int main(void)
         who_is_set_aside_does_not_count_as_waiting,
         a_stop_string_is_no_part_of_the_text,
         an_end_of_text_that_is_ignored_is_a_token_like_others,
+        a_tenant_with_many_requests_does_not_hold_back_anothers,
+        tenants_share_what_prompts_may_take_of_a_step,
+        sequences_of_many_tenants_short_of_blocks_yield_what_plain_ones_do,
+        a_submit_without_memory_leaves_the_session_as_it_was,
         latencies_are_of_first_steps_and_tokens,
         one_slow_step_does_not_cut_prompts_short_for_ever,
         a_step_allocates_nothing_but_what_sessions_need,
