@@ -517,7 +517,7 @@ static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
         n_promised += blocks_missing(scheduler, request_of(link));
     tenants_begin_round(&scheduler->tenants);
     while (scheduler->n_running < scheduler->config.max_running) {
-        struct turn *turn = tenants_next_turn(&scheduler->tenants);
+        struct tenant_turn *turn = tenants_next_turn(&scheduler->tenants);
         struct request *request;
 
         if (turn == NULL)

@@ -97,7 +97,7 @@ struct request {
     struct kv_list link;
     uint64_t age; /* number of its submission: smaller is older */
     struct tenant *tenant;
-    struct turn turn; /* while it waits */
+    struct tenant_turn turn; /* while it waits */
     struct text_stream text;
     bool started, running, in_step, set_aside;
     enum request_end ends_with_step;

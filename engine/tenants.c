@@ -16,9 +16,9 @@ static struct tenant *asking_of(struct kv_list *link)
     return KV_LIST_ENTRY(link, struct tenant, asking);
 }
 
-static struct turn *turn_of(struct kv_list *link)
+static struct tenant_turn *turn_of(struct kv_list *link)
 {
-    return KV_LIST_ENTRY(link, struct turn, link);
+    return KV_LIST_ENTRY(link, struct tenant_turn, link);
 }
 
 void tenants_init(struct tenants *tenants)
@@ -71,7 +71,7 @@ void tenants_leave(struct tenant *tenant)
     kv_free(tenant);
 }
 
-void tenants_wait(struct tenant *tenant, struct turn *turn)
+void tenants_wait(struct tenant *tenant, struct tenant_turn *turn)
 {
     struct kv_list *after = tenant->waiting.prev;
 
@@ -93,10 +93,10 @@ static bool goes_before(const struct tenant *a, const struct tenant *b)
     return turn_of(a->next)->age < turn_of(b->next)->age;
 }
 
-struct turn *tenants_next_turn(struct tenants *tenants)
+struct tenant_turn *tenants_next_turn(struct tenants *tenants)
 {
     struct tenant *best = NULL;
-    struct turn *turn;
+    struct tenant_turn *turn;
 
     KV_LIST_EACH (link, &tenants->all) {
         struct tenant *tenant = tenant_of(link);

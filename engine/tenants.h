@@ -37,7 +37,7 @@ struct tenant {
 };
 
 /* Embedded in what waits. */
-struct turn {
+struct tenant_turn {
     struct kv_list link;
     uint64_t age; /* smaller is older */
 };
@@ -52,12 +52,12 @@ struct tenant *tenants_join(
 void tenants_leave(struct tenant *tenant);
 
 /* The turn is withdrawn by removing its link. */
-void tenants_wait(struct tenant *tenant, struct turn *turn);
+void tenants_wait(struct tenant *tenant, struct tenant_turn *turn);
 
 /* A round over all turns: each is next once. The caller counts n_running, and
  * may withdraw the turn that it was given, no other. NULL: that was all. */
 void tenants_begin_round(struct tenants *tenants);
-struct turn *tenants_next_turn(struct tenants *tenants);
+struct tenant_turn *tenants_next_turn(struct tenants *tenants);
 
 /* n_share of each that asked since the last division, at most n_wanted. */
 void tenants_ask(struct tenants *tenants, struct tenant *tenant, size_t n);

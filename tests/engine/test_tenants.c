@@ -59,7 +59,7 @@ END_TEST
 /* A tenant of the fewest running, then the oldest; a turn is given once. */
 START_TEST(the_next_turn_is_of_the_tenant_with_the_fewest_running)
 {
-    struct turn turns[N_TURNS];
+    struct tenant_turn turns[N_TURNS];
     size_t owner[N_TURNS];
 
     for (int round = 0; round < 200; round++) {
@@ -75,7 +75,7 @@ START_TEST(the_next_turn_is_of_the_tenant_with_the_fewest_running)
         }
         tenants_begin_round(&tenants);
         for (size_t n = 0; n < N_TURNS; n++) {
-            struct turn *turn = tenants_next_turn(&tenants);
+            struct tenant_turn *turn = tenants_next_turn(&tenants);
             size_t best = N_TURNS;
 
             for (size_t i = 0; i < N_TURNS; i++) {
