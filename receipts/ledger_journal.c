@@ -44,6 +44,9 @@ enum kv_status ledger_open_journal(struct ledger *ledger,
     ledger->applied = ledger->released = start->last_sequence;
     ledger->durable = start->last_sequence;
     journal_poll(ledger->journal, &ledger->disk);
+    /* Its threads run already; what they may have met is the first
+     * ledger_poll's to notice. */
+    ledger->disk.state = JOURNAL_OK;
     return KV_OK;
 }
 

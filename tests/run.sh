@@ -14,8 +14,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 quick="format scripts house proto cppcheck tidy unit"
-default="$quick clang asan switches tsan e2e quickstart bench"
-long="$default tsan_e2e long_storm long_tamper fuzz container"
+default="$quick clang asan switches tsan e2e crash quickstart bench"
+long="$default tsan_e2e long_storm long_tamper long_crash mutants fuzz container"
 
 # --- how things are built and run --------------------------------------------
 
@@ -126,7 +126,7 @@ gate_clang() {
 }
 
 gate_asan() {
-    build asan asan && run_tests asan -LE 'e2e|long'
+    build asan asan && KVPOOL_TAMPERINGS=2000 run_tests asan -LE 'e2e|long'
 }
 
 # Receipts without tuning are every other gate's build. The folders below
@@ -151,6 +151,12 @@ gate_tsan() {
 
 gate_e2e() {
     node_packages && build asan asan && run_tests asan -L e2e -LE long
+}
+
+# Power cuts and broken disks, in the build without sanitizers: a program that is
+# killed in mid-life has nothing to report.
+gate_crash() {
+    build debug debug && run_tests debug -L crash
 }
 
 gate_quickstart() {
@@ -182,6 +188,17 @@ gate_long_tamper() {
     build release release &&
         KVPOOL_TAMPERINGS=100000 run_tests release -R 'receipts\.verify' \
             --timeout 3600
+}
+
+# Ten times as many power cuts as by default.
+gate_long_crash() {
+    build debug debug &&
+        CRASH_CYCLES=1000 run_tests debug -L crash --timeout 7200
+}
+
+# Each fault that is put in on purpose is found.
+gate_mutants() {
+    tests/mutants.sh
 }
 
 # Every fuzzer for a minute, from nothing.

@@ -52,9 +52,12 @@ class Run:
         if shim is not None:
             environment.update(shim, LD_PRELOAD=" ".join(
                 filter(None, [os.environ.get("KVPOOL_PRELOAD_FIRST"), SHIM])))
-        done = subprocess.run(
-            [HAMMER, *map(str, args)], env=environment, timeout=SECONDS,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            done = subprocess.run(
+                [HAMMER, *map(str, args)], env=environment, timeout=SECONDS,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        except subprocess.TimeoutExpired as hang:
+            raise AssertionError(f"{args} with {shim} hangs") from hang
         self.code, self.errors = done.returncode, done.stderr
         self.receipts, self.states, self.seeks = {}, [], []
         self.cursors, self.sets, self.checkpoint = {}, [], 0
@@ -298,14 +301,29 @@ class FaultTest(CrashTest):
             self.cut_power(SEED)
             self.assert_holds(mode)
 
+    def test_a_failure_right_at_the_start_is_noticed(self):
+        """The journal's threads may fail before anybody asks them."""
+        for at in range(1, 20):
+            self.renew()
+            run = self.write(f"write {at}", SEED, n=1,
+                             CRASH_FAULT=f"pwrite,{at},EIO,once")
+            if self.n_faults() > 0:
+                self.assertIn(run.code, (REFUSED, FAILED), f"write {at}")
+        self.assert_holds("in the end")
+
     def test_a_full_disk_is_waited_for(self):
         rng = random.Random(SEED)
         n_calls = self.n_calls()[0]
         for call in ("open", "pwrite", "pwrite", "rename"):
-            self.renew()
-            at = rng.randint(n_calls[call] // 2, n_calls[call] * 3 // 4)
-            what = f"CRASH_SEED={SEED}, {call}, {at}"
-            run = self.write(what, SEED, CRASH_FAULT=f"{call},{at},ENOSPC,once")
+            first = rng.randint(n_calls[call] // 3, n_calls[call] * 2 // 3)
+            for at in range(first, n_calls[call] + 1):
+                self.renew()
+                what = f"CRASH_SEED={SEED}, {call}, {at}"
+                run = self.write(what, SEED,
+                                 CRASH_FAULT=f"{call},{at},ENOSPC,once")
+                if run.start is not None:
+                    break
+                self.assertEqual(run.code, REFUSED, what)  # it does not wait
             self.assertEqual(run.code, 0, f"{what}: {run.errors}")
             self.assertEqual(run.end, max(run.receipts), what)
             self.assert_holds(what)
