@@ -64,7 +64,12 @@ struct compute_slice {
     bool samples;
     struct sampler_params sampling;
     uint64_t draw;
-    uint32_t next_token; /* out */
+    const uint32_t *history; /* the tokens up to the last of the slice that */
+    size_t n_history;        /* penalties may look back on; 0: none */
+    uint32_t next_token;     /* out */
+    /* How likely that token was, and the n_top most likely; NULL: nowhere. */
+    struct sampler_logprobs *logprobs;
+    uint32_t n_top_logprobs;
     /* Where the logits of the last token go too, [n_vocab]; NULL: nowhere. */
     float *logits;
 };

@@ -514,6 +514,23 @@ static void norm_output(void *ctx, size_t begin, size_t end, uint32_t thread)
             kernels_format(f->model->output.type));
 }
 
+static void choose_token(struct compute_slice *slice, const float *logits,
+    uint32_t n_vocab, struct sampler_entry *scratch)
+{
+    const struct sampler_input input = {
+        .logits = logits,
+        .n_vocab = n_vocab,
+        .draw = slice->draw,
+        .history = slice->history,
+        .n_history = slice->n_history,
+    };
+
+    slice->next_token = sampler_choose(&slice->sampling, &input, scratch);
+    if (slice->logprobs != NULL)
+        sampler_measure(logits, n_vocab, slice->next_token,
+            slice->n_top_logprobs, slice->logprobs);
+}
+
 static void choose(void *ctx, size_t begin, size_t end, uint32_t thread)
 {
     struct forward *f = ctx;
@@ -526,8 +543,8 @@ static void choose(void *ctx, size_t begin, size_t end, uint32_t thread)
         if (slice->logits != NULL)
             memcpy(slice->logits, logits, n_vocab * sizeof *logits);
         if (slice->samples)
-            slice->next_token = sampler_choose(&slice->sampling, logits,
-                n_vocab, slice->draw, f->entries + (size_t)thread * n_vocab);
+            choose_token(
+                slice, logits, n_vocab, f->entries + (size_t)thread * n_vocab);
     }
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "server/check.h"
+#include "server/histograms.h"
 #include "server/message.h"
 #include "server/server.h"
 #include "server/state.h"
@@ -52,6 +53,7 @@ static void check_snapshot(
 /* What the request's sections add to the totals. */
 struct sections {
     struct state_page page;
+    struct histograms histograms;
     struct state_sinks sinks;
     struct subscriber_status_list subscribers;
 };
@@ -73,6 +75,11 @@ static enum kv_status fill_sections(struct sections *sections,
         snapshot->sessions = sections->page.list;
         snapshot->n_sessions = sections->page.n;
         snapshot->sessions_next_page_token = sections->page.next_token;
+    }
+    if (has_section(request,
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS)) {
+        histograms_fill(&sections->histograms, server);
+        snapshot->histograms = &sections->histograms.message;
     }
     if (has_section(
             request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS)) {

@@ -59,20 +59,38 @@ START_TEST(sampling_is_of_the_same_logits_that_are_handed_out)
     logits = logits_new(&engine);
     scratch = calloc(engine.n_vocab, sizeof *scratch);
     for (uint64_t draw = 0; draw < 4; draw++) {
+        struct sampler_logprobs expected, measured = {0};
         struct compute_slice slice = {
             .tokens = tokens,
             .n_tokens = 3,
             .blocks = engine.blocks[0],
             .samples = true,
-            .sampling = {.temperature = (float)draw, .top_k = 40, .seed = 7},
+            .sampling = {.temperature = (float)draw,
+                .top_k = 40,
+                .presence_penalty = 1,
+                .seed = 7},
             .draw = draw,
+            .history = tokens,
+            .n_history = 3,
             .logits = logits,
+            .logprobs = &measured,
+            .n_top_logprobs = 5,
+        };
+        const struct sampler_input input = {
+            .logits = logits,
+            .n_vocab = engine.n_vocab,
+            .draw = draw,
+            .history = tokens,
+            .n_history = 3,
         };
 
         compute_run(engine.compute, &slice, 1);
         ck_assert_uint_eq(
-            slice.next_token, sampler_choose(&slice.sampling, logits,
-                                  engine.n_vocab, draw, scratch));
+            slice.next_token, sampler_choose(&slice.sampling, &input, scratch));
+        sampler_measure(logits, engine.n_vocab, slice.next_token, 5, &expected);
+        ck_assert_uint_eq(measured.n_top, 5);
+        ck_assert_mem_eq(measured.top, expected.top, 5 * sizeof *expected.top);
+        ck_assert_float_eq(measured.chosen, expected.chosen);
     }
     free(scratch);
     free(logits);
