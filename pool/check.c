@@ -157,13 +157,31 @@ static bool count_list(struct census *census, const struct kv_list *list)
     return true;
 }
 
+/* Every cached session is in the policy's order, once, and nobody else. */
+static bool check_order(const struct census *census, uint64_t n_cached)
+{
+    const struct pool_session *session = NULL;
+    uint64_t n = 0;
+
+    while ((session = policy_next(census->pool, session)) != NULL) {
+        if (session->state != POOL_SESSION_CACHED || n == n_cached)
+            return equal(census, "a victim that is not cached",
+                (uint64_t)session->state, POOL_SESSION_CACHED);
+        n++;
+    }
+    return equal(census, "sessions in the order of victims", n, n_cached);
+}
+
 static bool count_sessions(struct census *census)
 {
     const struct pool *pool = census->pool;
     const struct pool_session *session = NULL;
-    uint64_t n_indexed = 0;
+    uint64_t n_indexed = 0, n_cached = 0;
 
-    if (!count_list(census, &pool->active) ||
+    for (const struct kv_list *at = pool->cached.next; at != &pool->cached;
+         at = at->next)
+        n_cached++;
+    if (!check_order(census, n_cached) || !count_list(census, &pool->active) ||
         !count_list(census, &pool->cached) || !count_list(census, &pool->kept))
         return false;
     session = session_index_after(&pool->index, NULL);

@@ -7,10 +7,10 @@
  *
  * A session is a conversation: its tokens, and a table of blocks in which the
  * keys and values of the first n_cached of them lie. While a sequence runs on
- * it its blocks are pinned; between runs they are cached, and whole sessions
- * are given up, least recently used first, when room is needed. After that a
- * session keeps its tokens (within a cap), so its next run recomputes the
- * blocks with the same result: eviction costs time, never correctness.
+ * it its blocks are pinned; between runs they are cached, and sessions are
+ * given up, in the order of a policy, when room is needed. After that a session
+ * keeps its tokens (within a cap), so its next run recomputes the blocks with
+ * the same result: eviction costs time, never correctness.
  *
  * Life of a run:
  *
@@ -62,6 +62,9 @@ struct pool_config {
     uint64_t max_kept_tokens;
     int64_t kept_ttl_ns; /* an evicted session is forgotten after; 0: never */
     int64_t default_idle_ttl_ns; /* of new sessions; 0: none */
+    /* Who is given up first: lru (or NULL), lru_tail, priority; see policy_*.c.
+     * Borrowed for the call. */
+    const char *eviction_policy;
     bool share_prefixes; /* full blocks between sessions of one tenant */
     uint64_t secret[2];  /* keys the map of sessions, and prefixes */
     const struct pool_observer *observer; /* borrowed; NULL is fine */
@@ -85,9 +88,9 @@ void pool_close(struct pool *pool);
 /* Finds or creates (*created). KV_INVALID: id not 1 to
  * 128 bytes, tenant over 128, not UTF-8, or with control characters; KV_LIMIT:
  * there are max_sessions, and all of them run; KV_NO_MEMORY. When there are as
- * many as allowed, the longest evicted is forgotten for a new one, or else the
- * least recently used evicted and forgotten; KV_IO: that may not be now (see
- * pool_may_evict). */
+ * many as allowed, the longest evicted is forgotten for a new one, or else one
+ * of the policy's choice is evicted and forgotten; KV_IO: that may not be now
+ * (see pool_may_evict). */
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out, bool *created);
 

@@ -96,13 +96,22 @@ static void keep(
         registry_remove(pool, longest_kept(pool));
 }
 
+/* Takes the session off its list, and out of the policy's order. */
+static void leave(struct pool *pool, struct pool_session *session)
+{
+    if (session->state == POOL_SESSION_CACHED)
+        policy_remove(pool, session);
+    kv_list_remove(&session->link);
+}
+
 void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns)
 {
-    kv_list_remove(&session->link);
+    leave(pool, session);
     if (session->n_blocks > 0) {
         session->state = POOL_SESSION_CACHED;
         kv_list_append(&pool->cached, &session->link);
+        policy_add(pool, session);
         registry_set_timer(pool, session);
         return;
     }
@@ -118,7 +127,7 @@ void registry_activate(struct pool *pool, struct pool_session *session)
 {
     if (is_kept(session))
         pool->kept_tokens -= session->n_tokens;
-    kv_list_remove(&session->link);
+    leave(pool, session);
     kv_list_append(&pool->active, &session->link);
 }
 
@@ -128,7 +137,7 @@ void registry_remove(struct pool *pool, struct pool_session *session)
     if (is_kept(session))
         pool->kept_tokens -= session->n_tokens;
     timer_wheel_cancel(&pool->wheel, &session->timer);
-    kv_list_remove(&session->link);
+    leave(pool, session);
     if (!session->anonymous) {
         session_index_remove(&pool->index, session);
         kv_map_remove(&pool->map, &session->node);
@@ -162,7 +171,7 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
 /* ---- the facade's part */
 
 /* Somebody goes for a session with this key: the longest kept, who loses least,
- * or else the least recently used. */
+ * or else whom the policy chooses. */
 static void make_place(
     struct pool *pool, const struct pool_key *key, int64_t now_ns)
 {

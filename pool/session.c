@@ -12,6 +12,7 @@ struct pool_session *session_open(const struct pool_key *key)
     if (session == NULL)
         return NULL;
     session->state = POOL_SESSION_EVICTED;
+    session->priority = POLICY_STANDARD_PRIORITY;
     session->tenant_bytes = (uint8_t)key->tenant_bytes;
     session->id_bytes = (uint8_t)key->id_bytes;
     if (key->tenant_bytes > 0)
@@ -19,6 +20,7 @@ struct pool_session *session_open(const struct pool_key *key)
     if (key->id_bytes > 0)
         memcpy(session->name + key->tenant_bytes, key->id, key->id_bytes);
     kv_list_init(&session->link);
+    kv_list_init(&session->place.link);
     return session;
 }
 

@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/status.h"
+#include "pool/policy.h"
 #include "pool/pool.h"
 #include "pool/session_index.h"
 #include "pool/timer_wheel.h"
@@ -44,6 +45,7 @@ struct pool_session {
 
     bool anonymous;
     bool has_held_blocks; /* at some time */
+    uint8_t priority;     /* 0 goes first, 100 last */
     uint8_t tenant_bytes, id_bytes;
     uint32_t block_capacity;
     pool_block_id *blocks;
@@ -56,6 +58,7 @@ struct pool_session {
     int64_t created_ns;
     uint64_t hits, evictions;
     struct session_loss loss;
+    struct policy_place place;
     struct kv_map_node node;
     struct session_index_node order;
     char name[]; /* tenant, then id */

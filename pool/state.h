@@ -4,13 +4,15 @@
  *   registry.c  which sessions there are, and on which list
  *   run.c       what a run does to its session
  *   share.c     what sessions have in common
- *   evict.c     who gives up blocks, and how it is told
+ *   evict.c     how blocks are given up, and how it is told
+ *   policy.c    who gives them up first; policy_*.c, one file each
  *   check.c     the laws
  *
  * Every named session is in the map, in the index, and on one list:
  *
  *   active  between begin and end; also every anonymous session
- *   cached  idle with blocks; the head was released longest ago
+ *   cached  idle with blocks, in the policy's order too; the head was released
+ *           longest ago
  *   kept    idle without blocks; the head has been so for longest */
 #ifndef POOL_STATE_H
 #define POOL_STATE_H
@@ -18,6 +20,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "pool/block_pool.h"
+#include "pool/policy.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
 #include "pool/scrub_queue.h"
@@ -36,6 +39,7 @@ struct pool {
     struct kv_map map;
     struct session_index index;
     struct timer_wheel wheel;
+    struct policy policy;
     struct kv_list active, cached, kept;
     uint32_t n_sessions;     /* on the three lists */
     uint64_t n_holding;      /* sessions with blocks */
@@ -140,9 +144,8 @@ void evict_release(struct pool *pool, struct pool_session *session,
 void evict_idle(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* The least recently used session, of which there must be one with blocks, is
- * evicted and forgotten: no more sessions are allowed, and one with this key is
- * to come. */
+/* The policy's first victim, of whom there must be one, is evicted and
+ * forgotten: no more sessions are allowed, and one with this key is to come. */
 void evict_for_place(
     struct pool *pool, const struct pool_key *key, int64_t now_ns);
 

@@ -15,6 +15,10 @@
 #define N_STEPS 30000
 #define CHECK_EVERY 96
 
+static const char *const policies[] = {"lru", "lru_tail", "priority"};
+
+#define N_POLICIES (sizeof policies / sizeof *policies)
+
 struct walk {
     uint64_t random;
     struct pool_session *anonymous[N_ANONYMOUS]; /* or NULL */
@@ -240,6 +244,7 @@ static struct pool_config draw_config(struct walk *walk)
     config.max_sessions = 1 + draw(walk, N_NAMES + N_ANONYMOUS);
     config.max_kept_tokens = draw(walk, 300);
     config.share_prefixes = draw(walk, 4) > 0;
+    config.eviction_policy = policies[draw(walk, N_POLICIES)];
     config.kept_ttl_ns = draw(walk, 2) * KV_NS_PER_S;
     config.default_idle_ttl_ns = draw(walk, 2) * 2 * KV_NS_PER_S;
     return config;
