@@ -104,7 +104,8 @@ static uint64_t drop_references(
     struct pool *pool, const struct departure *departure)
 {
     const struct pool_session *session = departure->session;
-    bool is_pinned = session->state == POOL_SESSION_RUNNING;
+    bool is_pinned = session->state == POOL_SESSION_RUNNING ||
+                     session->state == POOL_SESSION_HELD;
     uint64_t n_kept = 0;
 
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
@@ -395,6 +396,9 @@ int64_t pool_next_deadline(const struct pool *pool)
 static bool expire_session(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns)
 {
+    retention_drop_over(session, now_ns);
+    if (session->state == POOL_SESSION_HELD && !retention_is_held(session))
+        registry_settle(pool, session, now_ns);
     if (registry_due_ns(pool, session) > now_ns) {
         registry_set_timer(pool, session);
         return false;
@@ -431,20 +435,30 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
 
 /* ---- by hand */
 
+static enum pool_evict_result result_for(
+    const struct pool_session *session, bool preempt)
+{
+    if (session->n_blocks == 0)
+        return POOL_NOTHING_TO_FREE;
+    if (session_is_active(session) && !preempt)
+        return POOL_EVICT_BUSY;
+    if (retention_is_held(session))
+        return POOL_PINNED;
+    return POOL_EVICTED;
+}
+
 struct pool_outcome pool_evict_preview(
     const struct pool *pool, const struct pool_session *session, bool preempt)
 {
     bool is_active = session_is_active(session);
     struct pool_outcome outcome = {
-        .result = POOL_EVICTED,
+        .result = result_for(session, preempt),
         .tokens_kept =
             is_active ? session->n_tokens : registry_tokens_kept(pool, session),
         .preempted = is_active,
     };
 
-    if (session->n_blocks == 0 || (is_active && !preempt)) {
-        outcome.result =
-            session->n_blocks == 0 ? POOL_NOTHING_TO_FREE : POOL_EVICT_BUSY;
+    if (outcome.result != POOL_EVICTED) {
         outcome.tokens_kept = session->n_tokens;
         outcome.preempted = false;
         return outcome;

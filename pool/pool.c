@@ -53,6 +53,7 @@ static void init_lists(struct pool *pool, int64_t now_ns)
     timer_wheel_init(&pool->wheel, now_ns);
     kv_list_init(&pool->active);
     kv_list_init(&pool->cached);
+    kv_list_init(&pool->held);
     kv_list_init(&pool->kept);
 }
 
@@ -136,6 +137,7 @@ void pool_close(struct pool *pool)
     assert(!scrub_queue_has_out(&pool->scrubs));
     close_sessions(&pool->active);
     close_sessions(&pool->cached);
+    close_sessions(&pool->held);
     close_sessions(&pool->kept);
     policy_fini(pool);
     prefix_index_fini(&pool->prefixes);
@@ -182,6 +184,9 @@ struct pool_session_info pool_session_info(
         .created_ns = session->created_ns,
         .released_ns = session->released_ns,
         .idle_ttl_ns = session->idle_ttl_ns,
+        .absolute_ttl_ns = session->absolute_ttl_ns,
+        .pin_until_ns = session->pin_until_ns,
+        .priority = session->priority,
         .hits = session->hits,
         .evictions = session->evictions,
     };

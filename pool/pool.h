@@ -46,7 +46,10 @@
 #include "pool/stats.h"
 
 #define POOL_NAME_BYTES 128 /* of a session's id and of a tenant, at most */
-#define POOL_SCRUBS_OUT 32  /* scrub jobs in somebody's hands, at most */
+#define POOL_LEASE_BYTES 64 /* of a lease's name, at most */
+#define POOL_MAX_LEASES 16  /* of a session */
+#define POOL_MAX_PRIORITY 100
+#define POOL_SCRUBS_OUT 32 /* scrub jobs in somebody's hands, at most */
 
 struct pool;
 struct pool_session;
@@ -110,10 +113,47 @@ struct pool_session *pool_session_find(
 void pool_session_forget(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
+/* ---- retention
+ *
+ * How long, and how firmly, a session's blocks stay: running comes before pins
+ * and leases, these before TTLs, these before pressure. A TTL that falls due
+ * while the session runs, or is held, fires when it no longer does. What is set
+ * stays with the session, with blocks or without, until it is forgotten. */
+
 /* 0 is none; counts from the end of the last run, so it never falls due while
  * the session runs. */
 void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
     int64_t idle_ttl_ns, int64_t now_ns);
+
+/* 0 is none; counts from the session's creation, used or not. */
+void pool_session_set_absolute_ttl(struct pool *pool,
+    struct pool_session *session, int64_t absolute_ttl_ns, int64_t now_ns);
+
+/* 0 (goes first) to POOL_MAX_PRIORITY, for policies that look at it; sessions
+ * start at 50. */
+void pool_session_set_priority(
+    struct pool *pool, struct pool_session *session, uint32_t priority);
+
+/* Holds the session for this long from now, instead of as long as before; 0
+ * unpins. While it is held its idle blocks are nobody's to take. */
+void pool_session_pin(struct pool *pool, struct pool_session *session,
+    int64_t duration_ns, int64_t now_ns);
+
+/* The same for a reader of that name, 1 to POOL_LEASE_BYTES bytes, who holds it
+ * beside others; 0 releases, and no lease of that name to release is fine.
+ * KV_LIMIT: POOL_MAX_LEASES others run; KV_NO_MEMORY. */
+enum kv_status pool_session_lease(struct pool *pool,
+    struct pool_session *session, const char *name, int64_t duration_ns,
+    int64_t now_ns);
+
+struct pool_lease {
+    const char *name; /* borrowed until the session's leases change */
+    int64_t until_ns; /* perhaps over by now */
+};
+
+/* The lease at this place, from 0; false at the end. */
+bool pool_session_lease_at(
+    const struct pool_session *session, uint32_t index, struct pool_lease *out);
 
 /* ---- a run */
 
@@ -216,8 +256,9 @@ struct pool_outcome {
 
 /* Evicts one session for a Manual call. A running one answers POOL_EVICT_BUSY,
  * or is preempted with `preempt`: only between steps, since workers touch the
- * blocks of a running step. One without blocks answers POOL_NOTHING_TO_FREE,
- * running or not. An idle session of which no token is kept is gone afterwards.
+ * blocks of a running step. One that is held answers POOL_PINNED, running or
+ * not, with `preempt` too; one without blocks POOL_NOTHING_TO_FREE. An idle
+ * session of which no token is kept is gone afterwards.
  */
 struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
@@ -244,10 +285,10 @@ void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
  * never. Deadlines are met within about a millisecond, never early. */
 int64_t pool_next_deadline(const struct pool *pool);
 
-/* Evicts sessions whose TTL is over, and forgets evicted ones that were kept
- * long enough, in one batch; looks at `budget` sessions at most. Returns how
- * many went. While nothing may be evicted it does nothing, and is to be called
- * again later. */
+/* Evicts sessions whose TTL is over, lets go those whose hold is, and forgets
+ * evicted ones that were kept long enough, in one batch; looks at `budget`
+ * sessions at most. Returns how many went. While nothing may be evicted it does
+ * nothing, and is to be called again later. */
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
 
 /* ---- zeroing */
@@ -283,7 +324,9 @@ struct pool_session_info {
     uint64_t n_tokens, n_cached_tokens;
     int64_t created_ns;  /* monotonic */
     int64_t released_ns; /* end of the last run, or creation: idle since */
-    int64_t idle_ttl_ns;
+    int64_t idle_ttl_ns, absolute_ttl_ns; /* 0: none */
+    int64_t pin_until_ns;                 /* 0: not pinned; perhaps over */
+    uint32_t priority;
     uint64_t hits, evictions;
 };
 
