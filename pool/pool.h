@@ -146,6 +146,11 @@ enum kv_status pool_session_lease(struct pool *pool,
     struct pool_session *session, const char *name, int64_t duration_ns,
     int64_t now_ns);
 
+/* Makes sure that the next pool_session_lease of that name and at that time
+ * cannot fail, and says if it would: KV_LIMIT, KV_NO_MEMORY. */
+enum kv_status pool_session_prepare_lease(struct pool *pool,
+    struct pool_session *session, const char *name, int64_t now_ns);
+
 struct pool_lease {
     const char *name; /* borrowed until the session's leases change */
     int64_t until_ns; /* perhaps over by now */

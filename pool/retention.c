@@ -126,42 +126,47 @@ static struct session_lease *find_lease(
     return NULL;
 }
 
-/* A lease with this name, at the end of those there are. KV_LIMIT,
- * KV_NO_MEMORY.
- */
-static enum kv_status add_lease(struct pool *pool, struct pool_session *session,
-    const char *name, struct session_lease **out)
+enum kv_status pool_session_prepare_lease(struct pool *pool,
+    struct pool_session *session, const char *name, int64_t now_ns)
 {
     size_t bytes = session_metadata_bytes(session);
     enum kv_status status;
 
+    if (find_lease(session, name) != NULL)
+        return KV_OK;
+    retention_drop_over(session, now_ns); /* which makes room */
     if (session->n_leases == POOL_MAX_LEASES)
         return KV_LIMIT;
     status = session_grow_leases(session, session->n_leases + 1);
     pool->session_bytes += session_metadata_bytes(session) - bytes;
-    if (status != KV_OK)
-        return status;
-    *out = &session->leases[session->n_leases++];
-    strcpy((*out)->name, name);
-    return KV_OK;
+    return status;
+}
+
+static void set_lease(
+    struct pool_session *session, const char *name, int64_t until_ns)
+{
+    struct session_lease *lease = find_lease(session, name);
+
+    if (lease == NULL) {
+        lease = &session->leases[session->n_leases++];
+        strcpy(lease->name, name);
+    }
+    lease->until_ns = until_ns;
 }
 
 enum kv_status pool_session_lease(struct pool *pool,
     struct pool_session *session, const char *name, int64_t duration_ns,
     int64_t now_ns)
 {
-    struct session_lease *lease;
     enum kv_status status = KV_OK;
 
     assert(strlen(name) >= 1 && strlen(name) <= POOL_LEASE_BYTES);
-    retention_drop_over(session, now_ns); /* which makes room */
-    lease = find_lease(session, name);
-    if (lease == NULL && duration_ns > 0)
-        status = add_lease(pool, session, name, &lease);
+    if (duration_ns > 0)
+        status = pool_session_prepare_lease(pool, session, name, now_ns);
     if (status != KV_OK)
         return status;
-    if (lease != NULL)
-        lease->until_ns = until(now_ns, duration_ns);
+    if (duration_ns > 0 || find_lease(session, name) != NULL)
+        set_lease(session, name, until(now_ns, duration_ns));
     changed(pool, session, now_ns);
     return KV_OK;
 }

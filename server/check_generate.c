@@ -5,6 +5,7 @@
 
 #include "engine/text_stream.h"
 #include "server/check.h"
+#include "server/retention.h"
 
 static void check_real(struct rpc_error *error, const char *field, float value,
     float least, float most)
@@ -33,27 +34,6 @@ static void check_sampling(struct rpc_error *error,
     check_unsupported(
         error, "sampling.penalty_window", sampling->penalty_window != 0);
     check_unsupported(error, "sampling.logit_bias", sampling->n_logit_bias > 0);
-}
-
-static void check_retention(struct rpc_error *error,
-    const Kvpool__V1__RetentionSettings *retention, bool has_session)
-{
-    if (retention == NULL)
-        return;
-    check_unsupported(
-        error, "retention.absolute_ttl", retention->absolute_ttl != NULL);
-    check_unsupported(error, "retention.priority", retention->priority != NULL);
-    check_unsupported(error, "retention.pin", retention->pin != NULL);
-    check_unsupported(error, "retention.lease", retention->lease != NULL);
-    if (retention->idle_ttl == NULL)
-        return;
-    if (!has_session)
-        rpc_error_add_violation(error, "retention.idle_ttl",
-            "it was given; allowed with a session_id only");
-    else if (retention->idle_ttl->duration_ns < 0)
-        rpc_error_add_violation(error, "retention.idle_ttl.duration_ns",
-            "%" PRId64 " was given; allowed is 0 or more",
-            retention->idle_ttl->duration_ns);
 }
 
 static void check_stops(
@@ -92,7 +72,8 @@ void check_generate(struct rpc_error *error, const struct model_shape *shape,
     check_sampling(error, message->sampling, shape->n_vocab);
     check_stops(error, message);
     check_unsupported(error, "continue_from", message->continue_from != NULL);
-    check_retention(error, message->retention, message->session_id[0] != '\0');
+    retention_check(
+        error, "retention", message->retention, message->session_id[0] != '\0');
     check_unsupported(error, "logprobs", message->logprobs);
     check_unsupported(error, "top_logprobs", message->top_logprobs != 0);
     check_unsupported(error, "ignore_eos", message->ignore_eos);
