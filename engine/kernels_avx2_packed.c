@@ -28,7 +28,7 @@ AVX2_INLINE void load_step(const unsigned char *lines, size_t step,
     const __m256i mask = _mm256_set1_epi8((char)((1 << form.n_bits) - 1));
 
     load_line(lines + step / form.n_fields * PACKED_LINE, w);
-    for (int half = 0; half < HALVES && form.n_fields > 1; half++)
+    for (int half = 0; half < HALVES; half++)
         w[half] = _mm256_and_si256(_mm256_srli_epi16(w[half], shift), mask);
 }
 

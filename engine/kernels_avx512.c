@@ -21,8 +21,6 @@ AVX2_INLINE __m512i load_step(
 
     if (form.n_bits == 8)
         return _mm512_xor_si512(line, _mm512_set1_epi8((char)0x80));
-    if (form.n_fields == 1)
-        return line;
     return _mm512_and_si512(_mm512_srli_epi16(line, shift), mask);
 }
 

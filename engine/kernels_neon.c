@@ -23,9 +23,8 @@ PACKED_INLINE int8x16_t load_quad(
 
     if (form.n_bits == 8)
         return vreinterpretq_s8_u8(w);
-    if (form.n_fields > 1)
-        w = vandq_u8(vshlq_u8(w, vdupq_n_s8((int8_t) - (int)shift)),
-            vdupq_n_u8((uint8_t)((1u << form.n_bits) - 1)));
+    w = vandq_u8(vshlq_u8(w, vdupq_n_s8((int8_t) - (int)shift)),
+        vdupq_n_u8((uint8_t)((1u << form.n_bits) - 1)));
     return vsubq_s8(
         vreinterpretq_s8_u8(w), vdupq_n_s8((int8_t)packed_zero(form.n_bits)));
 }

@@ -44,14 +44,16 @@ enum kv_status journal_dir_open(
         "%s: cannot be opened: %s", path, strerrordesc_np(errno));
 }
 
-/* The new name must be durable as what is in it will be. */
+/* The name must be durable as what is in it will be, whoever made it: we may
+ * have been killed before we came to this. Where it is not ours, its parent
+ * need not be ours either, nor one that can be synced. */
 static enum kv_status sync_parent(
-    const struct journal_dir *dir, struct kv_error *error)
+    const struct journal_dir *dir, bool is_ours, struct kv_error *error)
 {
     int fd = openat(dir->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     enum kv_status status = KV_OK;
 
-    if (fd < 0 || fsync(fd) != 0)
+    if ((fd < 0 || fsync(fd) != 0) && (is_ours || errno == EIO))
         status = journal_file_error(dir, "..", "cannot be synced", error);
     if (fd >= 0)
         close(fd);
@@ -61,15 +63,17 @@ static enum kv_status sync_parent(
 enum kv_status journal_dir_make(
     struct journal_dir *dir, const char *path, struct kv_error *error)
 {
-    bool is_new = mkdir(path, 0700) == 0;
+    bool is_ours = mkdir(path, 0700) == 0;
     enum kv_status status;
 
-    if (!is_new && errno != EEXIST)
+    if (!is_ours && errno != EEXIST)
         return kv_error_set(error, KV_IO, "%s: cannot be made: %s", path,
             strerrordesc_np(errno));
     status = journal_dir_open(dir, path, error);
-    if (status == KV_OK && is_new)
-        status = sync_parent(dir, error);
+    if (status == KV_OK)
+        status = sync_parent(dir, is_ours, error);
+    if (status != KV_OK)
+        journal_dir_close(dir);
     return status;
 }
 
@@ -248,6 +252,23 @@ bool journal_write_zeros(int fd, uint64_t from, uint64_t to)
         from += n;
     }
     return true;
+}
+
+bool journal_settle(int fd, uint64_t from, uint64_t to)
+{
+    unsigned char bytes[1 << 14];
+
+    while (from < to) {
+        size_t n = to - from < sizeof bytes ? to - from : sizeof bytes;
+        ptrdiff_t n_read = journal_read(fd, bytes, n, from);
+
+        if (n_read >= 0 && (size_t)n_read < n)
+            errno = EIO; /* it was there a moment ago */
+        if (n_read != (ptrdiff_t)n || !journal_write(fd, bytes, n, from))
+            return false;
+        from += n;
+    }
+    return fdatasync(fd) == 0;
 }
 
 /* ---- the identity */

@@ -86,10 +86,12 @@ static enum kv_status read_groups(struct journal_found *found,
     struct journal_group group;
     enum kv_status status;
 
-    while ((status = journal_reader_next(reader, &group, error)) == KV_OK)
+    while ((status = journal_reader_next(reader, &group, error)) == KV_OK) {
         if (!take_group(found, reader, &group) ||
             !visit_records(found, tree, &group, visitor))
             return no_memory(error);
+        found->last_group_offset = group.offset;
+    }
     found->next_sequence =
         reader->next_sequence > 0 ? reader->next_sequence : 1;
     found->last_group = reader->last_group > found->identity.last_group
@@ -125,11 +127,13 @@ static enum kv_status read_notes(struct journal_found *found,
 
     if (status != KV_OK)
         return status;
-    while ((status = journal_notes_next(&notes, &record, error)) == KV_OK)
+    while ((status = journal_notes_next(&notes, &record, error)) == KV_OK) {
         if (!keep_note(found, &record)) {
             status = no_memory(error);
             break;
         }
+        found->note_offset = notes.end_offset - record.n_bytes;
+    }
     found->notes_end = notes.end_offset;
     journal_notes_fini(&notes);
     return status == KV_NOT_FOUND ? KV_OK : status;

@@ -16,12 +16,13 @@ struct journal_found {
     struct journal_cursors cursors;
     uint64_t next_sequence; /* behind the last receipt */
     uint64_t last_group;
-    uint64_t cut_bytes; /* of a torn tail of the last segment */
+    uint64_t last_group_offset; /* in the last segment */
+    uint64_t cut_bytes;         /* of a torn tail of that */
 
     unsigned char *note; /* the newest checkpoint */
     size_t n_note;
     uint64_t note_tree_size; /* 0: there is none */
-    uint64_t notes_end;      /* behind it in its file */
+    uint64_t note_offset, notes_end; /* its place in its file */
 };
 
 /* Whoever wants to see the receipts, ascending. */

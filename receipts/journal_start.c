@@ -10,10 +10,12 @@
 #include "receipts/journal_core.h"
 #include "receipts/journal_recover.h"
 
-/* The start. First everything is read and judged, without changing a byte; then
- * a torn tail is overwritten with zeros; then the identity says the new epoch,
- * and what is there. Whatever part of that a crash leaves, the next start finds
- * a ledger that it understands. */
+/* The start. First everything is read and judged, without changing a byte. Then
+ * what was found is made durable, as whoever wrote it may have been killed
+ * before his sync returned, or have seen it fail; and a torn tail is
+ * overwritten with zeros. Then the identity says the new epoch, and what is
+ * there. Whatever part of that a crash leaves, the next start finds a ledger
+ * that it understands. */
 
 enum kv_status journal_store_identity(struct journal *journal,
     uint64_t last_sequence, bool clean, struct kv_error *error)
@@ -39,27 +41,62 @@ enum kv_status journal_store_identity(struct journal *journal,
 
 /* ---- what recovery changes */
 
-static enum kv_status clear_tail(struct journal *journal,
+/* Only the last group of the last segment can be unsynced; the first one of a
+ * segment comes with its header. */
+static enum kv_status settle_segment(struct journal *journal,
     const struct journal_found *found, struct kv_error *error)
 {
     const struct journal_segment *last;
     struct journal_name name;
     enum kv_status status = KV_OK;
+    uint64_t offset = found->last_group_offset;
     int fd;
 
-    if (found->cut_bytes == 0)
+    if (found->segments.n == 0)
         return KV_OK;
     last = &found->segments.at[found->segments.n - 1];
     name = journal_segment_name(last->first_sequence);
-    fd = openat(journal->dir.fd, name.s, O_WRONLY | O_CLOEXEC);
+    fd = openat(journal->dir.fd, name.s, O_RDWR | O_CLOEXEC);
     if (fd < 0 ||
         !journal_write_zeros(
             fd, last->end_offset, last->end_offset + found->cut_bytes) ||
-        fdatasync(fd) != 0)
+        !journal_settle(
+            fd, offset > JOURNAL_HEADER_BYTES ? offset : 0, last->end_offset))
         status = journal_file_error(
-            &journal->dir, name.s, "its torn end cannot be cleared", error);
+            &journal->dir, name.s, "its end cannot be made durable", error);
     if (fd >= 0)
         close(fd);
+    return status;
+}
+
+static enum kv_status settle_notes(struct journal *journal,
+    const struct journal_found *found, struct kv_error *error)
+{
+    enum kv_status status = KV_OK;
+    int fd;
+
+    if (found->notes_end == 0)
+        return KV_OK;
+    fd = openat(journal->dir.fd, JOURNAL_NOTES_FILE, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || !journal_settle(fd, found->note_offset, found->notes_end))
+        status = journal_file_error(&journal->dir, JOURNAL_NOTES_FILE,
+            "its end cannot be made durable", error);
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+/* Names too. */
+static enum kv_status settle(struct journal *journal,
+    const struct journal_found *found, struct kv_error *error)
+{
+    enum kv_status status = settle_segment(journal, found, error);
+
+    if (status == KV_OK)
+        status = settle_notes(journal, found, error);
+    if (status == KV_OK && fsync(journal->dir.fd) != 0)
+        status =
+            journal_file_error(&journal->dir, ".", "cannot be synced", error);
     return status;
 }
 
@@ -124,7 +161,7 @@ static enum kv_status begin_epoch(struct journal *journal,
 static enum kv_status apply(struct journal *journal,
     const struct journal_found *found, struct kv_error *error)
 {
-    enum kv_status status = clear_tail(journal, found, error);
+    enum kv_status status = settle(journal, found, error);
 
     /* The identity comes before segments and checkpoints, so that a directory
      * that has any of them has one. */

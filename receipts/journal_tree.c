@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 static enum kv_status open_file(
@@ -26,10 +27,12 @@ enum kv_status journal_tree_check(struct merkle *tree,
         if (merkle_hash_equal(&root, &anchor->root))
             return KV_OK;
     } else if (merkle_damage(tree) != KV_DATA_LOSS) {
-        return kv_error_set(error,
-            merkle_damage(tree) == KV_OK ? KV_NO_MEMORY : KV_IO,
-            "%s/%s: the root of %" PRIu64 " receipts cannot be taken",
-            dir->path, JOURNAL_TREE_FILE, anchor->size);
+        bool is_read = merkle_damage(tree) == KV_OK;
+
+        return kv_error_set(error, is_read ? KV_NO_MEMORY : KV_IO,
+            "%s/%s: the root of %" PRIu64 " receipts cannot be taken: %s",
+            dir->path, JOURNAL_TREE_FILE, anchor->size,
+            is_read ? "no memory" : strerrordesc_np(errno));
     }
     return kv_error_set(error, KV_DATA_LOSS,
         "%s/%s: the first %" PRIu64
@@ -50,8 +53,9 @@ static enum kv_status cut_and_check(struct merkle *tree,
     status = merkle_truncate(tree, anchor->size);
     if (status != KV_OK)
         return kv_error_set(error, status,
-            "%s/%s: cannot be cut to %" PRIu64 " receipts", dir->path,
-            JOURNAL_TREE_FILE, anchor->size);
+            "%s/%s: cannot be cut to %" PRIu64 " receipts: %s", dir->path,
+            JOURNAL_TREE_FILE, anchor->size,
+            status == KV_IO ? strerrordesc_np(errno) : "it is damaged");
     return journal_tree_check(tree, dir, anchor, error);
 }
 

@@ -144,37 +144,39 @@ static void put_group(
 
 /* ---- the disk */
 
-/* A full disk is waited for, unless we are to stop. false: failed, or stopped.
+/* A call has failed with errno. A full disk is waited for, for a second, unless
+ * we are to stop; anything else is the end. false: it is not to be tried again.
  */
+static bool wait_for_disk(
+    struct journal *journal, const char *name, const char *what)
+{
+    int number = errno;
+    bool stop;
+
+    if (!journal_is_full(number)) {
+        journal_fail(journal, name, what, number);
+        return false;
+    }
+    pthread_mutex_lock(&journal->mutex);
+    journal->is_short = true;
+    journal_note_error(journal, name, what, number);
+    stop = journal->stop;
+    pthread_mutex_unlock(&journal->mutex);
+    journal_wake(journal);
+    if (stop)
+        return false;
+    pthread_mutex_lock(&journal->mutex);
+    journal_wait(journal, &journal->work, kv_clock_mono_ns() + KV_NS_PER_S);
+    pthread_mutex_unlock(&journal->mutex);
+    return true;
+}
+
 static bool write_bytes(struct journal *journal, int fd, const char *name,
     const void *bytes, size_t n, uint64_t offset)
 {
-    bool stop = false, was_short = false;
-
-    while (!journal_write(fd, bytes, n, offset)) {
-        int number = errno;
-
-        if (!journal_is_full(number)) {
-            journal_fail(journal, name, "cannot be written", number);
+    while (!journal_write(fd, bytes, n, offset))
+        if (!wait_for_disk(journal, name, "cannot be written"))
             return false;
-        }
-        pthread_mutex_lock(&journal->mutex);
-        journal->is_short = was_short = true;
-        journal_note_error(journal, name, "cannot be written", number);
-        stop = journal->stop;
-        pthread_mutex_unlock(&journal->mutex);
-        journal_wake(journal);
-        if (stop)
-            return false;
-        pthread_mutex_lock(&journal->mutex);
-        journal_wait(journal, &journal->work, kv_clock_mono_ns() + KV_NS_PER_S);
-        pthread_mutex_unlock(&journal->mutex);
-    }
-    if (was_short) {
-        pthread_mutex_lock(&journal->mutex);
-        journal->is_short = false;
-        pthread_mutex_unlock(&journal->mutex);
-    }
     return true;
 }
 
@@ -239,6 +241,19 @@ static void enter_segment(struct journal *journal,
     pthread_mutex_unlock(&journal->mutex);
 }
 
+static bool name_segment(struct journal *journal, const char *name)
+{
+    int dir = journal->dir.fd;
+
+    while (renameat(dir, JOURNAL_NEXT_FILE, dir, name) != 0)
+        if (!wait_for_disk(journal, name, "cannot get its name"))
+            return false;
+    if (fsync(dir) == 0)
+        return true;
+    journal_fail(journal, name, "its name cannot be synced", errno);
+    return false;
+}
+
 static bool start_segment(struct journal *journal, struct group *group)
 {
     struct journal_header header = {
@@ -266,12 +281,8 @@ static bool start_segment(struct journal *journal, struct group *group)
             JOURNAL_HEADER_BYTES + group->n_bytes, 0) ||
         !sync_file(journal, room.fd, JOURNAL_NEXT_FILE))
         return false;
-    if (renameat(journal->dir.fd, JOURNAL_NEXT_FILE, journal->dir.fd, name.s) !=
-            0 ||
-        fsync(journal->dir.fd) != 0) {
-        journal_fail(journal, name.s, "cannot get its name", errno);
+    if (!name_segment(journal, name.s))
         return false;
-    }
     enter_segment(journal, &room, &header);
     journal->writer.offset = JOURNAL_HEADER_BYTES;
     return true;
@@ -323,6 +334,7 @@ static void publish(struct journal *journal, const struct group *group)
     writer->last_group++;
     queue->next_sequence = group->first_sequence + group->n_receipts;
     journal->durable_sequence = queue->next_sequence - 1;
+    journal->is_short = false;
     journal->stored_bytes = journal_segments_bytes(segments);
     if (group->with_cursors || group->starts_segment)
         journal_cursors_written(&journal->cursors, &writer->cursors);

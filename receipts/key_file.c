@@ -2,6 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -77,19 +80,51 @@ static bool write_all(int file, const char *text, size_t n)
     return true;
 }
 
+/* Opens path, with its name changed, for writing; the name is in *out. */
+static int open_beside(const char *path, char out[PATH_MAX])
+{
+    int n = snprintf(out, PATH_MAX, "%s.tmp", path);
+
+    if (n < 0 || n >= PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+}
+
+static bool sync_dir_of(const char *path)
+{
+    char copy[PATH_MAX];
+    int dir, number;
+    bool ok;
+
+    snprintf(copy, sizeof copy, "%s", path);
+    dir = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ok = dir >= 0 && fsync(dir) == 0;
+    number = errno;
+    if (dir >= 0)
+        close(dir);
+    errno = number;
+    return ok;
+}
+
+/* Whole or not at all, and for good: what is signed with a key that a crash
+ * takes away is signed by nobody. */
 static enum kv_status write_key(const struct checkpoint_signer *signer,
     const char *path, struct kv_error *error)
 {
     struct checkpoint_key_text text = checkpoint_signer_format(signer);
-    int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     enum kv_status status = KV_OK;
+    char beside[PATH_MAX];
+    int file = open_beside(path, beside);
 
     if (file < 0) {
         status = refuse_file(path, "cannot be created", error);
     } else if (!write_all(file, text.s, strlen(text.s)) ||
-               !write_all(file, "\n", 1) || fsync(file) != 0) {
+               !write_all(file, "\n", 1) || fsync(file) != 0 ||
+               rename(beside, path) != 0 || !sync_dir_of(path)) {
         status = refuse_file(path, "cannot be written", error);
-        unlink(path);
+        unlink(beside);
     }
     if (file >= 0)
         close(file);

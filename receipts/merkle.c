@@ -1,6 +1,8 @@
 #include "receipts/merkle.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <string.h>
 
 #include "receipts/merkle_nodes.h"
 
@@ -97,9 +99,10 @@ static enum kv_status open_tree(struct merkle *tree, const char *path,
     status = merkle_truncate(tree, tree->edge.n_leaves);
     if (status == KV_OK)
         return KV_OK;
+    kv_error_set(error, status, "%s: its end cannot be read or cut: %s", path,
+        status == KV_IO ? strerrordesc_np(errno) : "there is not so much");
     merkle_fini(tree);
-    return kv_error_set(
-        error, status, "%s: its end cannot be read or cut", path);
+    return status;
 }
 
 enum kv_status merkle_open_file(
