@@ -4,8 +4,8 @@
 
 #include "pool/state.h"
 
-static const struct policy_class *const classes[] = {
-    &policy_lru, &policy_lru_tail, &policy_priority};
+static const struct policy_class *const classes[] = {&policy_lru,
+    &policy_lru_tail, &policy_priority, &policy_s3fifo, &policy_cost};
 
 const struct policy_class *policy_find(const char *name)
 {

@@ -30,8 +30,9 @@ struct policy_place {
     struct kv_list link; /* on a list of the policy's */
     double rank;         /* cost: the least goes first */
     uint32_t at;         /* cost: place in the heap */
+    uint32_t n_blocks;   /* s3fifo: that it was counted with */
     uint8_t list;        /* s3fifo: on which, or on which it was */
-    uint8_t uses;        /* s3fifo: not yet paid for, few are counted */
+    uint8_t uses;        /* s3fifo, cost: a few are counted */
 };
 
 struct policy_class {
@@ -39,6 +40,9 @@ struct policy_class {
 
     /* Takes the last blocks of a victim only, as many as are needed. */
     bool takes_tails;
+
+    /* A priority that changes is a change of place. */
+    bool looks_at_priority;
 
     /* Any of these may be NULL, but not next. */
     enum kv_status (*init)(struct pool *pool); /* KV_NO_MEMORY */
@@ -59,7 +63,8 @@ struct policy_class {
         const struct pool *pool, const struct pool_session *after);
 };
 
-extern const struct policy_class policy_lru, policy_lru_tail, policy_priority;
+extern const struct policy_class policy_lru, policy_lru_tail, policy_priority,
+    policy_s3fifo, policy_cost;
 
 /* What the policy of a pool keeps beside the sessions' places. */
 struct policy {
@@ -68,6 +73,15 @@ struct policy {
     /* priority */
     struct kv_list levels[POLICY_PRIORITIES];
     uint64_t occupied[2]; /* a bit for each level that is not empty */
+
+    /* s3fifo */
+    struct kv_list small, main;
+    uint64_t small_blocks, main_blocks;
+
+    /* cost */
+    struct pool_session **heap;
+    uint32_t n_heap;
+    double floor;
 };
 
 /* By name; NULL is lru. NULL if there is none. */

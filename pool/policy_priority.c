@@ -64,6 +64,7 @@ static struct pool_session *next(
 
 const struct policy_class policy_priority = {
     .name = "priority",
+    .looks_at_priority = true,
     .init = init,
     .add = add,
     .remove = take,

@@ -65,7 +65,8 @@ struct pool_config {
     uint64_t max_kept_tokens;
     int64_t kept_ttl_ns; /* an evicted session is forgotten after; 0: never */
     int64_t default_idle_ttl_ns; /* of new sessions; 0: none */
-    /* Who is given up first: lru (or NULL), lru_tail, priority; see policy_*.c.
+    /* Who is given up first: lru (or NULL), lru_tail, priority, s3fifo,
+     * cost; see policy_*.c.
      * Borrowed for the call. */
     const char *eviction_policy;
     bool share_prefixes; /* full blocks between sessions of one tenant */

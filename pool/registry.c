@@ -141,13 +141,14 @@ static void cache(
 void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns)
 {
+    if (session->n_blocks == 0 &&
+        session->n_tokens > pool->config.max_kept_tokens) {
+        registry_remove(pool, session);
+        return;
+    }
     leave(pool, session);
     if (session->n_blocks > 0) {
         cache(pool, session, now_ns);
-        return;
-    }
-    if (session->n_tokens > pool->config.max_kept_tokens) {
-        registry_remove(pool, session);
         return;
     }
     session->state = POOL_SESSION_EVICTED;

@@ -91,15 +91,16 @@ void pool_session_set_absolute_ttl(struct pool *pool,
 void pool_session_set_priority(
     struct pool *pool, struct pool_session *session, uint32_t priority)
 {
-    bool is_cached = session->state == POOL_SESSION_CACHED;
+    bool moves = session->state == POOL_SESSION_CACHED &&
+                 pool->policy.class->looks_at_priority;
 
     assert(priority <= POOL_MAX_PRIORITY);
     if (session->priority == priority)
         return;
-    if (is_cached)
+    if (moves)
         policy_remove(pool, session);
     session->priority = (uint8_t)priority;
-    if (is_cached)
+    if (moves)
         policy_add(pool, session);
 }
 

@@ -38,7 +38,7 @@
         "how long they are kept; 0 is for ever")                               \
     UINT(session_idle_ttl_s, 0, 0, 31536000, "s",                              \
         "evict sessions idle for longer; 0 is never")                          \
-    CHOICE(eviction_policy, "lru", "lru|lru_tail|priority",                    \
+    CHOICE(eviction_policy, "lru", "lru|lru_tail|priority|s3fifo|cost",        \
         "which sessions give up blocks first when room is needed")             \
     UINT(retention_max_ttl_s, 0, 0, 31536000, "s",                             \
         "longest TTL that a client may set; 0 is any, and none")               \

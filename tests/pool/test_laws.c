@@ -15,7 +15,8 @@
 #define N_STEPS 30000
 #define CHECK_EVERY 96
 
-static const char *const policies[] = {"lru", "lru_tail", "priority"};
+static const char *const policies[] = {
+    "lru", "lru_tail", "priority", "s3fifo", "cost"};
 
 #define N_POLICIES (sizeof policies / sizeof *policies)
 

@@ -128,6 +128,61 @@ static uint64_t trace_of_one_that_never_returns(void)
     return n_computed;
 }
 
+/* Two that come back, and many that come once. */
+static uint64_t trace_of_a_scan(void)
+{
+    uint64_t n_computed = 0;
+
+    for (int i = 0; i < 8; i++) {
+        n_computed += turn("a", 4) + turn("b", 4);
+        n_computed += turn("a", 4) + turn("b", 4);
+        for (int j = 0; j < 4; j++)
+            n_computed += turn_of("s", 4 * i + j, 3);
+    }
+    return n_computed;
+}
+
+/* Each comes twice, with two others between, after some that came often. */
+static uint64_t trace_of_new_pairs(void)
+{
+    uint64_t n_computed = 0;
+
+    for (int i = 0; i < 4; i++)
+        n_computed += turn("a", 5) + turn("b", 5);
+    for (int i = 0; i < 12; i++) {
+        n_computed += turn_of("s", i, 4);
+        n_computed += i >= 2 ? turn_of("s", i - 2, 4) : 0;
+    }
+    return n_computed;
+}
+
+/* One that is used often, and others that are not. */
+static uint64_t trace_of_one_used_often(void)
+{
+    uint64_t n_computed = 0;
+
+    for (int i = 0; i < 8; i++)
+        n_computed += turn("often", 6);
+    for (int i = 0; i < 6; i++) {
+        for (int j = 0; j < 4; j++)
+            n_computed += turn_of("s", 4 * i + j, 4);
+        n_computed += turn("often", 6);
+    }
+    return n_computed;
+}
+
+/* One was used often, and is not any more; others take turns. */
+static uint64_t trace_of_one_that_was_used_often(void)
+{
+    uint64_t n_computed = 0;
+
+    for (int i = 0; i < 8; i++)
+        n_computed += turn("often", 6);
+    for (int i = 0; i < 9; i++)
+        n_computed += turn_of("s", i % 3, 5);
+    return n_computed;
+}
+
 struct contest {
     const char *policy;
     trace *wins, *loses;
@@ -139,12 +194,19 @@ START_TEST(each_policy_beats_lru_on_one_trace_and_loses_on_another)
         {"lru_tail", trace_of_two_in_turns, trace_of_one_that_grows},
         {"priority", trace_of_one_that_matters,
             trace_of_one_that_never_returns},
+        {"s3fifo", trace_of_a_scan, trace_of_new_pairs},
+        {"cost", trace_of_one_used_often, trace_of_one_that_was_used_often},
     };
 
     for (size_t i = 0; i < sizeof contests / sizeof *contests; i++) {
         const struct contest *contest = &contests[i];
         uint64_t won = cost_of(contest->policy, contest->wins);
         uint64_t lost = cost_of(contest->policy, contest->loses);
+
+        printf("%s: %u and %u, lru: %u and %u\n", contest->policy,
+            (unsigned)won, (unsigned)lost,
+            (unsigned)cost_of("lru", contest->wins),
+            (unsigned)cost_of("lru", contest->loses));
 
         if (won >= cost_of("lru", contest->wins))
             ck_abort_msg("%s does not beat lru", contest->policy);
