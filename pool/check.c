@@ -96,7 +96,8 @@ static bool count_table(
             return broken(census, "a block table leaves the arena", id,
                 pool->config.n_blocks);
         census->n_refs[id]++;
-        census->n_pins[id] += session->state == POOL_SESSION_RUNNING;
+        census->n_pins[id] += session->state == POOL_SESSION_RUNNING ||
+                              session->state == POOL_SESSION_HELD;
         if (!equal(census, "tokens of a block",
                 pool->blocks.blocks[id].n_tokens, held))
             return false;
@@ -133,13 +134,16 @@ static bool belongs(const struct pool *pool, const struct kv_list *list,
         return session_is_active(session) || session->anonymous;
     if (list == &pool->cached)
         return session->state == POOL_SESSION_CACHED && session->n_blocks > 0;
+    if (list == &pool->held)
+        return session->state == POOL_SESSION_HELD && session->n_blocks > 0 &&
+               retention_hold_until_ns(session) > 0;
     return session->state == POOL_SESSION_EVICTED && session->n_blocks == 0;
 }
 
 static bool count_list(struct census *census, const struct kv_list *list)
 {
     const struct pool *pool = census->pool;
-    int64_t released_ns = INT64_MIN;
+    int64_t cached_ns = INT64_MIN;
 
     for (const struct kv_list *at = list->next; at != list; at = at->next) {
         const struct pool_session *session =
@@ -149,21 +153,40 @@ static bool count_list(struct census *census, const struct kv_list *list)
                 belongs(pool, list, session), true) ||
             !count_session(census, session))
             return false;
-        if (list == &pool->cached && session->released_ns < released_ns)
-            return broken(census, "victims in order of release",
-                (uint64_t)session->released_ns, (uint64_t)released_ns);
-        released_ns = session->released_ns;
+        if (list == &pool->cached && session->cached_ns < cached_ns)
+            return broken(census, "cached sessions in order of release",
+                (uint64_t)session->cached_ns, (uint64_t)cached_ns);
+        cached_ns = session->cached_ns;
     }
     return true;
+}
+
+/* Every cached session is in the policy's order, once, and nobody else. */
+static bool check_order(const struct census *census, uint64_t n_cached)
+{
+    const struct pool_session *session = NULL;
+    uint64_t n = 0;
+
+    while ((session = policy_next(census->pool, session)) != NULL) {
+        if (session->state != POOL_SESSION_CACHED || n == n_cached)
+            return equal(census, "a victim that is not cached",
+                (uint64_t)session->state, POOL_SESSION_CACHED);
+        n++;
+    }
+    return equal(census, "sessions in the order of victims", n, n_cached);
 }
 
 static bool count_sessions(struct census *census)
 {
     const struct pool *pool = census->pool;
     const struct pool_session *session = NULL;
-    uint64_t n_indexed = 0;
+    uint64_t n_indexed = 0, n_cached = 0;
 
-    if (!count_list(census, &pool->active) ||
+    for (const struct kv_list *at = pool->cached.next; at != &pool->cached;
+         at = at->next)
+        n_cached++;
+    if (!check_order(census, n_cached) || !count_list(census, &pool->active) ||
+        !count_list(census, &pool->held) ||
         !count_list(census, &pool->cached) || !count_list(census, &pool->kept))
         return false;
     session = session_index_after(&pool->index, NULL);

@@ -104,7 +104,8 @@ static uint64_t drop_references(
     struct pool *pool, const struct departure *departure)
 {
     const struct pool_session *session = departure->session;
-    bool is_pinned = session->state == POOL_SESSION_RUNNING;
+    bool is_pinned = session->state == POOL_SESSION_RUNNING ||
+                     session->state == POOL_SESSION_HELD;
     uint64_t n_kept = 0;
 
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
@@ -137,8 +138,8 @@ static void close_departure(
     pool->evictions_by_reason[departure->cause->reason]++;
 }
 
-/* An eviction leaves nothing behind, so how many live on says it all; of a
- * release it must be told which. */
+/* An eviction leaves nothing behind, so how many live on says it all, or takes
+ * last blocks of which none lives on; of a release it must be told which. */
 static bool tells_shared(
     const struct pool *pool, const struct departure *departure)
 {
@@ -276,26 +277,72 @@ static bool frees_something(
     return false;
 }
 
-/* The policy: whole sessions, least recently used first, where the end of a run
- * is the use that counts. A session whose blocks others hold too is passed
- * over; where there is no other, it goes all the same, for the last holder
- * frees them. */
+/* Whose turn it is by the policy. A session whose blocks others hold too is
+ * passed over; where there is no other, it goes all the same, for the last
+ * holder frees them. */
 static struct pool_session *next_victim(struct pool *pool)
 {
-    struct kv_list *link = pool->cached.next;
+    struct pool_session *first, *at;
+    int n = 0;
 
-    for (int n = 0; n < MAX_PASSED_OVER && link != &pool->cached;
-         n++, link = link->next)
-        if (frees_something(
-                pool, KV_LIST_ENTRY(link, struct pool_session, link)))
-            return KV_LIST_ENTRY(link, struct pool_session, link);
-    return KV_LIST_ENTRY(pool->cached.next, struct pool_session, link);
+    policy_settle(pool);
+    first = at = policy_next(pool, NULL);
+    while (at != NULL && n++ < MAX_PASSED_OVER && !frees_something(pool, at))
+        at = policy_next(pool, at);
+    if (at == NULL || n > MAX_PASSED_OVER)
+        at = first;
+    policy_chosen(pool, at);
+    return at;
 }
 
 const char *pool_policy_name(const struct pool *pool)
 {
-    (void)pool;
-    return "lru";
+    return pool->policy.class->name;
+}
+
+/* How many first blocks of a victim can stay when n_wanted are to be freed: its
+ * last ones go as far as nobody else holds them, so that what it gives up is
+ * what is freed. Where others hold the very last, it goes altogether. */
+static uint32_t blocks_left(const struct pool *pool,
+    const struct pool_session *victim, uint32_t n_wanted)
+{
+    uint32_t n_left = victim->n_blocks;
+
+    if (!pool->policy.class->takes_tails)
+        return 0;
+    while (n_left > 0 && n_wanted > 0 &&
+           !share_is_shared(pool, victim->blocks[n_left - 1])) {
+        n_left--;
+        n_wanted--;
+    }
+    return n_left == victim->n_blocks ? 0 : n_left;
+}
+
+/* The session stays where it is, with its first n_left blocks. */
+static void evict_tail(struct pool *pool, struct pool_session *session,
+    uint32_t n_left, const struct pool_cause *cause, int64_t now_ns)
+{
+    const struct departure departure = {
+        .session = session,
+        .cause = cause,
+        .n_left = n_left,
+        .tokens_kept = session->n_tokens,
+        .now_ns = now_ns,
+    };
+
+    give_up(pool, &departure);
+}
+
+static void evict_victim(struct pool *pool, uint32_t n_wanted,
+    const struct pool_cause *cause, int64_t now_ns)
+{
+    struct pool_session *victim = next_victim(pool);
+    uint32_t n_left = blocks_left(pool, victim, n_wanted);
+
+    if (n_left > 0)
+        evict_tail(pool, victim, n_left, cause, now_ns);
+    else
+        evict_idle(pool, victim, cause, now_ns);
 }
 
 bool evict_for_room(struct pool *pool, uint32_t n_blocks,
@@ -315,7 +362,8 @@ bool evict_for_room(struct pool *pool, uint32_t n_blocks,
         return false;
     do {
         assert(!kv_list_empty(&pool->cached));
-        evict_idle(pool, next_victim(pool), &cause, now_ns);
+        evict_victim(pool, n_blocks - blocks->n_free - blocks->n_scrubbing,
+            &cause, now_ns);
     } while (blocks->n_free + blocks->n_scrubbing < n_blocks &&
              pool_may_evict(pool));
     pool_batch_end(pool, &scope, &cause, now_ns);
@@ -348,6 +396,9 @@ int64_t pool_next_deadline(const struct pool *pool)
 static bool expire_session(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns)
 {
+    retention_drop_over(session, now_ns);
+    if (session->state == POOL_SESSION_HELD && !retention_is_held(session))
+        registry_settle(pool, session, now_ns);
     if (registry_due_ns(pool, session) > now_ns) {
         registry_set_timer(pool, session);
         return false;
@@ -384,20 +435,30 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
 
 /* ---- by hand */
 
+static enum pool_evict_result result_for(
+    const struct pool_session *session, bool preempt)
+{
+    if (session->n_blocks == 0)
+        return POOL_NOTHING_TO_FREE;
+    if (session_is_active(session) && !preempt)
+        return POOL_EVICT_BUSY;
+    if (retention_is_held(session))
+        return POOL_PINNED;
+    return POOL_EVICTED;
+}
+
 struct pool_outcome pool_evict_preview(
     const struct pool *pool, const struct pool_session *session, bool preempt)
 {
     bool is_active = session_is_active(session);
     struct pool_outcome outcome = {
-        .result = POOL_EVICTED,
+        .result = result_for(session, preempt),
         .tokens_kept =
             is_active ? session->n_tokens : registry_tokens_kept(pool, session),
         .preempted = is_active,
     };
 
-    if (session->n_blocks == 0 || (is_active && !preempt)) {
-        outcome.result =
-            session->n_blocks == 0 ? POOL_NOTHING_TO_FREE : POOL_EVICT_BUSY;
+    if (outcome.result != POOL_EVICTED) {
         outcome.tokens_kept = session->n_tokens;
         outcome.preempted = false;
         return outcome;

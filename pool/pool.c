@@ -29,6 +29,9 @@ static enum kv_status check_config(
             "sessions cannot have an idle TTL of %" PRId64
             " ns: at least 0 is needed, which is none",
             config->default_idle_ttl_ns);
+    if (policy_find(config->eviction_policy) == NULL)
+        return kv_error_set(error, KV_INVALID,
+            "there is no eviction policy \"%s\"", config->eviction_policy);
     return KV_OK;
 }
 
@@ -50,6 +53,7 @@ static void init_lists(struct pool *pool, int64_t now_ns)
     timer_wheel_init(&pool->wheel, now_ns);
     kv_list_init(&pool->active);
     kv_list_init(&pool->cached);
+    kv_list_init(&pool->held);
     kv_list_init(&pool->kept);
 }
 
@@ -97,9 +101,18 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
             config->n_blocks);
         goto fini_map;
     }
+    status = policy_init(pool, policy_find(config->eviction_policy));
+    if (status != KV_OK) {
+        kv_error_set(error, status,
+            "no memory for the eviction order of %" PRIu32 " sessions",
+            config->max_sessions);
+        goto fini_prefixes;
+    }
     *out = pool;
     return KV_OK;
 
+fini_prefixes:
+    prefix_index_fini(&pool->prefixes);
 fini_map:
     kv_map_fini(&pool->map);
 fini_scrubs:
@@ -124,7 +137,9 @@ void pool_close(struct pool *pool)
     assert(!scrub_queue_has_out(&pool->scrubs));
     close_sessions(&pool->active);
     close_sessions(&pool->cached);
+    close_sessions(&pool->held);
     close_sessions(&pool->kept);
+    policy_fini(pool);
     prefix_index_fini(&pool->prefixes);
     kv_map_fini(&pool->map);
     scrub_queue_fini(&pool->scrubs);
@@ -169,6 +184,9 @@ struct pool_session_info pool_session_info(
         .created_ns = session->created_ns,
         .released_ns = session->released_ns,
         .idle_ttl_ns = session->idle_ttl_ns,
+        .absolute_ttl_ns = session->absolute_ttl_ns,
+        .pin_until_ns = session->pin_until_ns,
+        .priority = session->priority,
         .hits = session->hits,
         .evictions = session->evictions,
     };

@@ -7,10 +7,10 @@
  *
  * A session is a conversation: its tokens, and a table of blocks in which the
  * keys and values of the first n_cached of them lie. While a sequence runs on
- * it its blocks are pinned; between runs they are cached, and whole sessions
- * are given up, least recently used first, when room is needed. After that a
- * session keeps its tokens (within a cap), so its next run recomputes the
- * blocks with the same result: eviction costs time, never correctness.
+ * it its blocks are pinned; between runs they are cached, and sessions are
+ * given up, in the order of a policy, when room is needed. After that a session
+ * keeps its tokens (within a cap), so its next run recomputes the blocks with
+ * the same result: eviction costs time, never correctness.
  *
  * Life of a run:
  *
@@ -46,7 +46,10 @@
 #include "pool/stats.h"
 
 #define POOL_NAME_BYTES 128 /* of a session's id and of a tenant, at most */
-#define POOL_SCRUBS_OUT 32  /* scrub jobs in somebody's hands, at most */
+#define POOL_LEASE_BYTES 64 /* of a lease's name, at most */
+#define POOL_MAX_LEASES 16  /* of a session */
+#define POOL_MAX_PRIORITY 100
+#define POOL_SCRUBS_OUT 32 /* scrub jobs in somebody's hands, at most */
 
 struct pool;
 struct pool_session;
@@ -62,6 +65,10 @@ struct pool_config {
     uint64_t max_kept_tokens;
     int64_t kept_ttl_ns; /* an evicted session is forgotten after; 0: never */
     int64_t default_idle_ttl_ns; /* of new sessions; 0: none */
+    /* Who is given up first: lru (or NULL), lru_tail, priority, s3fifo,
+     * cost; see policy_*.c.
+     * Borrowed for the call. */
+    const char *eviction_policy;
     bool share_prefixes; /* full blocks between sessions of one tenant */
     uint64_t secret[2];  /* keys the map of sessions, and prefixes */
     const struct pool_observer *observer; /* borrowed; NULL is fine */
@@ -85,9 +92,9 @@ void pool_close(struct pool *pool);
 /* Finds or creates (*created). KV_INVALID: id not 1 to
  * 128 bytes, tenant over 128, not UTF-8, or with control characters; KV_LIMIT:
  * there are max_sessions, and all of them run; KV_NO_MEMORY. When there are as
- * many as allowed, the longest evicted is forgotten for a new one, or else the
- * least recently used evicted and forgotten; KV_IO: that may not be now (see
- * pool_may_evict). */
+ * many as allowed, the longest evicted is forgotten for a new one, or else one
+ * of the policy's choice is evicted and forgotten; KV_IO: that may not be now
+ * (see pool_may_evict). */
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     int64_t now_ns, struct pool_session **out, bool *created);
 
@@ -107,10 +114,52 @@ struct pool_session *pool_session_find(
 void pool_session_forget(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
+/* ---- retention
+ *
+ * How long, and how firmly, a session's blocks stay: running comes before pins
+ * and leases, these before TTLs, these before pressure. A TTL that falls due
+ * while the session runs, or is held, fires when it no longer does. What is set
+ * stays with the session, with blocks or without, until it is forgotten. */
+
 /* 0 is none; counts from the end of the last run, so it never falls due while
  * the session runs. */
 void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
     int64_t idle_ttl_ns, int64_t now_ns);
+
+/* 0 is none; counts from the session's creation, used or not. */
+void pool_session_set_absolute_ttl(struct pool *pool,
+    struct pool_session *session, int64_t absolute_ttl_ns, int64_t now_ns);
+
+/* 0 (goes first) to POOL_MAX_PRIORITY, for policies that look at it; sessions
+ * start at 50. */
+void pool_session_set_priority(
+    struct pool *pool, struct pool_session *session, uint32_t priority);
+
+/* Holds the session for this long from now, instead of as long as before; 0
+ * unpins. While it is held its idle blocks are nobody's to take. */
+void pool_session_pin(struct pool *pool, struct pool_session *session,
+    int64_t duration_ns, int64_t now_ns);
+
+/* The same for a reader of that name, 1 to POOL_LEASE_BYTES bytes, who holds it
+ * beside others; 0 releases, and no lease of that name to release is fine.
+ * KV_LIMIT: POOL_MAX_LEASES others run; KV_NO_MEMORY. */
+enum kv_status pool_session_lease(struct pool *pool,
+    struct pool_session *session, const char *name, int64_t duration_ns,
+    int64_t now_ns);
+
+/* Makes sure that the next pool_session_lease of that name and at that time
+ * cannot fail, and says if it would: KV_LIMIT, KV_NO_MEMORY. */
+enum kv_status pool_session_prepare_lease(struct pool *pool,
+    struct pool_session *session, const char *name, int64_t now_ns);
+
+struct pool_lease {
+    const char *name; /* borrowed until the session's leases change */
+    int64_t until_ns; /* perhaps over by now */
+};
+
+/* The lease at this place, from 0; false at the end. */
+bool pool_session_lease_at(
+    const struct pool_session *session, uint32_t index, struct pool_lease *out);
 
 /* ---- a run */
 
@@ -213,8 +262,9 @@ struct pool_outcome {
 
 /* Evicts one session for a Manual call. A running one answers POOL_EVICT_BUSY,
  * or is preempted with `preempt`: only between steps, since workers touch the
- * blocks of a running step. One without blocks answers POOL_NOTHING_TO_FREE,
- * running or not. An idle session of which no token is kept is gone afterwards.
+ * blocks of a running step. One that is held answers POOL_PINNED, running or
+ * not, with `preempt` too; one without blocks POOL_NOTHING_TO_FREE. An idle
+ * session of which no token is kept is gone afterwards.
  */
 struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
@@ -241,10 +291,10 @@ void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
  * never. Deadlines are met within about a millisecond, never early. */
 int64_t pool_next_deadline(const struct pool *pool);
 
-/* Evicts sessions whose TTL is over, and forgets evicted ones that were kept
- * long enough, in one batch; looks at `budget` sessions at most. Returns how
- * many went. While nothing may be evicted it does nothing, and is to be called
- * again later. */
+/* Evicts sessions whose TTL is over, lets go those whose hold is, and forgets
+ * evicted ones that were kept long enough, in one batch; looks at `budget`
+ * sessions at most. Returns how many went. While nothing may be evicted it does
+ * nothing, and is to be called again later. */
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
 
 /* ---- zeroing */
@@ -280,7 +330,9 @@ struct pool_session_info {
     uint64_t n_tokens, n_cached_tokens;
     int64_t created_ns;  /* monotonic */
     int64_t released_ns; /* end of the last run, or creation: idle since */
-    int64_t idle_ttl_ns;
+    int64_t idle_ttl_ns, absolute_ttl_ns; /* 0: none */
+    int64_t pin_until_ns;                 /* 0: not pinned; perhaps over */
+    uint32_t priority;
     uint64_t hits, evictions;
 };
 

@@ -43,14 +43,15 @@ static bool is_kept(const struct pool_session *session)
 
 /* ---- lists and timers */
 
-/* When the TTL of an idle session falls due; INT64_MAX if never. */
-static int64_t ttl_due_ns(const struct pool_session *session)
+/* The end of keeping the tokens of a session without blocks. */
+static int64_t kept_until_ns(
+    const struct pool *pool, const struct pool_session *session)
 {
     int64_t due_ns;
 
-    if (session->idle_ttl_ns == 0 ||
+    if (pool->config.kept_ttl_ns == 0 ||
         __builtin_add_overflow(
-            session->released_ns, session->idle_ttl_ns, &due_ns))
+            session->kept_ns, pool->config.kept_ttl_ns, &due_ns))
         return INT64_MAX;
     return due_ns;
 }
@@ -58,15 +59,16 @@ static int64_t ttl_due_ns(const struct pool_session *session)
 int64_t registry_due_ns(
     const struct pool *pool, const struct pool_session *session)
 {
+    int64_t hold_ns = retention_is_held(session)
+                          ? retention_hold_until_ns(session)
+                          : INT64_MAX;
     int64_t due_ns = INT64_MAX;
 
     if (session->state == POOL_SESSION_CACHED)
-        return ttl_due_ns(session);
-    if (is_kept(session) && pool->config.kept_ttl_ns > 0 &&
-        __builtin_add_overflow(
-            session->kept_ns, pool->config.kept_ttl_ns, &due_ns))
-        return INT64_MAX;
-    return due_ns;
+        due_ns = retention_ttl_due_ns(session);
+    else if (is_kept(session))
+        due_ns = kept_until_ns(pool, session);
+    return hold_ns < due_ns ? hold_ns : due_ns;
 }
 
 void registry_set_timer(struct pool *pool, struct pool_session *session)
@@ -96,18 +98,57 @@ static void keep(
         registry_remove(pool, longest_kept(pool));
 }
 
+void registry_pin(struct pool *pool, const struct pool_session *session)
+{
+    for (uint32_t i = 0; i < session->n_blocks; i++)
+        block_pool_pin(&pool->blocks, session->blocks[i]);
+}
+
+void registry_unpin(struct pool *pool, const struct pool_session *session)
+{
+    for (uint32_t i = 0; i < session->n_blocks; i++)
+        block_pool_unpin(&pool->blocks, session->blocks[i]);
+}
+
+/* Takes the session off its list, and out of the policy's order. */
+static void leave(struct pool *pool, struct pool_session *session)
+{
+    if (session->state == POOL_SESSION_CACHED)
+        policy_remove(pool, session);
+    if (session->state == POOL_SESSION_HELD)
+        registry_unpin(pool, session);
+    kv_list_remove(&session->link);
+}
+
+/* To the list that an idle session with blocks belongs on. */
+static void cache(
+    struct pool *pool, struct pool_session *session, int64_t now_ns)
+{
+    retention_drop_over(session, now_ns);
+    if (retention_is_held(session)) {
+        session->state = POOL_SESSION_HELD;
+        registry_pin(pool, session);
+        kv_list_append(&pool->held, &session->link);
+    } else {
+        session->state = POOL_SESSION_CACHED;
+        session->cached_ns = now_ns;
+        kv_list_append(&pool->cached, &session->link);
+        policy_add(pool, session);
+    }
+    registry_set_timer(pool, session);
+}
+
 void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns)
 {
-    kv_list_remove(&session->link);
-    if (session->n_blocks > 0) {
-        session->state = POOL_SESSION_CACHED;
-        kv_list_append(&pool->cached, &session->link);
-        registry_set_timer(pool, session);
+    if (session->n_blocks == 0 &&
+        session->n_tokens > pool->config.max_kept_tokens) {
+        registry_remove(pool, session);
         return;
     }
-    if (session->n_tokens > pool->config.max_kept_tokens) {
-        registry_remove(pool, session);
+    leave(pool, session);
+    if (session->n_blocks > 0) {
+        cache(pool, session, now_ns);
         return;
     }
     session->state = POOL_SESSION_EVICTED;
@@ -118,7 +159,7 @@ void registry_activate(struct pool *pool, struct pool_session *session)
 {
     if (is_kept(session))
         pool->kept_tokens -= session->n_tokens;
-    kv_list_remove(&session->link);
+    leave(pool, session);
     kv_list_append(&pool->active, &session->link);
 }
 
@@ -128,7 +169,7 @@ void registry_remove(struct pool *pool, struct pool_session *session)
     if (is_kept(session))
         pool->kept_tokens -= session->n_tokens;
     timer_wheel_cancel(&pool->wheel, &session->timer);
-    kv_list_remove(&session->link);
+    leave(pool, session);
     if (!session->anonymous) {
         session_index_remove(&pool->index, session);
         kv_map_remove(&pool->map, &session->node);
@@ -162,7 +203,7 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
 /* ---- the facade's part */
 
 /* Somebody goes for a session with this key: the longest kept, who loses least,
- * or else the least recently used. */
+ * or else whom the policy chooses. */
 static void make_place(
     struct pool *pool, const struct pool_key *key, int64_t now_ns)
 {
@@ -259,13 +300,4 @@ void pool_session_forget(
     if (session->n_blocks > 0)
         evict_release(pool, session, 0, now_ns);
     registry_remove(pool, session);
-}
-
-void pool_session_set_idle_ttl(struct pool *pool, struct pool_session *session,
-    int64_t idle_ttl_ns, int64_t now_ns)
-{
-    (void)now_ns; /* a TTL that is over already fires with the next expire */
-    session->idle_ttl_ns = idle_ttl_ns > 0 ? idle_ttl_ns : 0;
-    timer_wheel_cancel(&pool->wheel, &session->timer);
-    registry_set_timer(pool, session);
 }

@@ -10,8 +10,7 @@ enum kv_status pool_session_begin(
         return KV_BUSY;
     registry_activate(pool, session);
     session->state = POOL_SESSION_RUNNING;
-    for (uint32_t i = 0; i < session->n_blocks; i++)
-        block_pool_pin(&pool->blocks, session->blocks[i]);
+    registry_pin(pool, session);
     return KV_OK;
 }
 
@@ -255,8 +254,7 @@ void pool_session_end(
         registry_remove(pool, session);
         return;
     }
-    for (uint32_t i = 0; i < session->n_blocks; i++)
-        block_pool_unpin(&pool->blocks, session->blocks[i]);
+    registry_unpin(pool, session);
     session->released_ns = now_ns;
     registry_settle(pool, session, now_ns);
 }

@@ -12,6 +12,7 @@ struct pool_session *session_open(const struct pool_key *key)
     if (session == NULL)
         return NULL;
     session->state = POOL_SESSION_EVICTED;
+    session->priority = POLICY_STANDARD_PRIORITY;
     session->tenant_bytes = (uint8_t)key->tenant_bytes;
     session->id_bytes = (uint8_t)key->id_bytes;
     if (key->tenant_bytes > 0)
@@ -19,11 +20,13 @@ struct pool_session *session_open(const struct pool_key *key)
     if (key->id_bytes > 0)
         memcpy(session->name + key->tenant_bytes, key->id, key->id_bytes);
     kv_list_init(&session->link);
+    kv_list_init(&session->place.link);
     return session;
 }
 
 void session_close(struct pool_session *session)
 {
+    kv_free(session->leases);
     kv_free(session->blocks);
     kv_free(session->tokens);
     kv_free(session);
@@ -66,9 +69,24 @@ enum kv_status session_grow_blocks(struct pool_session *session, uint32_t n)
     return KV_OK;
 }
 
+enum kv_status session_grow_leases(struct pool_session *session, uint32_t n)
+{
+    struct session_lease *leases;
+
+    if (n <= session->lease_capacity)
+        return KV_OK;
+    leases = kv_realloc(session->leases, n * sizeof *leases);
+    if (leases == NULL)
+        return KV_NO_MEMORY;
+    session->leases = leases;
+    session->lease_capacity = n;
+    return KV_OK;
+}
+
 size_t session_metadata_bytes(const struct pool_session *session)
 {
     return sizeof *session + session->tenant_bytes + session->id_bytes +
            session->token_capacity * sizeof *session->tokens +
-           session->block_capacity * sizeof *session->blocks;
+           session->block_capacity * sizeof *session->blocks +
+           session->lease_capacity * sizeof *session->leases;
 }

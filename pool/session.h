@@ -2,12 +2,13 @@
  * counters and reports are the matter of whoever calls.
  *
  *                    begin                        end
- *   EVICTED, CACHED ───────> RUNNING ──────────────────────> CACHED, EVICTED
+ *   EVICTED, CACHED, HELD ─> RUNNING ────────────────> CACHED, HELD, EVICTED
  *                             │   ^                                 ^
  *                     preempt └─> PREEMPTED ────────────────────────┘
  *                                  reserve: RUNNING again
  *
- * CACHED is idle with blocks, EVICTED idle without, also when it never had any.
+ * CACHED is idle with blocks, HELD the same under a pin or a lease, EVICTED
+ * idle without, also when it never had any.
  */
 #ifndef POOL_SESSION_H
 #define POOL_SESSION_H
@@ -19,6 +20,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/status.h"
+#include "pool/policy.h"
 #include "pool/pool.h"
 #include "pool/session_index.h"
 #include "pool/timer_wheel.h"
@@ -33,6 +35,11 @@ struct session_loss {
     enum pool_reason reason; /* 0: there was none, or it has been told */
 };
 
+struct session_lease {
+    char name[POOL_LEASE_BYTES + 1];
+    int64_t until_ns;
+};
+
 struct pool_session {
     /* What every run touches comes first, together. */
     struct kv_list link; /* on one list of the pool, by state */
@@ -40,10 +47,14 @@ struct pool_session {
     uint32_t n_blocks;
     int64_t released_ns; /* end of the last run, or creation */
     int64_t idle_ttl_ns;
+    int64_t absolute_ttl_ns; /* from creation; 0: none */
+    int64_t pin_until_ns;    /* 0: not pinned */
+    uint32_t n_leases;
     struct timer timer; /* set by registry_due_ns, perhaps for earlier */
 
     bool anonymous;
     bool has_held_blocks; /* at some time */
+    uint8_t priority;     /* 0 goes first, 100 last */
     uint8_t tenant_bytes, id_bytes;
     uint32_t block_capacity;
     pool_block_id *blocks;
@@ -53,9 +64,13 @@ struct pool_session {
     size_t n_computed; /* or once lay there: at least n_cached */
     uint32_t n_sealed; /* first blocks whose prefix keys are known */
     int64_t kept_ns;   /* EVICTED: since when */
+    int64_t cached_ns; /* CACHED: since when */
     int64_t created_ns;
     uint64_t hits, evictions;
+    struct session_lease *leases;
+    uint32_t lease_capacity;
     struct session_loss loss;
+    struct policy_place place;
     struct kv_map_node node;
     struct session_index_node order;
     char name[]; /* tenant, then id */
@@ -68,6 +83,7 @@ void session_close(struct pool_session *session);
 /* Room for n in all; what is there stays. KV_NO_MEMORY changes nothing. */
 enum kv_status session_grow_tokens(struct pool_session *session, size_t n);
 enum kv_status session_grow_blocks(struct pool_session *session, uint32_t n);
+enum kv_status session_grow_leases(struct pool_session *session, uint32_t n);
 
 size_t session_metadata_bytes(const struct pool_session *session);
 

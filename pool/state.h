@@ -2,15 +2,19 @@
  *
  *   pool.c      opens, closes, answers questions
  *   registry.c  which sessions there are, and on which list
+ *   retention.c what keeps a session, and for how long
  *   run.c       what a run does to its session
  *   share.c     what sessions have in common
- *   evict.c     who gives up blocks, and how it is told
+ *   evict.c     how blocks are given up, and how it is told
+ *   policy.c    who gives them up first; policy_*.c, one file each
  *   check.c     the laws
  *
  * Every named session is in the map, in the index, and on one list:
  *
  *   active  between begin and end; also every anonymous session
- *   cached  idle with blocks; the head was released longest ago
+ *   cached  idle with blocks, in the policy's order too; the head was released
+ *           longest ago
+ *   held    idle with blocks, under a pin or a lease
  *   kept    idle without blocks; the head has been so for longest */
 #ifndef POOL_STATE_H
 #define POOL_STATE_H
@@ -18,6 +22,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "pool/block_pool.h"
+#include "pool/policy.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
 #include "pool/scrub_queue.h"
@@ -36,8 +41,9 @@ struct pool {
     struct kv_map map;
     struct session_index index;
     struct timer_wheel wheel;
-    struct kv_list active, cached, kept;
-    uint32_t n_sessions;     /* on the three lists */
+    struct policy policy;
+    struct kv_list active, cached, held, kept;
+    uint32_t n_sessions;     /* on the four lists */
     uint64_t n_holding;      /* sessions with blocks */
     uint64_t session_tokens; /* in blocks */
     uint64_t kept_tokens;    /* of the sessions on kept */
@@ -78,6 +84,10 @@ static inline struct pool_stats state_stats(const struct pool *pool)
 void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
+/* Every block of the session has a pin more, or one less. */
+void registry_pin(struct pool *pool, const struct pool_session *session);
+void registry_unpin(struct pool *pool, const struct pool_session *session);
+
 /* How many tokens the session will keep if it loses its blocks. */
 uint64_t registry_tokens_kept(
     const struct pool *pool, const struct pool_session *session);
@@ -88,9 +98,9 @@ void registry_remove(struct pool *pool, struct pool_session *session);
 /* Takes an idle session off its list, to the active ones. */
 void registry_activate(struct pool *pool, struct pool_session *session);
 
-/* When the pool has to do something about an idle session: its TTL, if it has
- * blocks, or the end of keeping its tokens. INT64_MAX if never, or if active.
- */
+/* When the pool has to do something about a session: its TTL if it is cached,
+ * the end of keeping its tokens if it has no blocks, and the end of its hold.
+ * INT64_MAX if never. */
 int64_t registry_due_ns(
     const struct pool *pool, const struct pool_session *session);
 
@@ -102,6 +112,18 @@ void registry_set_timer(struct pool *pool, struct pool_session *session);
 /* Calls session_grow_* and keeps count of the memory. */
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks);
+
+/* ---- retention.c */
+
+/* The end of the last pin or lease; 0 if there is none. Those that are over are
+ * dropped when the session's timer fires, in whatever state it is, and when it
+ * goes idle. */
+int64_t retention_hold_until_ns(const struct pool_session *session);
+bool retention_is_held(const struct pool_session *session);
+void retention_drop_over(struct pool_session *session, int64_t now_ns);
+
+/* When the TTLs of an idle session fall due; INT64_MAX if never. */
+int64_t retention_ttl_due_ns(const struct pool_session *session);
 
 /* ---- run.c */
 
@@ -140,9 +162,8 @@ void evict_release(struct pool *pool, struct pool_session *session,
 void evict_idle(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* The least recently used session, of which there must be one with blocks, is
- * evicted and forgotten: no more sessions are allowed, and one with this key is
- * to come. */
+/* The policy's first victim, of whom there must be one, is evicted and
+ * forgotten: no more sessions are allowed, and one with this key is to come. */
 void evict_for_place(
     struct pool *pool, const struct pool_key *key, int64_t now_ns);
 

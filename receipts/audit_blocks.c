@@ -72,6 +72,10 @@ static enum kv_status follow_lost(
 {
     const Kvpool__V1__EvictionReceipt *eviction = check->receipt->eviction;
     struct audit *audit = check->audit;
+    /* One that keeps its first blocks has given up only what was freed. */
+    bool keeps_some =
+        eviction->before->total_sessions == eviction->after->total_sessions &&
+        audit->shared_kept == 0;
     bool is_last = audit_is_last_part(eviction->part);
     enum kv_status status;
     struct kv_error error;
@@ -82,7 +86,8 @@ static enum kv_status follow_lost(
     status = follow(
         check, holder, eviction->extents, eviction->n_extents, replay_free);
     /* Requests without a session share a name; theirs is not one's to lose. */
-    if (status == KV_OK && is_last && holder->id[0] != '\0')
+    if (status == KV_OK && is_last && holder->id[0] != '\0' &&
+        !(keeps_some && replay_held_blocks(audit->replay, holder) > 0))
         status = tell(check,
             replay_drop_all(audit->replay, holder, audit->shared_kept, &error),
             &error);

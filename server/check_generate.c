@@ -7,6 +7,7 @@
 #include "engine/sampler.h"
 #include "engine/text_stream.h"
 #include "server/check.h"
+#include "server/retention.h"
 
 static void check_real(struct rpc_error *error, const char *field, float value,
     float least, float most)
@@ -113,27 +114,6 @@ static void check_logprobs(
             message->top_logprobs);
 }
 
-static void check_retention(struct rpc_error *error,
-    const Kvpool__V1__RetentionSettings *retention, bool has_session)
-{
-    if (retention == NULL)
-        return;
-    check_unsupported(
-        error, "retention.absolute_ttl", retention->absolute_ttl != NULL);
-    check_unsupported(error, "retention.priority", retention->priority != NULL);
-    check_unsupported(error, "retention.pin", retention->pin != NULL);
-    check_unsupported(error, "retention.lease", retention->lease != NULL);
-    if (retention->idle_ttl == NULL)
-        return;
-    if (!has_session)
-        rpc_error_add_violation(error, "retention.idle_ttl",
-            "it was given; allowed with a session_id only");
-    else if (retention->idle_ttl->duration_ns < 0)
-        rpc_error_add_violation(error, "retention.idle_ttl.duration_ns",
-            "%" PRId64 " was given; allowed is 0 or more",
-            retention->idle_ttl->duration_ns);
-}
-
 static void check_stops(
     struct rpc_error *error, const Kvpool__V1__GenerateRequest *message)
 {
@@ -170,7 +150,8 @@ void check_generate(struct rpc_error *error, const struct model_shape *shape,
     check_sampling(error, message->sampling, shape);
     check_stops(error, message);
     check_unsupported(error, "continue_from", message->continue_from != NULL);
-    check_retention(error, message->retention, message->session_id[0] != '\0');
+    retention_check(
+        error, "retention", message->retention, message->session_id[0] != '\0');
     check_logprobs(error, message);
     check_unsupported(error, "prefill_only", message->prefill_only);
 }

@@ -38,6 +38,14 @@
         "how long they are kept; 0 is for ever")                               \
     UINT(session_idle_ttl_s, 0, 0, 31536000, "s",                              \
         "evict sessions idle for longer; 0 is never")                          \
+    CHOICE(eviction_policy, "lru", "lru|lru_tail|priority|s3fifo|cost",        \
+        "which sessions give up blocks first when room is needed")             \
+    UINT(retention_max_ttl_s, 0, 0, 31536000, "s",                             \
+        "longest TTL that a client may set; 0 is any, and none")               \
+    UINT(retention_max_pin_s, 86400, 0, 31536000, "s",                         \
+        "longest pin that a client may set")                                   \
+    UINT(retention_max_lease_s, 3600, 0, 31536000, "s",                        \
+        "longest lease that a client may set")                                 \
     UINT(threads, 0, 0, 1024, "", "compute threads; 0 is one per processor")   \
     CHOICE(kernels, "auto", "auto|scalar|avx2|avx512|neon",                    \
         "instructions to compute with")                                        \

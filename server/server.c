@@ -87,6 +87,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         .max_sessions = (uint32_t)options->max_sessions,
         .max_kept_tokens = options->max_kept_tokens,
         .kept_ttl_ns = (int64_t)options->kept_tokens_ttl_s * KV_NS_PER_S,
+        .eviction_policy = options->eviction_policy,
         .share_prefixes = options->prefix_cache,
         .default_idle_ttl_ns =
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
@@ -168,6 +169,8 @@ static enum kv_status open_rpc(struct server *server, struct kv_error *error)
         status = service_pool_add(server);
     if (status == KV_OK)
         status = service_evict_add(server);
+    if (status == KV_OK)
+        status = service_retention_add(server);
     if (status == KV_OK)
         status = service_receipts_add(server);
     if (status == KV_OK)

@@ -101,6 +101,7 @@ void server_reload(struct server *server, const char *requested_by);
 /* service_*.c: their methods. */
 enum kv_status service_pool_add(struct server *server);
 enum kv_status service_evict_add(struct server *server);
+enum kv_status service_retention_add(struct server *server);
 enum kv_status service_receipts_add(struct server *server);
 enum kv_status service_proof_add(struct server *server);
 enum kv_status service_inference_add(struct server *server);

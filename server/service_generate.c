@@ -19,6 +19,7 @@
 #include "server/check.h"
 #include "server/logprobs.h"
 #include "server/message.h"
+#include "server/retention.h"
 #include "server/server.h"
 #include "server/work.h"
 
@@ -507,11 +508,17 @@ static enum kv_status get_session(struct server *server,
     return status;
 }
 
+static void fail_lease(struct rpc_error *error)
+{
+    rpc_error_add_violation(error, "retention.lease",
+        "%d others run; allowed are at most %d", POOL_MAX_LEASES,
+        POOL_MAX_LEASES);
+}
+
 static bool submit(struct server *server, struct generate *generate,
     const uint32_t *ids, size_t n_ids, struct rpc_error *error)
 {
     const Kvpool__V1__GenerateRequest *message = generate->message;
-    const Kvpool__V1__RetentionSettings *retention = message->retention;
     struct pool_key key = check_pool_key(message->tenant, message->session_id);
     struct request *request = &generate->request;
     enum kv_status status;
@@ -520,9 +527,15 @@ static bool submit(struct server *server, struct generate *generate,
     if (get_session(server, generate, n_ids, error) != KV_OK)
         return false;
     now = kv_clock_mono_ns(); /* not before the session was made */
-    status = scheduler_submit(server->scheduler, request, ids, n_ids, now);
+    status = retention_prepare(
+        server->pool, request->session, message->retention, now);
+    if (status == KV_LIMIT)
+        fail_lease(error);
+    else if (status == KV_OK)
+        status = scheduler_submit(server->scheduler, request, ids, n_ids, now);
     if (status != KV_OK) {
-        fail_submit(server, status, message, error);
+        if (error->code == RPC_OK)
+            fail_submit(server, status, message, error);
         /* What this call created goes, unless its end took it already. */
         if (generate->created)
             request->session = pool_session_find(server->pool, &key);
@@ -530,9 +543,8 @@ static bool submit(struct server *server, struct generate *generate,
             pool_session_forget(server->pool, request->session, now);
         return false;
     }
-    if (retention != NULL && retention->idle_ttl != NULL)
-        pool_session_set_idle_ttl(server->pool, request->session,
-            retention->idle_ttl->duration_ns, now);
+    retention_set(server->pool, request->session, message->retention,
+        server->options, now);
     return true;
 }
 

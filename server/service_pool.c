@@ -1,5 +1,5 @@
-/* KvPoolService: Snapshot, ListSessions, and the refusal of what is not there
- * yet. Evict has service_evict.c to itself, StreamReceipts service_receipts.c.
+/* KvPoolService: Snapshot and ListSessions. The other calls have files of their
+ * own: service_evict.c, service_retention.c, service_receipts.c.
  */
 #include <stdio.h>
 #include <string.h>
@@ -185,30 +185,12 @@ static void on_list_sessions(void *ctx, struct rpc_call *call,
     kvpool__v1__list_sessions_request__free_unpacked(request, NULL);
 }
 
-/* ---- what is part of the contract and not there */
-
-static void on_unsupported(void *ctx, struct rpc_call *call,
-    const unsigned char *bytes, size_t n_bytes)
-{
-    const char *rpc = ctx;
-    struct rpc_error error;
-
-    (void)bytes;
-    (void)n_bytes;
-    rpc_error_init(&error, RPC_UNIMPLEMENTED, "RPC_NOT_SUPPORTED",
-        "this server does not have %s", rpc);
-    rpc_error_add_metadata(&error, "rpc", "%s", rpc);
-    rpc_call_fail(call, &error);
-}
-
 enum kv_status service_pool_add(struct server *server)
 {
 #define PATH "/kvpool.v1.KvPoolService/"
     const struct rpc_method methods[] = {
         {PATH "Snapshot", RPC_UNARY, on_snapshot, server},
         {PATH "ListSessions", RPC_UNARY, on_list_sessions, server},
-        {PATH "SetRetention", RPC_UNARY, on_unsupported,
-            (void *)"SetRetention"},
     };
 #undef PATH
     enum kv_status status = KV_OK;

@@ -177,10 +177,6 @@ static void fill_session(struct state_session *out, const struct pool *pool,
     kvpool__v1__session_key__init(&out->key);
     out->key.tenant = out->tenant;
     out->key.session_id = out->id;
-    kvpool__v1__retention__init(&out->retention);
-    out->retention.idle_ttl_ns = info->idle_ttl_ns;
-    out->retention.priority = 50;
-
     kvpool__v1__session__init(session);
     session->key = &out->key;
     session->state = (Kvpool__V1__SessionState)info->state;
@@ -195,7 +191,7 @@ static void fill_session(struct state_session *out, const struct pool *pool,
     session->last_access_unix_ns = wall_ns - session->idle_ns;
     session->hits = info->hits;
     session->evictions = info->evictions;
-    session->retention = &out->retention;
+    session->retention = &out->retention.retention;
 }
 
 static bool matches(
@@ -316,6 +312,8 @@ enum kv_status state_page_fill(struct state_page *page, struct server *server,
         if (matches(&info.key, filter)) {
             fill_session(
                 &page->entries[page->n], server->pool, &info, mono_ns, wall_ns);
+            retention_fill(&page->entries[page->n].retention, server->pool,
+                session, mono_ns, wall_ns);
             page->list[page->n] = &page->entries[page->n].session;
             page->n++;
         }

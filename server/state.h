@@ -6,6 +6,7 @@
 #define SERVER_STATE_H
 
 #include "kvpool/v1/pool_service.pb-c.h"
+#include "server/retention.h"
 #include "server/server.h"
 
 /* The instant, in the ledger's terms. */
@@ -45,7 +46,7 @@ void state_sinks_fill(struct state_sinks *out, struct server *server);
 struct state_session {
     Kvpool__V1__Session session;
     Kvpool__V1__SessionKey key;
-    Kvpool__V1__Retention retention;
+    struct retention_message retention;
     char tenant[POOL_NAME_BYTES + 1], id[POOL_NAME_BYTES + 1];
 };
 struct state_page {

@@ -63,19 +63,9 @@ class ErrorTest(ServerTest):
     # --- what this server does not have ---
 
     def test_fields_of_generate_that_are_not_supported_are_named(self):
-        one_second = common.DurationSetting(duration_ns=10 ** 9)
-        settings = common.RetentionSettings
         for field, fields in {
                 "continue_from":
                     dict(continue_from=inference.ContinueFrom(tokens=2)),
-                "retention.absolute_ttl": dict(
-                    retention=settings(absolute_ttl=one_second)),
-                "retention.priority": dict(retention=settings(
-                    priority=common.PrioritySetting(priority=60))),
-                "retention.pin": dict(retention=settings(pin=one_second)),
-                "retention.lease": dict(retention=settings(
-                    lease=common.LeaseSetting(lease_id="a",
-                                              duration_ns=10 ** 9))),
                 "prefill_only": dict(prefill_only=True)}.items():
             with self.subTest(field):
                 failure = self.generate_fails(
@@ -130,16 +120,6 @@ class ErrorTest(ServerTest):
             self.server.inference.Detokenize,
             inference.DetokenizeRequest(token_ids=[1], with_special=True),
             "with_special")
-
-    def test_calls_that_are_not_supported_are_named(self):
-        for name, request in {
-                "SetRetention": pool.SetRetentionRequest()}.items():
-            with self.subTest(name):
-                failure = self.fails(
-                    "UNIMPLEMENTED", "RPC_NOT_SUPPORTED",
-                    lambda n=name, r=request: getattr(
-                        self.server.pool, n)(r, timeout=CALL_SECONDS))
-                self.assertIn(name, failure.metadata["rpc"])
 
     # --- values that are not allowed ---
 

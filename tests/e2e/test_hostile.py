@@ -53,6 +53,14 @@ def valid_requests():
                 page_size=3))),
         (POOL + "ListSessions", False, pool.ListSessionsRequest(
             page_size=3, filter=pool.SessionFilter(tenants=["a"]), order=1)),
+        (POOL + "SetRetention", False, pool.SetRetentionRequest(changes=[
+            pool.RetentionChange(
+                session=common.SessionKey(session_id="none"),
+                settings=common.RetentionSettings(
+                    idle_ttl=common.DurationSetting(duration_ns=10 ** 12),
+                    priority=common.PrioritySetting(priority=7),
+                    lease=common.LeaseSetting(lease_id="r",
+                                              duration_ns=5)))])),
         (POOL + "StreamReceipts", True, pool.StreamReceiptsRequest(
             after=common.LedgerPosition(sequence=1, epoch=1), max_batch=4)),
         (INFERENCE + "Generate", True, inference.GenerateRequest(

@@ -13,6 +13,7 @@ enum auditor_block { AUDITOR_FREE, AUDITOR_USED, AUDITOR_SCRUBBING };
 
 struct auditor {
     struct pool_observer observer; /* give this to pool_open */
+    const char *policy;            /* that batches for room should name */
     uint64_t block_bytes;
     uint32_t n_blocks;
     uint8_t *states;      /* enum auditor_block, by block */

@@ -23,6 +23,8 @@ void fixture_open(const struct pool_config *config)
     struct kv_error error;
 
     auditor_init(&fixture.auditor, config->block_bytes, config->n_blocks);
+    fixture.auditor.policy =
+        config->eviction_policy != NULL ? config->eviction_policy : "lru";
     audited.observer = &fixture.auditor.observer;
     fixture.now_ns = KV_NS_PER_S;
     ck_assert_msg(

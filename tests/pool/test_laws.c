@@ -15,12 +15,18 @@
 #define N_STEPS 30000
 #define CHECK_EVERY 96
 
+static const char *const policies[] = {
+    "lru", "lru_tail", "priority", "s3fifo", "cost"};
+
+#define N_POLICIES (sizeof policies / sizeof *policies)
+
 struct walk {
     uint64_t random;
     struct pool_session *anonymous[N_ANONYMOUS]; /* or NULL */
     struct pool_scrub out[POOL_SCRUBS_OUT];
     size_t n_out;
-    uint64_t n_full, n_busy, n_reserved, n_preempted, n_expired, n_adopted;
+    uint64_t n_full, n_busy, n_reserved, n_preempted, n_expired, n_adopted,
+        n_held;
 };
 
 static uint32_t draw(struct walk *walk, uint32_t n)
@@ -70,6 +76,36 @@ static void step_begin(struct walk *walk)
             fixture.pool, session, draw(walk, 3) * KV_NS_PER_S, fixture.now_ns);
     if (draw(walk, 8) > 0)
         pool_session_begin(fixture.pool, session);
+}
+
+static void step_retain(struct walk *walk)
+{
+    static const char *const readers[] = {"x", "y", "z"};
+    struct pool_session *session = fixture_find(draw_name(walk));
+    int64_t duration_ns = draw(walk, 4) * KV_NS_PER_S / 2;
+
+    if (session == NULL)
+        return;
+    switch (draw(walk, 5)) {
+    case 0:
+        pool_session_set_priority(
+            fixture.pool, session, draw(walk, POOL_MAX_PRIORITY + 1));
+        break;
+    case 1:
+        pool_session_set_absolute_ttl(
+            fixture.pool, session, 8 * duration_ns, fixture.now_ns);
+        break;
+    case 2:
+        pool_session_pin(fixture.pool, session, duration_ns, fixture.now_ns);
+        break;
+    default:
+        ck_assert_int_eq(
+            pool_session_lease(fixture.pool, session, readers[draw(walk, 3)],
+                duration_ns, fixture.now_ns),
+            KV_OK);
+    }
+    walk->n_held +=
+        pool_session_info(fixture.pool, session).state == POOL_SESSION_HELD;
 }
 
 static void step_begin_anonymous(struct walk *walk)
@@ -206,9 +242,9 @@ static void step(struct walk *walk)
     static void (*const steps[])(struct walk *) = {step_begin, step_begin,
         step_begin, step_begin_anonymous, step_extend, step_extend, step_extend,
         step_extend, step_extend, step_adopt, step_adopt, step_truncate,
-        step_end, step_end, step_end, step_evict, step_forget, step_time,
-        step_take_scrub, step_take_scrub, step_take_scrub, step_scrub_done,
-        step_scrub_done, step_scrub_done};
+        step_retain, step_end, step_end, step_end, step_evict, step_forget,
+        step_time, step_take_scrub, step_take_scrub, step_take_scrub,
+        step_scrub_done, step_scrub_done, step_scrub_done};
 
     steps[draw(walk, sizeof steps / sizeof *steps)](walk);
 }
@@ -240,6 +276,7 @@ static struct pool_config draw_config(struct walk *walk)
     config.max_sessions = 1 + draw(walk, N_NAMES + N_ANONYMOUS);
     config.max_kept_tokens = draw(walk, 300);
     config.share_prefixes = draw(walk, 4) > 0;
+    config.eviction_policy = policies[draw(walk, N_POLICIES)];
     config.kept_ttl_ns = draw(walk, 2) * KV_NS_PER_S;
     config.default_idle_ttl_ns = draw(walk, 2) * 2 * KV_NS_PER_S;
     return config;
@@ -273,6 +310,7 @@ START_TEST(every_law_holds_after_any_sequence_of_operations)
     ck_assert_uint_gt(walk.n_preempted, 0);
     ck_assert_uint_gt(walk.n_expired, 0);
     ck_assert_uint_gt(walk.n_adopted, 0);
+    ck_assert_uint_gt(walk.n_held, 0);
 }
 END_TEST
 

@@ -1,0 +1,140 @@
+/* Whole sessions, those first whose return would cost least for what they free:
+ * GreedyDual-Size with frequency (Cherkasova, 1998).
+ *
+ *   rank = floor + uses * cost of computing its own blocks again / their number
+ *
+ * The floor is the rank of the last victim, so who is not used sinks, however
+ * dear it was. The cost of a token is that of the weights, and that of
+ * attention, which grows with its position. A heap by rank, with room for every
+ * session taken when the pool is opened. */
+#include "pool/state.h"
+
+#include "base/heap.h"
+
+/* The position at which attention costs as much as the weights do; of the order
+ * of three times the width of a model, here that of a small one. */
+#define ATTENTION_POSITION 8192.0
+#define MAX_USES 8
+
+static enum kv_status init(struct pool *pool)
+{
+    pool->policy.heap =
+        kv_calloc(pool->config.max_sessions, sizeof(struct pool_session *));
+    return pool->policy.heap != NULL ? KV_OK : KV_NO_MEMORY;
+}
+
+static void fini(struct pool *pool)
+{
+    kv_free(pool->policy.heap);
+}
+
+/* ---- the heap */
+
+static void put(
+    struct policy *policy, uint32_t at, struct pool_session *session)
+{
+    policy->heap[at] = session;
+    session->place.at = at;
+}
+
+static void rise(
+    struct policy *policy, uint32_t at, struct pool_session *session)
+{
+    while (at > 0 &&
+           session->place.rank < policy->heap[(at - 1) / 2]->place.rank) {
+        put(policy, at, policy->heap[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+    put(policy, at, session);
+}
+
+static void sink(
+    struct policy *policy, uint32_t at, struct pool_session *session)
+{
+    for (;;) {
+        uint64_t child = 2 * (uint64_t)at + 1;
+
+        if (child + 1 < policy->n_heap && policy->heap[child + 1]->place.rank <
+                                              policy->heap[child]->place.rank)
+            child++;
+        if (child >= policy->n_heap ||
+            policy->heap[child]->place.rank >= session->place.rank)
+            break;
+        put(policy, at, policy->heap[child]);
+        at = (uint32_t)child;
+    }
+    put(policy, at, session);
+}
+
+/* ---- what a session is worth */
+
+/* Of a token, on average over a block that begins at this token. */
+static double cost_of_block(const struct pool *pool, uint32_t index)
+{
+    return pool->config.block_tokens *
+           (1 + (double)index * pool->config.block_tokens / ATTENTION_POSITION);
+}
+
+/* What computing its own blocks costs, for each of them. */
+static double worth(const struct pool *pool, const struct pool_session *session)
+{
+    double cost = 0, n_own = 0;
+
+    for (uint32_t i = 0; i < session->n_blocks; i++) {
+        if (share_is_shared(pool, session->blocks[i]))
+            continue;
+        cost += cost_of_block(pool, i);
+        n_own++;
+    }
+    return n_own > 0 ? cost / n_own / pool->config.block_tokens : 0;
+}
+
+static void add(struct pool *pool, struct pool_session *session)
+{
+    struct policy *policy = &pool->policy;
+
+    if (session->place.uses < MAX_USES)
+        session->place.uses++;
+    session->place.rank =
+        policy->floor + session->place.uses * worth(pool, session);
+    rise(policy, policy->n_heap++, session);
+}
+
+static void take(struct pool *pool, struct pool_session *session)
+{
+    struct policy *policy = &pool->policy;
+    uint32_t at = session->place.at;
+    struct pool_session *last = policy->heap[--policy->n_heap];
+
+    if (last == session)
+        return;
+    if (at > 0 && last->place.rank < policy->heap[(at - 1) / 2]->place.rank)
+        rise(policy, at, last);
+    else
+        sink(policy, at, last);
+}
+
+static void chosen(struct pool *pool, struct pool_session *session)
+{
+    if (session->place.rank > pool->policy.floor)
+        pool->policy.floor = session->place.rank;
+    session->place.uses = 0;
+}
+
+static struct pool_session *next(
+    const struct pool *pool, const struct pool_session *after)
+{
+    uint32_t at = after == NULL ? 0 : after->place.at + 1;
+
+    return at < pool->policy.n_heap ? pool->policy.heap[at] : NULL;
+}
+
+const struct policy_class policy_cost = {
+    .name = "cost",
+    .init = init,
+    .fini = fini,
+    .add = add,
+    .remove = take,
+    .chosen = chosen,
+    .next = next,
+};
