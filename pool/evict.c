@@ -230,12 +230,15 @@ void evict_idle(struct pool *pool, struct pool_session *session,
     const struct departure departure = {
         .session = session,
         .cause = cause,
-        .tokens_kept = registry_tokens_kept(pool, session),
+        .tokens_kept = cause->forget ? 0 : registry_tokens_kept(pool, session),
         .now_ns = now_ns,
     };
 
     give_up(pool, &departure);
-    registry_settle(pool, session, now_ns);
+    if (cause->forget)
+        registry_remove(pool, session);
+    else
+        registry_settle(pool, session, now_ns);
 }
 
 void pool_session_preempt(struct pool *pool, struct pool_session *session,
@@ -296,6 +299,16 @@ const char *pool_policy_name(const struct pool *pool)
 {
     (void)pool;
     return "lru";
+}
+
+struct pool_session *pool_victim_after(
+    struct pool *pool, struct pool_session *after)
+{
+    struct kv_list *link = after == NULL ? pool->cached.next : after->link.next;
+
+    return link == &pool->cached
+               ? NULL
+               : KV_LIST_ENTRY(link, struct pool_session, link);
 }
 
 bool evict_for_room(struct pool *pool, uint32_t n_blocks,
@@ -418,10 +431,13 @@ struct pool_outcome pool_evict_session(struct pool *pool,
 
     if (outcome.result != POOL_EVICTED)
         return outcome;
-    if (outcome.preempted)
+    if (outcome.preempted) {
         pool_session_preempt(pool, session, cause, now_ns);
-    else
-        evict_idle(pool, session, cause, now_ns);
+        return outcome;
+    }
+    if (cause->forget)
+        outcome.tokens_kept = 0;
+    evict_idle(pool, session, cause, now_ns);
     return outcome;
 }
 

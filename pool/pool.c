@@ -155,15 +155,20 @@ void pool_scrub_done(struct pool *pool, uint64_t scrub_id, int64_t now_ns)
 struct pool_session_info pool_session_info(
     const struct pool *pool, const struct pool_session *session)
 {
-    uint64_t n_shared = 0;
+    struct pool_session_info info = pool_session_glance(session);
 
     for (uint32_t i = 0; i < session->n_blocks; i++)
-        n_shared += pool->blocks.blocks[session->blocks[i]].n_refs > 1;
+        info.n_shared_blocks +=
+            pool->blocks.blocks[session->blocks[i]].n_refs > 1;
+    return info;
+}
+
+struct pool_session_info pool_session_glance(const struct pool_session *session)
+{
     return (struct pool_session_info){
         .key = session_key(session),
         .state = session->state,
         .n_blocks = session->n_blocks,
-        .n_shared_blocks = n_shared,
         .n_tokens = session->n_tokens,
         .n_cached_tokens = session->n_cached,
         .created_ns = session->created_ns,

@@ -214,8 +214,8 @@ struct pool_outcome {
 /* Evicts one session for a Manual call. A running one answers POOL_EVICT_BUSY,
  * or is preempted with `preempt`: only between steps, since workers touch the
  * blocks of a running step. One without blocks answers POOL_NOTHING_TO_FREE,
- * running or not. An idle session of which no token is kept is gone afterwards.
- */
+ * running or not. An idle session of which no token is kept is gone afterwards,
+ * as it is with cause->forget; a preempted one keeps its tokens in any case. */
 struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns);
@@ -223,6 +223,12 @@ struct pool_outcome pool_evict_session(struct pool *pool,
 /* What pool_evict_session would say; changes nothing. */
 struct pool_outcome pool_evict_preview(
     const struct pool *pool, const struct pool_session *session, bool preempt);
+
+/* Idle sessions with blocks, in the order in which the policy would have them
+ * go: the first (after is NULL), or the one behind such a session; NULL behind
+ * the last. O(1). */
+struct pool_session *pool_victim_after(
+    struct pool *pool, struct pool_session *after);
 
 /* A batch of evictions that a caller drives (an Evict call): between begin and
  * end come its pool_evict_session calls, all in one turn. end tells the
@@ -286,6 +292,10 @@ struct pool_session_info {
 
 struct pool_session_info pool_session_info(
     const struct pool *pool, const struct pool_session *session);
+
+/* The same but for n_shared_blocks, which is 0: O(1). */
+struct pool_session_info pool_session_glance(
+    const struct pool_session *session);
 
 /* Borrowed until the session changes. */
 const uint32_t *pool_session_tokens(

@@ -93,19 +93,6 @@ class ErrorTest(ServerTest):
                     session="unsupported", **fields)
                 self.assertIn(field, failure.fields)
 
-    def test_fields_of_the_pool_that_are_not_supported_are_named(self):
-        target, evict = session_target("witness"), pool.EvictRequest
-        for field, request in {
-                "forget": evict(targets=[target], forget=True),
-                "targets[0].prefix": evict(targets=[pool.EvictTarget(
-                    prefix=pool.EvictPrefix(token_ids=[1]))]),
-                "targets[1].idle": evict(targets=[target, pool.EvictTarget(
-                    idle=pool.EvictIdle(longer_than_ns=1))]),
-                "targets[0].bytes": evict(targets=[pool.EvictTarget(
-                    bytes=pool.EvictBytes(at_least_bytes=1))])}.items():
-            with self.subTest(field):
-                self.unsupported(self.server.pool.Evict, request, field)
-
     def test_sections_and_orders_that_are_not_supported_are_named(self):
         for section in ("TENANTS", "BLOCK_MAP", "HISTOGRAMS"):
             with self.subTest(section):
