@@ -317,15 +317,17 @@ static enum evict_walk_step walk_victims(
     set_mark(&walk->given, &info);
     if (!is_wanted(walk, session))
         return EVICT_WALK_ON;
-    walk->matched = true;
     *out = session;
     return EVICT_WALK_SESSION;
 }
 
-void evict_walk_freed(struct evict_walk *walk, size_t target, uint64_t bytes)
+void evict_walk_decided(
+    struct evict_walk *walk, size_t target, uint64_t bytes_freed)
 {
-    if (walk->target == target)
-        walk->freed_bytes += bytes;
+    if (walk->target != target)
+        return;
+    walk->matched = true;
+    walk->freed_bytes += bytes_freed;
 }
 
 enum evict_walk_step evict_walk_next(

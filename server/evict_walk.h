@@ -2,7 +2,7 @@
  * which they are decided: by targets, and within a target by the sessions'
  * names, or for `bytes` as the policy would have them go.
  *
- *   init ──> [next ──> (evict it) ──> freed]* ──> END
+ *   init ──> [next ──> (evict it) ──> decided]* ──> END
  *
  * Every call of next looks at one session, so whoever walks may stop between
  * any two, and go on in another turn: a place is remembered by name, and what
@@ -55,8 +55,9 @@ void evict_walk_init(struct evict_walk *walk, struct pool *pool,
 enum evict_walk_step evict_walk_next(
     struct evict_walk *walk, size_t *target, struct pool_session **session);
 
-/* So much was freed by what next gave last, which was of this target. */
-void evict_walk_freed(struct evict_walk *walk, size_t target, uint64_t bytes);
+/* What next gave last, of this target, was decided, and freed so much. */
+void evict_walk_decided(
+    struct evict_walk *walk, size_t target, uint64_t bytes_freed);
 
 /* Nobody else of this target, which next gave last, is wanted. */
 void evict_walk_skip(struct evict_walk *walk, size_t target);

@@ -209,6 +209,7 @@ static void evict_one(
 
     if (outcome.result == POOL_NOTHING_TO_FREE)
         forget_tokens(evict, session, &outcome);
+    evict_walk_decided(&evict->walk, target, outcome.bytes_freed);
     evict->response.sessions_held += outcome.result == POOL_PINNED;
     evict->response.sessions_busy += outcome.result == POOL_EVICT_BUSY;
     if (outcome.result != POOL_EVICTED && !listed) {
@@ -225,7 +226,6 @@ static void evict_one(
         return;
     evict->response.sessions_evicted++;
     evict->response.bytes_freed += outcome.bytes_freed;
-    evict_walk_freed(&evict->walk, target, outcome.bytes_freed);
     if (server->recorder == NULL || evict->request->dry_run)
         return;
     entry->sequence = before + 1;
