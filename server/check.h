@@ -27,7 +27,7 @@ uint32_t check_count(struct rpc_error *error, const char *field, uint32_t value,
  */
 void check_unsupported(struct rpc_error *error, const char *field, bool given);
 
-/* Filters and orders of sessions: tenants and KEY are what there is. */
+/* Filters and orders of sessions. */
 void check_session_filter(struct rpc_error *error, const char *field,
     const Kvpool__V1__SessionFilter *filter);
 void check_session_order(

@@ -4,14 +4,26 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/heap.h"
 #include "server/check.h"
 #include "server/message.h"
 #include "server/server.h"
 #include "server/state.h"
+#include "server/state_order.h"
 #include "server/subscriber_status.h"
 
 #define MAX_PAGE 1000
 #define STANDARD_LIST_PAGE 100
+
+/* How long a turn may be: what others on this thread wait for a call that has
+ * many sessions to look at. */
+#define TURN_NS KV_NS_PER_MS
+
+static uint32_t page_size_of(uint32_t asked)
+{
+    return asked > 0 ? asked : STANDARD_LIST_PAGE;
+}
 
 /* ---- Snapshot */
 
@@ -56,20 +68,22 @@ struct sections {
     struct subscriber_status_list subscribers;
 };
 
+/* order is NULL where the sessions are in that of their keys. */
 static enum kv_status fill_sections(struct sections *sections,
     Kvpool__V1__PoolSnapshot *snapshot, struct server *server,
-    const Kvpool__V1__SnapshotRequest *request)
+    const Kvpool__V1__SnapshotRequest *request, struct state_order *order)
 {
     const Kvpool__V1__SessionQuery *query = request->sessions;
     enum kv_status status = KV_OK;
 
     if (has_section(
             request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)) {
-        status = state_page_fill(&sections->page, server,
-            query != NULL ? query->filter : NULL,
-            query != NULL && query->page_size > 0 ? query->page_size
-                                                  : STANDARD_LIST_PAGE,
-            NULL);
+        status =
+            order != NULL
+                ? state_order_fill(order, &sections->page)
+                : state_page_fill(&sections->page, server,
+                      query != NULL ? query->filter : NULL,
+                      page_size_of(query != NULL ? query->page_size : 0), NULL);
         snapshot->sessions = sections->page.list;
         snapshot->n_sessions = sections->page.n;
         snapshot->sessions_next_page_token = sections->page.next_token;
@@ -91,7 +105,7 @@ static enum kv_status fill_sections(struct sections *sections,
 }
 
 static void reply_snapshot(struct server *server, struct rpc_call *call,
-    const Kvpool__V1__SnapshotRequest *request)
+    const Kvpool__V1__SnapshotRequest *request, struct state_order *order)
 {
     Kvpool__V1__SnapshotResponse response = KVPOOL__V1__SNAPSHOT_RESPONSE__INIT;
     struct sections sections = {.page = {.n = 0}, .subscribers = {.n = 0}};
@@ -99,13 +113,126 @@ static void reply_snapshot(struct server *server, struct rpc_call *call,
 
     state_fill(&state, server);
     response.snapshot = &state.snapshot;
-    if (fill_sections(&sections, &state.snapshot, server, request) == KV_OK)
+    if (fill_sections(&sections, &state.snapshot, server, request, order) ==
+        KV_OK)
         message_reply(call, &response.base);
     else
         message_fail_no_memory(call);
     subscriber_status_fini(&sections.subscribers);
     state_page_fini(&sections.page);
 }
+
+/* ---- ListSessions */
+
+/* order is NULL where the sessions are in that of their keys. */
+static void reply_list(struct server *server, struct rpc_call *call,
+    const Kvpool__V1__ListSessionsRequest *request,
+    const struct pool_key *after, struct state_order *order)
+{
+    Kvpool__V1__ListSessionsResponse response =
+        KVPOOL__V1__LIST_SESSIONS_RESPONSE__INIT;
+    struct state_stamp stamp;
+    struct state_page page;
+    enum kv_status status =
+        order != NULL ? state_order_fill(order, &page)
+                      : state_page_fill(&page, server, request->filter,
+                            page_size_of(request->page_size), after);
+
+    if (status != KV_OK) {
+        message_fail_no_memory(call);
+    } else {
+        response.sessions = page.list;
+        response.n_sessions = page.n;
+        response.next_page_token = page.next_token;
+        if (state_stamp(server, &stamp))
+            response.stamp = &stamp.stamp;
+        message_reply(call, &response.base);
+    }
+    state_page_fini(&page);
+}
+
+/* ---- in an order for which all sessions are looked at: turn by turn */
+
+struct ordering {
+    struct server *server;
+    struct rpc_call *call;
+    Kvpool__V1__SnapshotRequest *snapshot; /* one of the two; owned */
+    Kvpool__V1__ListSessionsRequest *list;
+    struct state_place after;
+    struct state_order order;
+    struct rpc_post turn;
+};
+
+static void free_ordering(struct ordering *ordering)
+{
+    state_order_fini(&ordering->order);
+    kvpool__v1__snapshot_request__free_unpacked(ordering->snapshot, NULL);
+    kvpool__v1__list_sessions_request__free_unpacked(ordering->list, NULL);
+    kv_free(ordering);
+}
+
+static void on_turn(struct rpc_post *post)
+{
+    struct ordering *ordering = KV_LIST_ENTRY(post, struct ordering, turn);
+    struct server *server = ordering->server;
+
+    if (!state_order_look(&ordering->order, kv_clock_mono_ns() + TURN_NS)) {
+        rpc_loop_post(server->loop, &ordering->turn);
+        return;
+    }
+    if (ordering->snapshot != NULL)
+        reply_snapshot(
+            server, ordering->call, ordering->snapshot, &ordering->order);
+    else
+        reply_list(
+            server, ordering->call, ordering->list, NULL, &ordering->order);
+    free_ordering(ordering);
+}
+
+static bool needs_turns(Kvpool__V1__SessionOrder order)
+{
+    return order > KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY;
+}
+
+/* Takes the request, of which there is one. */
+static void begin_ordering(struct server *server, struct rpc_call *call,
+    Kvpool__V1__SnapshotRequest *snapshot,
+    Kvpool__V1__ListSessionsRequest *list, const struct state_place *after)
+{
+    struct ordering *ordering = kv_calloc(1, sizeof *ordering);
+    struct state_order *order;
+
+    if (ordering == NULL) {
+        message_fail_no_memory(call);
+        kvpool__v1__snapshot_request__free_unpacked(snapshot, NULL);
+        kvpool__v1__list_sessions_request__free_unpacked(list, NULL);
+        return;
+    }
+    order = &ordering->order;
+    ordering->server = order->server = server;
+    ordering->call = call;
+    ordering->snapshot = snapshot;
+    ordering->list = list;
+    ordering->turn.run = on_turn;
+    order->filter =
+        snapshot != NULL ? snapshot->sessions->filter : list->filter;
+    order->order = snapshot != NULL ? snapshot->sessions->order : list->order;
+    order->page_size = page_size_of(
+        snapshot != NULL ? snapshot->sessions->page_size : list->page_size);
+    if (after != NULL) {
+        state_place_copy(&ordering->after, &after->key);
+        ordering->after.rank = after->rank;
+        order->after = &ordering->after;
+    }
+    if (state_order_begin(order) == KV_OK) {
+        on_turn(&ordering->turn);
+        return;
+    }
+    message_fail_no_memory(call);
+    free_ordering(ordering);
+}
+
+/* ---- the calls */
 
 static void on_snapshot(void *ctx, struct rpc_call *call,
     const unsigned char *bytes, size_t n_bytes)
@@ -117,38 +244,16 @@ static void on_snapshot(void *ctx, struct rpc_call *call,
 
     if (request != NULL)
         check_snapshot(&error, request);
-    if (error.n_violations > 0)
+    if (error.n_violations > 0) {
         rpc_call_fail(call, &error);
-    else
-        reply_snapshot(ctx, call, request);
-    kvpool__v1__snapshot_request__free_unpacked(request, NULL);
-}
-
-/* ---- ListSessions */
-
-static void reply_list(struct server *server, struct rpc_call *call,
-    const Kvpool__V1__ListSessionsRequest *request,
-    const struct pool_key *after)
-{
-    Kvpool__V1__ListSessionsResponse response =
-        KVPOOL__V1__LIST_SESSIONS_RESPONSE__INIT;
-    uint32_t page_size =
-        request->page_size > 0 ? request->page_size : STANDARD_LIST_PAGE;
-    struct state_stamp stamp;
-    struct state_page page;
-
-    if (state_page_fill(&page, server, request->filter, page_size, after) !=
-        KV_OK) {
-        message_fail_no_memory(call);
+    } else if (request->sessions != NULL &&
+               needs_turns(request->sessions->order)) {
+        begin_ordering(ctx, call, request, NULL, NULL);
+        return;
     } else {
-        response.sessions = page.list;
-        response.n_sessions = page.n;
-        response.next_page_token = page.next_token;
-        if (state_stamp(server, &stamp))
-            response.stamp = &stamp.stamp;
-        message_reply(call, &response.base);
+        reply_snapshot(ctx, call, request, NULL);
     }
-    state_page_fini(&page);
+    kvpool__v1__snapshot_request__free_unpacked(request, NULL);
 }
 
 static void on_list_sessions(void *ctx, struct rpc_call *call,
@@ -169,12 +274,17 @@ static void on_list_sessions(void *ctx, struct rpc_call *call,
         check_session_order(&error, "order", request->order);
     }
     if (error.n_violations == 0 && !first &&
-        !state_place_parse(ctx, request->page_token, request->filter, &place))
+        !state_place_parse(
+            ctx, request->page_token, request->filter, request->order, &place))
         check_fail_page_token(&error);
-    if (error.code != RPC_OK)
+    if (error.code != RPC_OK) {
         rpc_call_fail(call, &error);
-    else
-        reply_list(ctx, call, request, first ? NULL : &place.key);
+    } else if (needs_turns(request->order)) {
+        begin_ordering(ctx, call, NULL, request, first ? NULL : &place);
+        return;
+    } else {
+        reply_list(ctx, call, request, first ? NULL : &place.key, NULL);
+    }
     kvpool__v1__list_sessions_request__free_unpacked(request, NULL);
 }
 

@@ -93,30 +93,13 @@ class ErrorTest(ServerTest):
                     session="unsupported", **fields)
                 self.assertIn(field, failure.fields)
 
-    def test_sections_and_orders_that_are_not_supported_are_named(self):
+    def test_sections_that_are_not_supported_are_named(self):
         for section in ("TENANTS", "BLOCK_MAP", "HISTOGRAMS"):
             with self.subTest(section):
                 self.unsupported(
                     self.server.pool.Snapshot, pool.SnapshotRequest(
                         sections=[pool.SnapshotSection.Value(
                             "SNAPSHOT_SECTION_" + section)]), "sections[0]")
-        for order in ("AGE", "SIZE", "IDLE", "HITS"):
-            with self.subTest(order):
-                self.unsupported(
-                    self.server.pool.ListSessions, pool.ListSessionsRequest(
-                        order=pool.SessionOrder.Value(
-                            "SESSION_ORDER_" + order)), "order")
-        for field, condition in {
-                "session_id_prefix": dict(session_id_prefix="a"),
-                "states": dict(states=[stats.SESSION_STATE_CACHED]),
-                "min_idle_ns": dict(min_idle_ns=1),
-                "min_age_ns": dict(min_age_ns=1),
-                "min_used_bytes": dict(min_used_bytes=1)}.items():
-            with self.subTest(field):
-                self.unsupported(
-                    self.server.pool.ListSessions, pool.ListSessionsRequest(
-                        filter=pool.SessionFilter(**condition)),
-                    "filter." + field)
 
     def test_words_about_tokens_that_are_not_supported_are_named(self):
         self.unsupported(

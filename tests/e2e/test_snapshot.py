@@ -137,6 +137,91 @@ class SnapshotTest(ServerTest):
         nobody = pool.SessionFilter(tenants=["nobody"])
         self.assertEqual(self.pages(10, filter=nobody), [])
 
+    def sessions(self, **fields):
+        return self.list(page_size=1000, **fields).sessions
+
+    def names(self, **condition):
+        return [(s.key.tenant, s.key.session_id) for s in
+                self.sessions(filter=pool.SessionFilter(**condition))]
+
+    def test_filters_let_through_what_meets_all_conditions(self):
+        everybody = self.pages(1000)
+        self.assertEqual(self.names(session_id_prefix="s"),
+                         [k for k in everybody if k[1].startswith("s")])
+        self.assertEqual(self.names(session_id_prefix="s1", tenants=["a"]),
+                         [("a", "s1")])
+        self.assertEqual(self.names(session_id_prefix="s1x"), [])
+        self.generate(text="What is a dog?", session="gone", max_tokens=2)
+        self.evict(session_target("gone"))
+        evicted = self.names(states=[stats.SESSION_STATE_EVICTED])
+        cached = self.names(states=[stats.SESSION_STATE_CACHED])
+        self.assertIn(("", "gone"), evicted)
+        self.assertNotIn(("", "gone"), cached)
+        self.assertEqual(sorted(evicted + cached), sorted(self.names(
+            states=[stats.SESSION_STATE_EVICTED,
+                    stats.SESSION_STATE_CACHED])))
+        self.assertEqual(self.names(min_used_bytes=1), cached)
+        self.assertEqual(self.names(min_used_bytes=2 ** 63), [])
+        self.assertEqual(self.names(min_idle_ns=3600 * 10 ** 9), [])
+        self.assertEqual(self.names(min_age_ns=3600 * 10 ** 9), [])
+        self.assertEqual(set(self.names(min_idle_ns=1, min_age_ns=1)),
+                         set(self.pages(1000)))
+
+    def test_conditions_that_are_not_allowed_are_named(self):
+        for field, given, condition in (
+                ("filter.session_id_prefix", "129",
+                 dict(session_id_prefix="p" * 129)),
+                ("filter.states[1]", "0", dict(
+                    states=[stats.SESSION_STATE_CACHED, 0])),
+                ("filter.states[0]", "6", dict(states=[6])),
+                ("filter.min_idle_ns", "-1", dict(min_idle_ns=-1)),
+                ("filter.min_age_ns", "-2", dict(min_age_ns=-2))):
+            with self.subTest(field):
+                self.fails("INVALID_ARGUMENT", "INVALID_FIELD",
+                           lambda c=condition: self.list(
+                               filter=pool.SessionFilter(**c)),
+                           field=field, given=given)
+        self.fails("INVALID_ARGUMENT", "INVALID_FIELD",
+                   lambda: self.list(order=6), field="order", given="6")
+
+    RANKS = {
+        pool.SESSION_ORDER_AGE: lambda s: -s.age_ns,
+        pool.SESSION_ORDER_SIZE: lambda s: -s.used_bytes,
+        pool.SESSION_ORDER_IDLE: lambda s: -s.idle_ns,
+        pool.SESSION_ORDER_HITS: lambda s: -s.hits,
+    }
+
+    def test_every_order_lists_everybody_once_on_pages_of_any_size(self):
+        self.generate(text="What is a dog? " * 8, session="large",
+                      max_tokens=2)
+        for _ in range(2):
+            self.generate(session="large", max_tokens=2)
+        everybody = self.sessions()
+        for order, rank in self.RANKS.items():
+            wanted = [(s.key.tenant, s.key.session_id)
+                      for s in sorted(everybody, key=rank)]
+            for n in (1, 3, 1000):
+                with self.subTest(order=order, page_size=n):
+                    self.assertEqual(self.pages(n, order=order), wanted)
+
+    def test_an_order_keeps_its_filter(self):
+        self.assertEqual(
+            sorted(self.pages(2, order=pool.SESSION_ORDER_IDLE,
+                              filter=pool.SessionFilter(tenants=["a"]))),
+            [("a", "s%d" % i) for i in range(5)])
+
+    def test_the_section_sessions_has_orders_too(self):
+        s = self.server.pool.Snapshot(pool.SnapshotRequest(
+            sections=[pool.SNAPSHOT_SECTION_SESSIONS],
+            sessions=pool.SessionQuery(
+                page_size=4, order=pool.SESSION_ORDER_AGE)),
+            timeout=CALL_SECONDS).snapshot
+        rest = self.list(page_size=1000, order=pool.SESSION_ORDER_AGE,
+                         page_token=s.sessions_next_page_token)
+        self.assertEqual([(x.key.tenant, x.key.session_id)
+                          for x in list(s.sessions) + list(rest.sessions)],
+                         self.pages(1000, order=pool.SESSION_ORDER_AGE))
+
     def test_a_page_token_is_good_for_its_own_request_only(self):
         token = self.list(page_size=2).next_page_token
         self.assertNotEqual(token, "")
@@ -152,6 +237,12 @@ class SnapshotTest(ServerTest):
         refused(page_size=2, page_token=token,
                 filter=pool.SessionFilter(tenants=["a"]))
         refused(page_size=2, page_token="x" * 5000)
+        refused(page_size=2, page_token=token,
+                order=pool.SESSION_ORDER_AGE)
+        refused(page_size=2, page_token=token,
+                filter=pool.SessionFilter(min_age_ns=1))
+        self.list(page_size=3, page_token=token,
+                  order=pool.SESSION_ORDER_KEY)
 
     def test_a_session_tells_of_itself(self):
         self.generate(text="What is a dog?", session="told", max_tokens=2)

@@ -8,6 +8,8 @@
 #include "tests/support/check_main.h"
 #include "tests/support/faulty_heap.h"
 
+#define KEY KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY
+
 static struct server server;
 static struct pool *pool;
 
@@ -66,7 +68,7 @@ static size_t turn(const Kvpool__V1__SessionFilter *filter, uint32_t page_size,
     size_t n;
 
     if (token[0] != '\0')
-        ck_assert(state_place_parse(&server, token, filter, &place));
+        ck_assert(state_place_parse(&server, token, filter, KEY, &place));
     ck_assert_int_eq(state_page_fill(&page, &server, filter, page_size,
                          token[0] != '\0' ? &place.key : NULL),
         KV_OK);
@@ -153,24 +155,25 @@ START_TEST(a_token_changed_in_any_character_is_refused)
     add("tenant", "two");
     ck_assert_uint_eq(turn(NULL, 1, token, ignore), 1);
     n = strlen(token);
-    ck_assert(state_place_parse(&server, token, NULL, &place));
+    ck_assert(state_place_parse(&server, token, NULL, KEY, &place));
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < sizeof digits - 1; j++) {
             if (digits[j] == token[i])
                 continue;
             snprintf(changed, sizeof changed, "%s", token);
             changed[i] = digits[j];
-            ck_assert(!state_place_parse(&server, changed, NULL, &place));
+            ck_assert(!state_place_parse(&server, changed, NULL, KEY, &place));
         }
     for (size_t i = 0; i < n; i++) {
         snprintf(changed, sizeof changed, "%.*s", (int)i, token);
-        ck_assert(!state_place_parse(&server, changed, NULL, &place));
-        ck_assert(!state_place_parse(&server, token + i + 1, NULL, &place));
+        ck_assert(!state_place_parse(&server, changed, NULL, KEY, &place));
+        ck_assert(
+            !state_place_parse(&server, token + i + 1, NULL, KEY, &place));
     }
     snprintf(changed, sizeof changed, "%s0", token);
-    ck_assert(!state_place_parse(&server, changed, NULL, &place));
+    ck_assert(!state_place_parse(&server, changed, NULL, KEY, &place));
     snprintf(changed, sizeof changed, "%s00", token);
-    ck_assert(!state_place_parse(&server, changed, NULL, &place));
+    ck_assert(!state_place_parse(&server, changed, NULL, KEY, &place));
 }
 END_TEST
 
@@ -185,13 +188,13 @@ START_TEST(a_token_is_of_its_process_and_of_its_filter)
     filter.tenants = tenants;
     filter.n_tenants = 1;
     ck_assert_uint_eq(turn(&filter, 1, token, ignore), 1);
-    ck_assert(state_place_parse(&server, token, &filter, &place));
-    ck_assert(!state_place_parse(&server, token, NULL, &place));
+    ck_assert(state_place_parse(&server, token, &filter, KEY, &place));
+    ck_assert(!state_place_parse(&server, token, NULL, KEY, &place));
     filter.n_tenants = 2;
-    ck_assert(!state_place_parse(&server, token, &filter, &place));
+    ck_assert(!state_place_parse(&server, token, &filter, KEY, &place));
     filter.n_tenants = 1;
     server.secret[1]++;
-    ck_assert(!state_place_parse(&server, token, &filter, &place));
+    ck_assert(!state_place_parse(&server, token, &filter, KEY, &place));
 }
 END_TEST
 
@@ -231,7 +234,7 @@ START_TEST(what_comes_and_goes_between_pages_disturbs_nobody)
         if (token[0] == '\0')
             break;
         /* The one that the token names goes: its place stays. */
-        ck_assert(state_place_parse(&server, token, NULL, &place));
+        ck_assert(state_place_parse(&server, token, NULL, KEY, &place));
         gone = place.key;
         pool_session_forget(
             pool, pool_session_find(pool, &gone), kv_clock_mono_ns());
