@@ -222,6 +222,35 @@ struct pool_blocks pool_blocks(const struct pool *pool)
     };
 }
 
+static enum pool_block_state block_state(
+    const struct block_pool *blocks, pool_block_id id)
+{
+    if (blocks->blocks[id].n_refs > 0)
+        return blocks->blocks[id].n_pins > 0 ? POOL_BLOCK_PINNED
+                                             : POOL_BLOCK_CACHED;
+    return bit_tree_has(&blocks->free, id) ? POOL_BLOCK_FREE
+                                           : POOL_BLOCK_SCRUBBING;
+}
+
+struct pool_block_run pool_block_run(
+    const struct pool *pool, pool_block_id first, uint32_t n_most)
+{
+    const struct block_pool *blocks = &pool->blocks;
+    struct pool_block_run run = {.state = block_state(blocks, first)};
+    uint32_t n_left = blocks->n_blocks - first;
+
+    assert(first < blocks->n_blocks);
+    do {
+        uint32_t n_refs = blocks->blocks[first + run.n_blocks].n_refs;
+
+        if (n_refs > run.n_holders)
+            run.n_holders = n_refs;
+        run.n_blocks++;
+    } while (run.n_blocks < n_most && run.n_blocks < n_left &&
+             block_state(blocks, first + run.n_blocks) == run.state);
+    return run;
+}
+
 double pool_unfilled(const struct pool *pool)
 {
     uint64_t n_slots =

@@ -322,6 +322,25 @@ struct pool_blocks {
 struct pool_stats pool_stats(const struct pool *pool);
 struct pool_blocks pool_blocks(const struct pool *pool);
 
+enum pool_block_state { /* numbers as in BlockState of the contract */
+    POOL_BLOCK_FREE = 1,
+    POOL_BLOCK_PINNED = 2,
+    POOL_BLOCK_CACHED = 3,
+    POOL_BLOCK_SCRUBBING = 4,
+};
+
+/* Neighbouring blocks in one state. */
+struct pool_block_run {
+    uint32_t n_blocks; /* at least 1 */
+    enum pool_block_state state;
+    uint32_t n_holders; /* of the one that has most */
+};
+
+/* The run that begins with block `first`, which there must be, as far as
+ * n_most blocks, at least 1; looks at each. */
+struct pool_block_run pool_block_run(
+    const struct pool *pool, pool_block_id first, uint32_t n_most);
+
 /* O(1): share of token slots of used blocks that hold no token. */
 double pool_unfilled(const struct pool *pool);
 

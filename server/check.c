@@ -125,19 +125,30 @@ void check_section(struct rpc_error *error, const char *field,
 {
     switch ((int)section) {
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS:
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP:
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS:
         break;
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS:
-    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP:
-    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS:
         check_unsupported(error, field, true);
         break;
     default:
         rpc_error_add_violation(error, field,
-            "%d was given; allowed are SESSIONS, SINKS and SUBSCRIBERS",
+            "%d was given; allowed are SESSIONS, BLOCK_MAP, HISTOGRAMS, SINKS "
+            "and SUBSCRIBERS",
             (int)section);
     }
+}
+
+void check_stream_section(struct rpc_error *error, const char *field,
+    Kvpool__V1__SnapshotSection section)
+{
+    if (section == KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP ||
+        section == KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS)
+        check_unsupported(error, field, true);
+    else
+        check_section(error, field, section);
 }
 
 struct pool_key check_pool_key(const char *tenant, const char *id)

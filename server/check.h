@@ -33,8 +33,11 @@ void check_session_filter(struct rpc_error *error, const char *field,
 void check_session_order(
     struct rpc_error *error, const char *field, Kvpool__V1__SessionOrder order);
 
-/* A part of a snapshot: SESSIONS and SUBSCRIBERS are what there is. */
+/* A part of a snapshot: TENANTS is not there yet. A stream that begins with one
+ * has neither BLOCK_MAP nor HISTOGRAMS. */
 void check_section(struct rpc_error *error, const char *field,
+    Kvpool__V1__SnapshotSection section);
+void check_stream_section(struct rpc_error *error, const char *field,
     Kvpool__V1__SnapshotSection section);
 
 /* Each below the vocabulary's size; the first that is not is named. */

@@ -1,6 +1,7 @@
 /* KvPoolService: Snapshot, ListSessions, and the refusal of what is not there
  * yet. Evict has service_evict.c to itself, StreamReceipts service_receipts.c.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 #include "server/server.h"
 #include "server/state.h"
 #include "server/state_order.h"
+#include "server/state_sections.h"
 #include "server/subscriber_status.h"
 
 #define MAX_PAGE 1000
@@ -36,11 +38,28 @@ static bool has_section(const Kvpool__V1__SnapshotRequest *request,
     return false;
 }
 
-static void check_snapshot(
-    struct rpc_error *error, const Kvpool__V1__SnapshotRequest *request)
+static void check_block_map(struct rpc_error *error,
+    const Kvpool__V1__SnapshotRequest *request, uint64_t n_blocks)
 {
-    bool sessions = has_section(
-        request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS);
+    const Kvpool__V1__BlockMapQuery *query = request->block_map;
+
+    if (query == NULL)
+        return;
+    if (!has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP))
+        rpc_error_add_violation(error, "block_map",
+            "a query was given; allowed with section BLOCK_MAP only");
+    if (query->first_block >= n_blocks)
+        rpc_error_add_violation(error, "block_map.first_block",
+            "%" PRIu64 " was given; allowed are 0 to %" PRIu64,
+            query->first_block, n_blocks - 1);
+    check_count(error, "block_map.max_runs", query->max_runs, 1, STATE_MAX_RUNS,
+        STATE_MAX_RUNS);
+}
+
+static void check_snapshot(struct rpc_error *error,
+    const Kvpool__V1__SnapshotRequest *request, uint64_t n_blocks)
+{
     char path[32];
 
     for (size_t i = 0; i < request->n_sections &&
@@ -49,10 +68,11 @@ static void check_snapshot(
         snprintf(path, sizeof path, "sections[%zu]", i);
         check_section(error, path, request->sections[i]);
     }
-    check_unsupported(error, "block_map", request->block_map != NULL);
+    check_block_map(error, request, n_blocks);
     if (request->sessions == NULL)
         return;
-    if (!sessions)
+    if (!has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS))
         rpc_error_add_violation(error, "sessions",
             "a query was given; allowed with section SESSIONS only");
     check_session_filter(error, "sessions.filter", request->sessions->filter);
@@ -64,9 +84,27 @@ static void check_snapshot(
 /* What the request's sections add to the totals. */
 struct sections {
     struct state_page page;
+    struct state_map map;
+    struct state_histograms histograms;
     struct state_sinks sinks;
     struct subscriber_status_list subscribers;
 };
+
+static enum kv_status fill_arena(struct sections *sections,
+    Kvpool__V1__PoolSnapshot *snapshot, const struct server *server,
+    const Kvpool__V1__SnapshotRequest *request)
+{
+    if (has_section(request,
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS)) {
+        state_histograms_fill(&sections->histograms, &server->census);
+        snapshot->histograms = &sections->histograms.message;
+    }
+    if (!has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP))
+        return KV_OK;
+    snapshot->block_map = &sections->map.map;
+    return state_map_fill(&sections->map, server, request->block_map);
+}
 
 /* order is NULL where the sessions are in that of their keys. */
 static enum kv_status fill_sections(struct sections *sections,
@@ -94,6 +132,8 @@ static enum kv_status fill_sections(struct sections *sections,
         snapshot->sinks = sections->sinks.list;
         snapshot->n_sinks = sections->sinks.n;
     }
+    if (status == KV_OK)
+        status = fill_arena(sections, snapshot, server, request);
     if (status == KV_OK &&
         has_section(request,
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)) {
@@ -108,7 +148,8 @@ static void reply_snapshot(struct server *server, struct rpc_call *call,
     const Kvpool__V1__SnapshotRequest *request, struct state_order *order)
 {
     Kvpool__V1__SnapshotResponse response = KVPOOL__V1__SNAPSHOT_RESPONSE__INIT;
-    struct sections sections = {.page = {.n = 0}, .subscribers = {.n = 0}};
+    struct sections sections = {
+        .page = {.n = 0}, .map = {.entries = NULL}, .subscribers = {.n = 0}};
     struct state state;
 
     state_fill(&state, server);
@@ -119,6 +160,7 @@ static void reply_snapshot(struct server *server, struct rpc_call *call,
     else
         message_fail_no_memory(call);
     subscriber_status_fini(&sections.subscribers);
+    state_map_fini(&sections.map);
     state_page_fini(&sections.page);
 }
 
@@ -237,21 +279,22 @@ static void begin_ordering(struct server *server, struct rpc_call *call,
 static void on_snapshot(void *ctx, struct rpc_call *call,
     const unsigned char *bytes, size_t n_bytes)
 {
+    struct server *server = ctx;
     struct rpc_error error;
     Kvpool__V1__SnapshotRequest *request =
         (Kvpool__V1__SnapshotRequest *)message_parse(
             &kvpool__v1__snapshot_request__descriptor, bytes, n_bytes, &error);
 
     if (request != NULL)
-        check_snapshot(&error, request);
+        check_snapshot(&error, request, pool_config(server->pool)->n_blocks);
     if (error.n_violations > 0) {
         rpc_call_fail(call, &error);
     } else if (request->sessions != NULL &&
                needs_turns(request->sessions->order)) {
-        begin_ordering(ctx, call, request, NULL, NULL);
+        begin_ordering(server, call, request, NULL, NULL);
         return;
     } else {
-        reply_snapshot(ctx, call, request, NULL);
+        reply_snapshot(server, call, request, NULL);
     }
     kvpool__v1__snapshot_request__free_unpacked(request, NULL);
 }

@@ -94,7 +94,7 @@ class ErrorTest(ServerTest):
                 self.assertIn(field, failure.fields)
 
     def test_sections_that_are_not_supported_are_named(self):
-        for section in ("TENANTS", "BLOCK_MAP", "HISTOGRAMS"):
+        for section in ("TENANTS",):
             with self.subTest(section):
                 self.unsupported(
                     self.server.pool.Snapshot, pool.SnapshotRequest(

@@ -1,8 +1,8 @@
 """Snapshot and ListSessions: sums that hold, pages that miss nobody."""
 import threading
 
-from kvpool_e2e import (CALL_SECONDS, ServerTest, ledger_end, main, pool,
-                        session_target, stats)
+from kvpool_e2e import (CALL_SECONDS, ServerTest, common, ledger_end, main,
+                        pool, session_target, stats)
 
 
 class SnapshotTest(ServerTest):
@@ -260,6 +260,89 @@ class SnapshotTest(ServerTest):
         self.assertEqual(session.state, stats.SESSION_STATE_EVICTED)
         self.assertEqual((session.blocks, session.cached_tokens,
                           session.tokens, session.evictions), (0, 0, 8, 1))
+
+    def block_map(self, **fields):
+        return self.server.pool.Snapshot(pool.SnapshotRequest(
+            sections=[pool.SNAPSHOT_SECTION_BLOCK_MAP],
+            block_map=pool.BlockMapQuery(**fields) if fields else None),
+            timeout=CALL_SECONDS).snapshot
+
+    def test_the_block_map_has_every_block_once_and_agrees_with_the_counts(
+            self):
+        s = self.block_map()
+        n = {state: 0 for state in range(1, 5)}
+        for run in s.block_map.runs:
+            self.assertGreater(run.blocks, 0)
+            self.assertEqual(run.holders > 0, run.state in (
+                common.BLOCK_STATE_PINNED, common.BLOCK_STATE_CACHED))
+            n[run.state] += run.blocks
+        b = s.blocks
+        self.assertEqual([n[i] for i in range(1, 5)],
+                         [b.free, b.pinned, b.cached, b.scrubbing])
+        self.assertEqual((s.block_map.first_block, s.block_map.next_block),
+                         (0, 0))
+        for one, next_one in zip(s.block_map.runs, s.block_map.runs[1:]):
+            self.assertNotEqual(one.state, next_one.state)
+        self.assertFalse(self.snapshot().HasField("block_map"))
+
+    def test_the_block_map_is_read_part_by_part(self):
+        def cells(runs):
+            return [r.state for r in runs for _ in range(r.blocks)]
+        whole = cells(self.block_map().block_map.runs)
+        found, at = [], 0
+        while True:
+            part = self.block_map(first_block=at, max_runs=1).block_map
+            self.assertEqual(len(part.runs), 1)
+            self.assertEqual(part.first_block, at)
+            found += cells(part.runs)
+            at = part.next_block
+            if at == 0:
+                break
+        self.assertEqual(found, whole)
+        self.assertEqual(cells(self.block_map(first_block=1).block_map.runs),
+                         whole[1:])
+
+    def test_queries_of_the_block_map_that_are_not_allowed_are_named(self):
+        total = self.snapshot().blocks.total
+        for field, given, query in (
+                ("block_map.first_block", str(total),
+                 dict(first_block=total)),
+                ("block_map.max_runs", "65537", dict(max_runs=65537))):
+            self.fails("INVALID_ARGUMENT", "INVALID_FIELD",
+                       lambda q=query: self.block_map(**q),
+                       field=field, given=given)
+        self.fails("INVALID_ARGUMENT", "INVALID_FIELD",
+                   lambda: self.server.pool.Snapshot(pool.SnapshotRequest(
+                       block_map=pool.BlockMapQuery(max_runs=1)),
+                       timeout=CALL_SECONDS), field="block_map")
+
+    def histograms(self):
+        found = self.snapshot(pool.SNAPSHOT_SECTION_HISTOGRAMS).histograms
+        for h in (found.age_at_eviction, found.idle_at_eviction,
+                  found.reuse_gap, found.return_gap):
+            self.assertEqual(len(h.counts), len(h.bounds_ns) + 1)
+            self.assertEqual(list(h.bounds_ns), sorted(set(h.bounds_ns)))
+            self.assertEqual(sum(h.counts), h.count)
+            self.assertGreaterEqual(h.sum_ns, 0)
+        return found
+
+    def test_histograms_count_evictions_and_uses_and_returns(self):
+        before = self.histograms()
+        self.generate(text="What is a dog?", session="h", max_tokens=2)
+        self.generate(session="h", max_tokens=2)
+        self.evict(session_target("h"))
+        self.generate(session="h", max_tokens=2)
+        after = self.histograms()
+        for name in ("age_at_eviction", "idle_at_eviction", "reuse_gap",
+                     "return_gap"):
+            with self.subTest(name):
+                self.assertEqual(getattr(after, name).count -
+                                 getattr(before, name).count, 1)
+                self.assertGreater(getattr(after, name).sum_ns,
+                                   getattr(before, name).sum_ns)
+        self.assertEqual(after.age_at_eviction.count,
+                         self.snapshot().statistics.evictions)
+        self.assertFalse(self.snapshot().HasField("histograms"))
 
     def test_the_stamp_of_a_page_is_of_this_ledger(self):
         stamp = self.list(page_size=1).stamp
