@@ -264,6 +264,68 @@ void view_sessions_add(struct table *table, const Kvpool__V1__Session *session)
     table_cell(table, "%" PRIu64, session->evictions);
 }
 
+/* ---- the arena */
+
+enum kv_status view_block_map(
+    FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    static const char *const titles[] = {
+        ">FIRST BLOCK", ">BLOCKS", "STATE", ">HOLDERS"};
+    const Kvpool__V1__BlockMap *map = snapshot->block_map;
+    struct table table = {
+        .titles = titles, .n_columns = sizeof titles / sizeof *titles};
+    uint64_t first = map != NULL ? map->first_block : 0;
+    enum kv_status status;
+
+    for (size_t i = 0; map != NULL && i < map->n_runs; i++) {
+        const Kvpool__V1__BlockRun *run = map->runs[i];
+
+        table_cell(&table, "%" PRIu64, first);
+        table_cell(&table, "%" PRIu64, run->blocks);
+        table_cell(&table, "%s",
+            proto_enum_name(
+                &kvpool__v1__block_state__descriptor, (int)run->state));
+        table_cell(&table, "%" PRIu32, run->holders);
+        first += run->blocks;
+    }
+    status = table_flush(&table, out);
+    table_fini(&table);
+    return status;
+}
+
+/* ---- distributions */
+
+static void view_histogram(
+    FILE *out, const char *name, const Kvpool__V1__DurationHistogram *histogram)
+{
+    if (histogram == NULL)
+        return;
+    line(out, name, "%" PRIu64 ", %s on average", histogram->count,
+        text_duration(
+            histogram->count > 0
+                ? (int64_t)((uint64_t)histogram->sum_ns / histogram->count)
+                : 0)
+            .s);
+    for (size_t i = 0; i < histogram->n_counts; i++) {
+        if (histogram->counts[i] == 0)
+            continue;
+        if (i < histogram->n_bounds_ns)
+            line(out, "", "%" PRIu64 " up to %s", histogram->counts[i],
+                text_duration(histogram->bounds_ns[i]).s);
+        else
+            line(out, "", "%" PRIu64 " longer", histogram->counts[i]);
+    }
+}
+
+void view_histograms(FILE *out, const Kvpool__V1__Histograms *histograms)
+{
+    fputs("Distributions\n", out);
+    view_histogram(out, "  evicted age", histograms->age_at_eviction);
+    view_histogram(out, "  evicted idle", histograms->idle_at_eviction);
+    view_histogram(out, "  reused after", histograms->reuse_gap);
+    view_histogram(out, "  back after", histograms->return_gap);
+}
+
 /* ---- subscribers */
 
 enum kv_status view_subscribers(
@@ -340,8 +402,9 @@ enum kv_status view_evicted(FILE *out, const Kvpool__V1__EvictResponse *answer)
     if (answer->n_outcomes > 0)
         status = table_flush(&table, out);
     table_fini(&table);
-    fprintf(out, "%" PRIu64 " sessions evicted, %s freed",
-        answer->sessions_evicted, text_bytes(answer->bytes_freed).s);
+    fprintf(out, "%" PRIu64 " sessions %s, %s freed", answer->sessions_evicted,
+        answer->dry_run ? "would be evicted" : "evicted",
+        text_bytes(answer->bytes_freed).s);
     if (answer->sessions_busy > 0)
         fprintf(out, ", %" PRIu64 " running (see --preempt)",
             answer->sessions_busy);
