@@ -1,6 +1,7 @@
 /* evict: gives up blocks of sessions now. */
 #include <string.h>
 
+#include "base/heap.h"
 #include "cli/command.h"
 #include "cli/view.h"
 #include "kvpool/v1/pool_service.pb-c.h"
@@ -12,6 +13,10 @@ struct evict {
     Kvpool__V1__EvictTarget *target_list[OPTION_LIST_MAX];
     Kvpool__V1__SessionKey keys[OPTION_LIST_MAX];
     Kvpool__V1__EvictAll all;
+    Kvpool__V1__EvictPrefix prefix; /* token_ids are owned */
+    Kvpool__V1__EvictIdle idle;
+    Kvpool__V1__EvictBytes bytes;
+    char *tenant; /* the list of one that these have */
 };
 
 static Kvpool__V1__EvictTarget *add_target(
@@ -37,19 +42,56 @@ static void add_session(
     add_target(evict, KVPOOL__V1__EVICT_TARGET__TARGET_SESSION)->session = key;
 }
 
+static void add_prefix(struct evict *evict)
+{
+    if (evict->tenant != NULL)
+        evict->prefix.tenant = evict->tenant;
+    add_target(evict, KVPOOL__V1__EVICT_TARGET__TARGET_PREFIX)->prefix =
+        &evict->prefix;
+}
+
+static void add_idle(struct evict *evict, int64_t longer_than_ns)
+{
+    kvpool__v1__evict_idle__init(&evict->idle);
+    evict->idle.longer_than_ns = longer_than_ns;
+    evict->idle.tenants = &evict->tenant;
+    evict->idle.n_tenants = evict->tenant != NULL;
+    add_target(evict, KVPOOL__V1__EVICT_TARGET__TARGET_IDLE)->idle =
+        &evict->idle;
+}
+
+static void add_bytes(struct evict *evict, uint64_t at_least_bytes)
+{
+    kvpool__v1__evict_bytes__init(&evict->bytes);
+    evict->bytes.at_least_bytes = at_least_bytes;
+    evict->bytes.tenants = &evict->tenant;
+    evict->bytes.n_tenants = evict->tenant != NULL;
+    add_target(evict, KVPOOL__V1__EVICT_TARGET__TARGET_BYTES)->bytes =
+        &evict->bytes;
+}
+
+static void add_all(struct evict *evict)
+{
+    kvpool__v1__evict_all__init(&evict->all);
+    add_target(evict, KVPOOL__V1__EVICT_TARGET__TARGET_ALL)->all = &evict->all;
+}
+
 static void add_targets(struct evict *evict, const struct option_values *values)
 {
-    if (values->all) {
-        kvpool__v1__evict_all__init(&evict->all);
-        add_target(evict, KVPOOL__V1__EVICT_TARGET__TARGET_ALL)->all =
-            &evict->all;
-    } else if (values->sessions.n > 0) {
-        for (size_t i = 0; i < values->sessions.n; i++)
-            add_session(evict, values->tenant, values->sessions.items[i]);
-    } else {
+    evict->tenant = (char *)values->tenant;
+    for (size_t i = 0; i < values->sessions.n; i++)
+        add_session(evict, values->tenant, values->sessions.items[i]);
+    if (values->all)
+        add_all(evict);
+    if (values->prefix_tokens != NULL)
+        add_prefix(evict);
+    if (values->idle_ns != 0)
+        add_idle(evict, values->idle_ns);
+    if (values->bytes != 0)
+        add_bytes(evict, values->bytes);
+    if (evict->request.n_targets == 0)
         add_target(evict, KVPOOL__V1__EVICT_TARGET__TARGET_TENANT)->tenant =
-            (char *)values->tenant;
-    }
+            evict->tenant;
 }
 
 static void evict_init(struct evict *evict, const struct option_values *values)
@@ -64,6 +106,10 @@ static void evict_init(struct evict *evict, const struct option_values *values)
     add_targets(evict, values);
     request->targets = evict->target_list;
     request->preempt = values->preempt;
+    request->forget = values->forget;
+    request->dry_run = values->dry_run;
+    if (values->request_id != NULL)
+        request->request_id = (char *)values->request_id;
     request->wait = waits[values->wait];
     request->max_sessions = (uint32_t)values->max_sessions;
 }
@@ -71,38 +117,80 @@ static void evict_init(struct evict *evict, const struct option_values *values)
 static enum kv_status check(
     const struct option_values *values, struct kv_error *error)
 {
-    bool named = values->sessions.n > 0 || values->tenant != NULL;
+    int n_targets = (values->sessions.n > 0) + values->all +
+                    (values->prefix_tokens != NULL) + (values->idle_ns != 0) +
+                    (values->bytes != 0);
 
-    if (values->all && named)
+    if (values->all && (n_targets > 1 || values->tenant != NULL))
         return kv_error_set(error, KV_INVALID,
-            "--all: not together with --session or --tenant, it means every "
-            "session");
-    if (!values->all && !named)
-        return kv_error_set(
-            error, KV_INVALID, "one of --session, --tenant or --all is needed");
+            "--all: not together with --session, --tenant or another target, "
+            "it means every session");
+    if (n_targets > 1)
+        return kv_error_set(error, KV_INVALID,
+            "--session, --prefix-tokens, --idle and --bytes: not together, "
+            "one of them says who is meant");
+    if (n_targets == 0 && values->tenant == NULL)
+        return kv_error_set(error, KV_INVALID,
+            "one of --session, --prefix-tokens, --idle, --bytes, --tenant or "
+            "--all is needed");
     return KV_OK;
+}
+
+/* The tokens of --prefix-tokens, if it was given. */
+static enum kv_status parse_prefix(struct evict *evict,
+    const struct option_values *values, struct kv_error *error)
+{
+    enum kv_status status;
+
+    if (values->prefix_tokens == NULL)
+        return KV_OK;
+    status = cmd_parse_tokens("--prefix-tokens", values->prefix_tokens,
+        &evict->prefix.token_ids, &evict->prefix.n_token_ids, error);
+    if (status == KV_OK && evict->prefix.n_token_ids == 0)
+        status = kv_error_set(error, KV_INVALID,
+            "--prefix-tokens: none were given, at least 1 is needed");
+    return status;
+}
+
+static enum cli_exit print(
+    struct cli *cli, const Kvpool__V1__EvictResponse *answer)
+{
+    if (!cli_is_text(cli))
+        return cli_print_message(cli, &answer->base);
+    return view_evicted(cli->out, answer) == KV_OK
+               ? CLI_OK
+               : cli_fail(cli, CLI_FAILED, "out of memory");
+}
+
+static enum cli_exit ask(struct cli *cli, struct evict *evict)
+{
+    enum cli_exit code = CLI_OK;
+    Kvpool__V1__EvictResponse *answer;
+
+    evict_init(evict, &cli->values);
+    answer = cli_call(cli, CLI_POOL_SERVICE "Evict", &evict->request.base,
+        &kvpool__v1__evict_response__descriptor, &code);
+    if (answer == NULL)
+        return code;
+    code = print(cli, answer);
+    if (code == CLI_OK && answer->sessions_evicted == 0)
+        code = CLI_NOTHING;
+    cli_free_answer(answer);
+    return code;
 }
 
 enum cli_exit cmd_evict(struct cli *cli)
 {
     struct evict evict;
     struct kv_error error;
-    enum cli_exit code = CLI_OK;
-    Kvpool__V1__EvictResponse *answer;
+    enum cli_exit code;
 
-    if (check(&cli->values, &error) != KV_OK)
-        return cli_fail_usage(cli, &error);
-    evict_init(&evict, &cli->values);
-    answer = cli_call(cli, CLI_POOL_SERVICE "Evict", &evict.request.base,
-        &kvpool__v1__evict_response__descriptor, &code);
-    if (answer == NULL)
-        return code;
-    if (!cli_is_text(cli))
-        code = cli_print_message(cli, &answer->base);
-    else if (view_evicted(cli->out, answer) != KV_OK)
-        code = cli_fail(cli, CLI_FAILED, "out of memory");
-    if (code == CLI_OK && answer->sessions_evicted == 0)
-        code = CLI_NOTHING;
-    cli_free_answer(answer);
+    kvpool__v1__evict_prefix__init(&evict.prefix);
+    if (check(&cli->values, &error) != KV_OK ||
+        parse_prefix(&evict, &cli->values, &error) != KV_OK)
+        code = cli_fail_usage(cli, &error);
+    else
+        code = ask(cli, &evict);
+    kv_free(evict.prefix.token_ids);
     return code;
 }

@@ -106,7 +106,7 @@ static Kvpool__V1__SnapshotResponse *take_snapshot(
 {
     Kvpool__V1__SnapshotRequest request = KVPOOL__V1__SNAPSHOT_REQUEST__INIT;
     Kvpool__V1__SessionQuery query = KVPOOL__V1__SESSION_QUERY__INIT;
-    Kvpool__V1__SnapshotSection sections[4];
+    Kvpool__V1__SnapshotSection sections[6];
     Kvpool__V1__SnapshotResponse *answer;
 
     request.sections = sections;
@@ -116,6 +116,9 @@ static Kvpool__V1__SnapshotResponse *take_snapshot(
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS;
         request.sessions = &query;
     }
+    if (cli->values.with_block_map)
+        sections[request.n_sections++] =
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP;
     if (cli->values.with_histograms)
         sections[request.n_sections++] =
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS;
@@ -210,6 +213,19 @@ static enum cli_exit view_sinks_of(
                : cli_fail(cli, CLI_FAILED, "out of memory");
 }
 
+static enum cli_exit view_arena_of(
+    struct cli *cli, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    if (snapshot->histograms != NULL)
+        view_histograms(cli->out, snapshot->histograms);
+    if (!cli->values.with_block_map)
+        return CLI_OK;
+    fputc('\n', cli->out);
+    if (view_block_map(cli->out, snapshot) != KV_OK)
+        return cli_fail(cli, CLI_FAILED, "out of memory");
+    return CLI_OK;
+}
+
 static enum cli_exit view_subscribers_of(
     struct cli *cli, const Kvpool__V1__PoolSnapshot *snapshot)
 {
@@ -230,9 +246,8 @@ enum cli_exit cmd_snapshot(struct cli *cli)
         code = cli_print_message(cli, &answer->snapshot->base);
     } else {
         view_snapshot(cli->out, answer->snapshot);
-        if (answer->snapshot->histograms != NULL)
-            view_histograms(cli->out, answer->snapshot->histograms);
-        if (cli->values.with_sessions)
+        code = view_arena_of(cli, answer->snapshot);
+        if (cli->values.with_sessions && code == CLI_OK)
             code = view_sessions_of(cli, answer->snapshot);
         if (cli->values.with_sinks && code == CLI_OK)
             code = view_sinks_of(cli, answer->snapshot);
@@ -252,24 +267,41 @@ struct listing {
     uint64_t n_pages;
 };
 
+/* The conditions that were given; tenants is where the list of one goes. */
+static void fill_filter(Kvpool__V1__SessionFilter *filter,
+    const struct option_values *values, char **tenants,
+    Kvpool__V1__SessionState *states)
+{
+    *tenants = (char *)values->tenant;
+    filter->tenants = tenants;
+    filter->n_tenants = values->tenant != NULL;
+    *states = (Kvpool__V1__SessionState)values->state;
+    filter->states = states;
+    filter->n_states = values->state != 0;
+    if (values->prefix != NULL)
+        filter->session_id_prefix = (char *)values->prefix;
+    filter->min_idle_ns = values->min_idle_ns;
+    filter->min_age_ns = values->min_age_ns;
+    filter->min_used_bytes = values->min_bytes;
+}
+
 static Kvpool__V1__ListSessionsResponse *next_page(
     struct cli *cli, struct listing *listing, enum cli_exit *code)
 {
     Kvpool__V1__ListSessionsRequest request =
         KVPOOL__V1__LIST_SESSIONS_REQUEST__INIT;
     Kvpool__V1__SessionFilter filter = KVPOOL__V1__SESSION_FILTER__INIT;
-    char *tenant = (char *)cli->values.tenant;
+    Kvpool__V1__SessionState state;
+    char *tenant;
 
+    fill_filter(&filter, &cli->values, &tenant, &state);
+    request.filter = &filter;
+    request.order = (Kvpool__V1__SessionOrder)cli->values.order;
     request.page_size = listing->n_left < SESSIONS_PAGE
                             ? (uint32_t)listing->n_left
                             : SESSIONS_PAGE;
     if (listing->page_token != NULL)
         request.page_token = listing->page_token;
-    if (tenant != NULL) {
-        filter.n_tenants = 1;
-        filter.tenants = &tenant;
-        request.filter = &filter;
-    }
     return cli_call(cli, CLI_POOL_SERVICE "ListSessions", &request.base,
         &kvpool__v1__list_sessions_response__descriptor, code);
 }

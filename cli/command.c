@@ -94,13 +94,29 @@ static const struct option_spec sessions_options[] = {
     TENANT,
     {"limit", 'n', OPTION_COUNT, "N", 1, UINT64_MAX, PLACE(limit),
         .help = "at most this many; default all"},
+    {"order", '\0', OPTION_CHOICE, "key|age|size|idle|hits", .first_choice = 1,
+        PLACE(order),
+        .help = "the oldest, largest, longest idle or most hit\n"
+                "first; default by tenant and session"},
+    {"prefix", '\0', OPTION_NAME, "TEXT", 1, 128, PLACE(prefix),
+        .help = "only those whose id begins so"},
+    {"state", '\0', OPTION_CHOICE, "running|preempted|held|cached|evicted",
+        .first_choice = 1, PLACE(state), .help = "only those in this state"},
+    {"min-idle", '\0', OPTION_DURATION, "DURATION", PLACE(min_idle_ns),
+        .help = "only those idle for at least this long"},
+    {"min-age", '\0', OPTION_DURATION, "DURATION", PLACE(min_age_ns),
+        .help = "only those at least this old"},
+    {"min-bytes", '\0', OPTION_COUNT, "N", 1, UINT64_MAX, PLACE(min_bytes),
+        .help = "only those that hold at least this many bytes"},
 };
 
 static const struct option_spec snapshot_options[] = {
     {"sessions", '\0', OPTION_FLAG, PLACE(with_sessions),
         .help = "the first 1000 sessions of the same instant too"},
+    {"block-map", '\0', OPTION_FLAG, PLACE(with_block_map),
+        .help = "the first 4096 runs of the arena"},
     {"histograms", '\0', OPTION_FLAG, PLACE(with_histograms),
-        .help = "how long requests wait, and for each token"},
+        .help = "how long requests and tokens took, how old sessions went"},
     {"sinks", '\0', OPTION_FLAG, PLACE(with_sinks),
         .help = "where receipts go, and how far each place is"},
     {"subscribers", '\0', OPTION_FLAG, PLACE(with_subscribers),
@@ -111,12 +127,28 @@ static const struct option_spec evict_options[] = {
     {"session", 'S', OPTION_NAME, "ID", 1, 128, .max_times = 256,
         PLACE(sessions), .help = "this session; up to 256 times"},
     {"tenant", 'T', OPTION_NAME, "TENANT", 0, 128, PLACE(tenant),
-        .help = "with --session: of this tenant; alone: every\n"
-                "session of it"},
+        .help = "with --session or another target: of this\n"
+                "tenant; alone: every session of it"},
+    {"prefix-tokens", '\0', OPTION_NAME, "1,2,3", 0, 1 << 24,
+        PLACE(prefix_tokens),
+        .help = "sessions whose conversation begins with these\n"
+                "tokens"},
+    {"idle", '\0', OPTION_DURATION, "DURATION", PLACE(idle_ns),
+        .help = "sessions that have been idle for longer"},
+    {"bytes", '\0', OPTION_COUNT, "N", 1, UINT64_MAX, PLACE(bytes),
+        .help = "as many as it takes to free this, in the order\n"
+                "of the policy"},
     {"all", '\0', OPTION_FLAG, PLACE(all),
         .help = "every session of every tenant"},
     {"preempt", '\0', OPTION_FLAG, PLACE(preempt),
         .help = "running ones too: they pause and are recomputed"},
+    {"forget", '\0', OPTION_FLAG, PLACE(forget),
+        .help = "their tokens too: they begin from nothing"},
+    {"dry-run", '\0', OPTION_FLAG, PLACE(dry_run),
+        .help = "say what would be done, and do nothing"},
+    {"request-id", '\0', OPTION_NAME, "ID", 1, 64, PLACE(request_id),
+        .help = "given again, the first answer comes again, and\n"
+                "nothing more is evicted"},
     {"wait", '\0', OPTION_CHOICE, "applied|durable",
         .first_choice = OPTION_WAIT_APPLIED, PLACE(wait),
         .help = "answer when receipts are numbered, or when they\n"
@@ -235,9 +267,9 @@ const struct command commands[] = {
         "PoolSnapshot.\n",
         TABLE(snapshot_options), cmd_snapshot},
     {"evict", "", 0, "give up blocks of sessions now",
-        "One of --session, --tenant or --all is needed. Evicted sessions keep "
-        "their\ntokens and are recomputed when they come back. Ends with 4 if "
-        "nothing was\nevicted.\n",
+        "One of --session, --prefix-tokens, --idle, --bytes, --tenant or --all "
+        "is\nneeded. Evicted sessions keep their tokens and are recomputed "
+        "when they come\nback. Ends with 4 if nothing was evicted.\n",
         TABLE(evict_options), cmd_evict},
     {"receipts tail", "", 0, "follow the receipts",
         "One line for each receipt, in order. When the connection is lost it "

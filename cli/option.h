@@ -58,9 +58,19 @@ struct option_values {
     bool with_histograms;  /* snapshot --histograms */
     bool with_sinks;       /* snapshot --sinks */
     bool with_subscribers; /* snapshot --subscribers */
+    bool with_block_map;   /* snapshot --block-map */
     bool wait_serving;     /* ping --wait */
 
-    bool all, preempt;
+    const char *prefix; /* sessions --prefix */
+    int order;          /* sessions --order, SessionOrder */
+    int state;          /* sessions --state, SessionState */
+    int64_t min_idle_ns, min_age_ns;
+    uint64_t min_bytes;
+
+    bool all, preempt, forget, dry_run;
+    const char *prefix_tokens, *request_id; /* evict */
+    int64_t idle_ns;
+    uint64_t bytes;
     int wait; /* evict --wait, enum option_wait */
     uint64_t max_sessions;
 

@@ -314,6 +314,35 @@ void view_sessions_add(struct table *table, const Kvpool__V1__Session *session)
     table_cell(table, "%" PRIu64, session->evictions);
 }
 
+/* ---- the arena */
+
+enum kv_status view_block_map(
+    FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    static const char *const titles[] = {
+        ">FIRST BLOCK", ">BLOCKS", "STATE", ">HOLDERS"};
+    const Kvpool__V1__BlockMap *map = snapshot->block_map;
+    struct table table = {
+        .titles = titles, .n_columns = sizeof titles / sizeof *titles};
+    uint64_t first = map != NULL ? map->first_block : 0;
+    enum kv_status status;
+
+    for (size_t i = 0; map != NULL && i < map->n_runs; i++) {
+        const Kvpool__V1__BlockRun *run = map->runs[i];
+
+        table_cell(&table, "%" PRIu64, first);
+        table_cell(&table, "%" PRIu64, run->blocks);
+        table_cell(&table, "%s",
+            proto_enum_name(
+                &kvpool__v1__block_state__descriptor, (int)run->state));
+        table_cell(&table, "%" PRIu32, run->holders);
+        first += run->blocks;
+    }
+    status = table_flush(&table, out);
+    table_fini(&table);
+    return status;
+}
+
 /* ---- subscribers */
 
 enum kv_status view_subscribers(
@@ -390,8 +419,9 @@ enum kv_status view_evicted(FILE *out, const Kvpool__V1__EvictResponse *answer)
     if (answer->n_outcomes > 0)
         status = table_flush(&table, out);
     table_fini(&table);
-    fprintf(out, "%" PRIu64 " sessions evicted, %s freed",
-        answer->sessions_evicted, text_bytes(answer->bytes_freed).s);
+    fprintf(out, "%" PRIu64 " sessions %s, %s freed", answer->sessions_evicted,
+        answer->dry_run ? "would be evicted" : "evicted",
+        text_bytes(answer->bytes_freed).s);
     if (answer->sessions_busy > 0)
         fprintf(out, ", %" PRIu64 " running (see --preempt)",
             answer->sessions_busy);

@@ -30,6 +30,10 @@ void view_histograms(FILE *out, const Kvpool__V1__Histograms *histograms);
 /* A table of where receipts go. KV_NO_MEMORY. */
 enum kv_status view_sinks(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot);
 
+/* The arena, a row for each run of blocks in one state. KV_NO_MEMORY. */
+enum kv_status view_block_map(
+    FILE *out, const Kvpool__V1__PoolSnapshot *snapshot);
+
 /* The streams of receipts that are open, as a table. KV_NO_MEMORY. */
 enum kv_status view_subscribers(
     FILE *out, const Kvpool__V1__PoolSnapshot *snapshot);

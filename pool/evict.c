@@ -231,12 +231,15 @@ void evict_idle(struct pool *pool, struct pool_session *session,
     const struct departure departure = {
         .session = session,
         .cause = cause,
-        .tokens_kept = registry_tokens_kept(pool, session),
+        .tokens_kept = cause->forget ? 0 : registry_tokens_kept(pool, session),
         .now_ns = now_ns,
     };
 
     give_up(pool, &departure);
-    registry_settle(pool, session, now_ns);
+    if (cause->forget)
+        registry_remove(pool, session);
+    else
+        registry_settle(pool, session, now_ns);
 }
 
 void pool_session_preempt(struct pool *pool, struct pool_session *session,
@@ -343,6 +346,12 @@ static void evict_victim(struct pool *pool, uint32_t n_wanted,
         evict_tail(pool, victim, n_left, cause, now_ns);
     else
         evict_idle(pool, victim, cause, now_ns);
+}
+
+struct pool_session *pool_victim_after(
+    struct pool *pool, struct pool_session *after)
+{
+    return policy_next(pool, after);
 }
 
 bool evict_for_room(struct pool *pool, uint32_t n_blocks,
@@ -479,10 +488,13 @@ struct pool_outcome pool_evict_session(struct pool *pool,
 
     if (outcome.result != POOL_EVICTED)
         return outcome;
-    if (outcome.preempted)
+    if (outcome.preempted) {
         pool_session_preempt(pool, session, cause, now_ns);
-    else
-        evict_idle(pool, session, cause, now_ns);
+        return outcome;
+    }
+    if (cause->forget)
+        outcome.tokens_kept = 0;
+    evict_idle(pool, session, cause, now_ns);
     return outcome;
 }
 

@@ -43,6 +43,8 @@ struct pool_cause {
     const char *requested_by;         /* MANUAL: the principal */
     const struct pool_key *forced_by; /* LRU, PRESSURE: whose allocation */
     const uint8_t *trace_id;          /* 16 bytes of the request, or NULL */
+    bool
+        forget; /* MANUAL: kept tokens go as well, so an idle session is gone */
 };
 
 /* Blocks left use. after.used_bytes is before.used_bytes less the extents,

@@ -170,15 +170,20 @@ void pool_scrub_done(struct pool *pool, uint64_t scrub_id, int64_t now_ns)
 struct pool_session_info pool_session_info(
     const struct pool *pool, const struct pool_session *session)
 {
-    uint64_t n_shared = 0;
+    struct pool_session_info info = pool_session_glance(session);
 
     for (uint32_t i = 0; i < session->n_blocks; i++)
-        n_shared += pool->blocks.blocks[session->blocks[i]].n_refs > 1;
+        info.n_shared_blocks +=
+            pool->blocks.blocks[session->blocks[i]].n_refs > 1;
+    return info;
+}
+
+struct pool_session_info pool_session_glance(const struct pool_session *session)
+{
     return (struct pool_session_info){
         .key = session_key(session),
         .state = session->state,
         .n_blocks = session->n_blocks,
-        .n_shared_blocks = n_shared,
         .n_tokens = session->n_tokens,
         .n_cached_tokens = session->n_cached,
         .created_ns = session->created_ns,
@@ -233,6 +238,35 @@ struct pool_blocks pool_blocks(const struct pool *pool)
         .free = blocks->n_free,
         .shared = blocks->n_shared,
     };
+}
+
+static enum pool_block_state block_state(
+    const struct block_pool *blocks, pool_block_id id)
+{
+    if (blocks->blocks[id].n_refs > 0)
+        return blocks->blocks[id].n_pins > 0 ? POOL_BLOCK_PINNED
+                                             : POOL_BLOCK_CACHED;
+    return bit_tree_has(&blocks->free, id) ? POOL_BLOCK_FREE
+                                           : POOL_BLOCK_SCRUBBING;
+}
+
+struct pool_block_run pool_block_run(
+    const struct pool *pool, pool_block_id first, uint32_t n_most)
+{
+    const struct block_pool *blocks = &pool->blocks;
+    struct pool_block_run run = {.state = block_state(blocks, first)};
+    uint32_t n_left = blocks->n_blocks - first;
+
+    assert(first < blocks->n_blocks);
+    do {
+        uint32_t n_refs = blocks->blocks[first + run.n_blocks].n_refs;
+
+        if (n_refs > run.n_holders)
+            run.n_holders = n_refs;
+        run.n_blocks++;
+    } while (run.n_blocks < n_most && run.n_blocks < n_left &&
+             block_state(blocks, first + run.n_blocks) == run.state);
+    return run;
 }
 
 double pool_unfilled(const struct pool *pool)

@@ -264,8 +264,8 @@ struct pool_outcome {
  * or is preempted with `preempt`: only between steps, since workers touch the
  * blocks of a running step. One that is held answers POOL_PINNED, running or
  * not, with `preempt` too; one without blocks POOL_NOTHING_TO_FREE. An idle
- * session of which no token is kept is gone afterwards.
- */
+ * session of which no token is kept is gone afterwards, as it is with
+ * cause->forget; a preempted one keeps its tokens in any case. */
 struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns);
@@ -273,6 +273,12 @@ struct pool_outcome pool_evict_session(struct pool *pool,
 /* What pool_evict_session would say; changes nothing. */
 struct pool_outcome pool_evict_preview(
     const struct pool *pool, const struct pool_session *session, bool preempt);
+
+/* Idle sessions with blocks, in the order in which the policy would have them
+ * go: the first (after is NULL), or the one behind such a session; NULL behind
+ * the last. O(1). */
+struct pool_session *pool_victim_after(
+    struct pool *pool, struct pool_session *after);
 
 /* A batch of evictions that a caller drives (an Evict call): between begin and
  * end come its pool_evict_session calls, all in one turn. end tells the
@@ -339,6 +345,10 @@ struct pool_session_info {
 struct pool_session_info pool_session_info(
     const struct pool *pool, const struct pool_session *session);
 
+/* The same but for n_shared_blocks, which is 0: O(1). */
+struct pool_session_info pool_session_glance(
+    const struct pool_session *session);
+
 /* Borrowed until the session changes. */
 const uint32_t *pool_session_tokens(
     const struct pool_session *session, size_t *n_tokens);
@@ -363,6 +373,25 @@ struct pool_blocks {
 /* O(1). */
 struct pool_stats pool_stats(const struct pool *pool);
 struct pool_blocks pool_blocks(const struct pool *pool);
+
+enum pool_block_state { /* numbers as in BlockState of the contract */
+    POOL_BLOCK_FREE = 1,
+    POOL_BLOCK_PINNED = 2,
+    POOL_BLOCK_CACHED = 3,
+    POOL_BLOCK_SCRUBBING = 4,
+};
+
+/* Neighbouring blocks in one state. */
+struct pool_block_run {
+    uint32_t n_blocks; /* at least 1 */
+    enum pool_block_state state;
+    uint32_t n_holders; /* of the one that has most */
+};
+
+/* The run that begins with block `first`, which there must be, as far as
+ * n_most blocks, at least 1; looks at each. */
+struct pool_block_run pool_block_run(
+    const struct pool *pool, pool_block_id first, uint32_t n_most);
 
 /* O(1): share of token slots of used blocks that hold no token. */
 double pool_unfilled(const struct pool *pool);

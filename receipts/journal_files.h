@@ -58,8 +58,9 @@ bool journal_write(int fd, const void *bytes, size_t n, uint64_t offset);
 bool journal_write_zeros(int fd, uint64_t from, uint64_t to);
 
 /* Writes these bytes of the file once more and syncs it: then they are on the
- * disk. A sync alone does not say so of bytes that somebody else wrote, as after
- * one that failed the kernel takes for clean what it still has in memory. */
+ * disk. A sync alone does not say so of bytes that somebody else wrote, as
+ * after one that failed the kernel takes for clean what it still has in memory.
+ */
 bool journal_settle(int fd, uint64_t from, uint64_t to);
 
 /* KV_NOT_FOUND: there is none. KV_DATA_LOSS. */

@@ -21,7 +21,7 @@ struct journal_found {
 
     unsigned char *note; /* the newest checkpoint */
     size_t n_note;
-    uint64_t note_tree_size; /* 0: there is none */
+    uint64_t note_tree_size;         /* 0: there is none */
     uint64_t note_offset, notes_end; /* its place in its file */
 };
 

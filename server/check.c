@@ -64,6 +64,24 @@ void check_unsupported(struct rpc_error *error, const char *field, bool given)
         rpc_error_add_unsupported(error, field, "");
 }
 
+static void check_state(
+    struct rpc_error *error, const char *field, Kvpool__V1__SessionState state)
+{
+    if ((int)state < KVPOOL__V1__SESSION_STATE__SESSION_STATE_RUNNING ||
+        (int)state > KVPOOL__V1__SESSION_STATE__SESSION_STATE_EVICTED)
+        rpc_error_add_violation(error, field,
+            "%d was given; allowed are values of SessionState from 1 to %d",
+            (int)state, KVPOOL__V1__SESSION_STATE__SESSION_STATE_EVICTED);
+}
+
+static void check_duration(
+    struct rpc_error *error, const char *field, int64_t duration_ns)
+{
+    if (duration_ns < 0)
+        rpc_error_add_violation(error, field,
+            "%" PRId64 " was given; allowed is at least 0", duration_ns);
+}
+
 void check_session_filter(struct rpc_error *error, const char *field,
     const Kvpool__V1__SessionFilter *filter)
 {
@@ -83,15 +101,15 @@ void check_session_filter(struct rpc_error *error, const char *field,
         check_tenant(error, path, filter->tenants[i]);
     }
     snprintf(path, sizeof path, "%s.session_id_prefix", field);
-    check_unsupported(error, path, filter->session_id_prefix[0] != '\0');
-    snprintf(path, sizeof path, "%s.states", field);
-    check_unsupported(error, path, filter->n_states > 0);
+    check_name(error, path, filter->session_id_prefix, 0);
+    for (size_t i = 0; i < filter->n_states; i++) {
+        snprintf(path, sizeof path, "%s.states[%zu]", field, i);
+        check_state(error, path, filter->states[i]);
+    }
     snprintf(path, sizeof path, "%s.min_idle_ns", field);
-    check_unsupported(error, path, filter->min_idle_ns != 0);
+    check_duration(error, path, filter->min_idle_ns);
     snprintf(path, sizeof path, "%s.min_age_ns", field);
-    check_unsupported(error, path, filter->min_age_ns != 0);
-    snprintf(path, sizeof path, "%s.min_used_bytes", field);
-    check_unsupported(error, path, filter->min_used_bytes != 0);
+    check_duration(error, path, filter->min_age_ns);
 }
 
 void check_session_order(
@@ -100,9 +118,6 @@ void check_session_order(
     if (order > KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_HITS || (int)order < 0)
         rpc_error_add_violation(error, field,
             "%d was given; allowed are values of SessionOrder", (int)order);
-    else
-        check_unsupported(
-            error, field, order > KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY);
 }
 
 void check_section(struct rpc_error *error, const char *field,
@@ -110,20 +125,29 @@ void check_section(struct rpc_error *error, const char *field,
 {
     switch ((int)section) {
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS:
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS:
         break;
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS:
-    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP:
         check_unsupported(error, field, true);
         break;
     default:
         rpc_error_add_violation(error, field,
-            "%d was given; allowed are SESSIONS, HISTOGRAMS, SINKS and "
-            "SUBSCRIBERS",
+            "%d was given; allowed are SESSIONS, BLOCK_MAP, HISTOGRAMS, SINKS "
+            "and SUBSCRIBERS",
             (int)section);
     }
+}
+
+void check_stream_section(struct rpc_error *error, const char *field,
+    Kvpool__V1__SnapshotSection section)
+{
+    if (section == KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP)
+        check_unsupported(error, field, true);
+    else
+        check_section(error, field, section);
 }
 
 struct pool_key check_pool_key(const char *tenant, const char *id)

@@ -27,14 +27,17 @@ uint32_t check_count(struct rpc_error *error, const char *field, uint32_t value,
  */
 void check_unsupported(struct rpc_error *error, const char *field, bool given);
 
-/* Filters and orders of sessions: tenants and KEY are what there is. */
+/* Filters and orders of sessions. */
 void check_session_filter(struct rpc_error *error, const char *field,
     const Kvpool__V1__SessionFilter *filter);
 void check_session_order(
     struct rpc_error *error, const char *field, Kvpool__V1__SessionOrder order);
 
-/* A part of a snapshot: all but TENANTS and BLOCK_MAP are there. */
+/* A part of a snapshot: TENANTS is not there yet. A stream that begins with one
+ * has no BLOCK_MAP. */
 void check_section(struct rpc_error *error, const char *field,
+    Kvpool__V1__SnapshotSection section);
+void check_stream_section(struct rpc_error *error, const char *field,
     Kvpool__V1__SnapshotSection section);
 
 /* Each below the vocabulary's size; the first that is not is named. */

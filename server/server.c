@@ -92,7 +92,8 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         .default_idle_ttl_ns =
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
         .secret = {server->secret[0], server->secret[1]},
-        .observer = recorder_observer(server->recorder),
+        .observer =
+            census_init(&server->census, recorder_observer(server->recorder)),
         .stopwatch_ns = kv_clock_mono_ns,
     };
 

@@ -20,6 +20,7 @@
 #include "receipts/calls.h"
 #include "rpc/loop.h"
 #include "rpc/server.h"
+#include "server/census.h"
 #include "server/options.h"
 #include "server/recorder.h"
 #include "server/step.h"
@@ -42,6 +43,7 @@ struct server {
     struct scheduler *scheduler;
     struct step *step;
     struct recorder *recorder; /* NULL: receipts are off */
+    struct census census;      /* of what happens in the pool */
     enum kv_type kv_type;
     uint32_t n_threads;
     uint64_t secret[2]; /* of this process */

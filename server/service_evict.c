@@ -1,8 +1,10 @@
 /* Evict: who loses blocks, what is answered, and what is remembered.
  *
- * An Evict call is decided in one turn of the owner. If it may preempt it waits
+ * An Evict call is decided in turns of the owner, each of bounded time, between
+ * which the loop turns; nearly always one is enough. Each tells a batch of what
+ * it evicted, and the last one ends the call. If it may preempt, a turn waits
  * for the present step first, whose workers touch the blocks of running
- * sessions; at most as long as a step. Its answer then waits until its receipts
+ * sessions; at most as long as a step. The answer then waits until the receipts
  * are released, which is when the blocks have been zeroed.
  *
  * A call with a request_id is remembered (receipts/calls.h) and answered out of
@@ -12,7 +14,6 @@
  *   repeat  waits for that ────┘
  */
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <openssl/evp.h>
@@ -20,14 +21,16 @@
 #include "base/clock.h"
 #include "base/heap.h"
 #include "server/check.h"
+#include "server/evict_check.h"
 #include "server/evict_page.h"
+#include "server/evict_walk.h"
 #include "server/message.h"
 #include "server/server.h"
 #include "server/state.h"
 
-#define MAX_TARGETS 256
-#define MAX_SESSIONS 10000
-#define MAX_PAGE 1000
+/* How long a turn may be: what others on this thread wait for a call that has
+ * many sessions to look at. */
+#define TURN_NS KV_NS_PER_MS
 
 static const char anonymous[] = "anonymous";
 
@@ -36,12 +39,15 @@ struct evict {
     struct server *server;
     struct rpc_call *call;
     Kvpool__V1__EvictRequest *request;
-    struct step_errand errand; /* until it is decided */
-    struct kv_list link;       /* on evict_calls, until it is answered; or
-                                  on evict_repeats before */
+    struct step_errand errand; /* until it is decided, */
+    struct rpc_post turn;      /* from turn to turn */
+    struct evict_walk walk;
+    bool begun;
+    struct kv_list link; /* on evict_calls, until it is answered; or
+                            on evict_repeats before */
     uint8_t trace_id[16];
     bool has_trace_id;
-    uint32_t max_sessions, page_size;
+    struct evict_limits limits;
     struct call *known; /* NULL: it has no request_id */
     size_t page_begin;
     bool repeats; /* known, and another decides or has decided it */
@@ -61,6 +67,7 @@ struct evict {
     struct pool_batch_scope scope; /* of the batch being told */
     size_t n_told;                 /* entries in batches before it */
     uint32_t n_batches;
+    uint64_t first_sequence; /* of its receipts; 0: none so far */
     uint8_t digest[32];
 };
 
@@ -73,75 +80,10 @@ static void free_evict(struct evict *evict)
     kv_free(evict);
 }
 
-static void check_target(
-    struct rpc_error *error, size_t i, const Kvpool__V1__EvictTarget *target)
+static bool is_named(const struct evict *evict, size_t target)
 {
-    char path[96];
-
-    switch (target->target_case) {
-    case KVPOOL__V1__EVICT_TARGET__TARGET_SESSION:
-        snprintf(path, sizeof path, "targets[%zu].session", i);
-        check_session_key(error, path, target->session);
-        break;
-    case KVPOOL__V1__EVICT_TARGET__TARGET_TENANT:
-        snprintf(path, sizeof path, "targets[%zu].tenant", i);
-        check_tenant(error, path, target->tenant);
-        break;
-    case KVPOOL__V1__EVICT_TARGET__TARGET_ALL:
-        break;
-    case KVPOOL__V1__EVICT_TARGET__TARGET_PREFIX:
-        snprintf(path, sizeof path, "targets[%zu].prefix", i);
-        check_unsupported(error, path, true);
-        break;
-    case KVPOOL__V1__EVICT_TARGET__TARGET_IDLE:
-        snprintf(path, sizeof path, "targets[%zu].idle", i);
-        check_unsupported(error, path, true);
-        break;
-    case KVPOOL__V1__EVICT_TARGET__TARGET_BYTES:
-        snprintf(path, sizeof path, "targets[%zu].bytes", i);
-        check_unsupported(error, path, true);
-        break;
-    default:
-        snprintf(path, sizeof path, "targets[%zu].target", i);
-        rpc_error_add_violation(error, path,
-            "none was given; allowed is exactly one of session, tenant, all");
-    }
-}
-
-static void check_evict(struct rpc_error *error, struct evict *evict)
-{
-    const Kvpool__V1__EvictRequest *request = evict->request;
-    bool has_id = request->request_id[0] != '\0' && !request->dry_run;
-
-    if (request->n_targets < 1 || request->n_targets > MAX_TARGETS)
-        rpc_error_add_violation(error, "targets",
-            "%zu were given; allowed are 1 to %d", request->n_targets,
-            MAX_TARGETS);
-    else
-        for (size_t i = 0; i < request->n_targets; i++)
-            check_target(error, i, request->targets[i]);
-    evict_check_id(error, request->request_id);
-    check_unsupported(error, "forget", request->forget);
-    if (request->page_token[0] != '\0' && !has_id)
-        rpc_error_add_violation(error, "page_token",
-            "a token was given; allowed with the request_id of the call that "
-            "it is of");
-    if (request->wait < 0 ||
-        request->wait > KVPOOL__V1__EVICT_WAIT__EVICT_WAIT_APPLIED)
-        rpc_error_add_violation(error, "wait",
-            "%d was given; allowed are values of EvictWait",
-            (int)request->wait);
-    evict->page_size = check_count(
-        error, "page_size", request->page_size, 1, MAX_PAGE, MAX_PAGE);
-    evict->max_sessions =
-        check_count(error, "max_sessions", request->max_sessions, 1,
-            MAX_SESSIONS, has_id ? MAX_PAGE : evict->page_size);
-    if (!has_id && request->max_sessions > evict->page_size &&
-        request->max_sessions <= MAX_SESSIONS)
-        rpc_error_add_violation(error, "max_sessions",
-            "%u was given; allowed without request_id is at most page_size, "
-            "which is %u",
-            request->max_sessions, evict->page_size);
+    return evict->request->targets[target]->target_case ==
+           KVPOOL__V1__EVICT_TARGET__TARGET_SESSION;
 }
 
 static Kvpool__V1__EvictOutcome *add_outcome(struct evict *evict, size_t target,
@@ -171,6 +113,7 @@ static struct pool_cause cause_of(const struct evict *evict)
         .reason = POOL_REASON_MANUAL,
         .requested_by = anonymous,
         .trace_id = evict->has_trace_id ? evict->trace_id : NULL,
+        .forget = evict->request->forget,
     };
 }
 
@@ -182,6 +125,14 @@ static uint64_t applied(const struct server *server)
     return recorder_position(server->recorder, &position)
                ? position.applied_sequence
                : 0;
+}
+
+/* Receipts of others may come between two turns, so the first is not simply the
+ * one behind the last before the call. */
+static void note_first(struct evict *evict, uint64_t sequence)
+{
+    if (evict->first_sequence == 0)
+        evict->first_sequence = sequence;
 }
 
 /* Tells the batch so far, with the outcomes in it. */
@@ -206,17 +157,44 @@ static void tell_batch(struct evict *evict, bool final)
         call.sessions_held = evict->response.sessions_held;
         call.sessions_busy = evict->response.sessions_busy;
     }
+    note_first(evict, applied(server) + 1);
     recorder_set_call(server->recorder, &call);
     pool_batch_end(server->pool, &evict->scope, &cause, kv_clock_mono_ns());
     evict->n_told = evict->n_entries;
     evict->scope = pool_batch_begin(server->pool, kv_clock_mono_ns());
 }
 
-/* Evicts one session; only what became of those that `listed` says is an
- * outcome of its own, the others are counted. */
-static void evict_one(struct evict *evict, size_t target,
-    struct pool_session *session, bool listed)
+/* A session that has nothing but tokens loses them, if that is asked for. */
+static void forget_tokens(struct evict *evict, struct pool_session *session,
+    struct pool_outcome *outcome)
 {
+    struct pool_session_info info = pool_session_glance(session);
+
+    if (!evict->request->forget || info.state != POOL_SESSION_EVICTED)
+        return;
+    outcome->tokens_kept = 0;
+    if (!evict->request->dry_run)
+        pool_session_forget(evict->server->pool, session, kv_clock_mono_ns());
+}
+
+static struct pool_outcome preview(
+    const struct evict *evict, const struct pool_session *session)
+{
+    struct pool_outcome outcome = pool_evict_preview(
+        evict->server->pool, session, evict->request->preempt);
+
+    if (evict->request->forget && outcome.result == POOL_EVICTED &&
+        !outcome.preempted)
+        outcome.tokens_kept = 0;
+    return outcome;
+}
+
+/* Evicts one session. Only evictions are outcomes of their own, where the
+ * target does not name the session; the others are counted. */
+static void evict_one(
+    struct evict *evict, size_t target, struct pool_session *session)
+{
+    bool listed = is_named(evict, target);
     struct server *server = evict->server;
     const struct pool_cause cause = cause_of(evict);
     uint64_t before = applied(server);
@@ -225,11 +203,13 @@ static void evict_one(struct evict *evict, size_t target,
         evict, target, &key, KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_EVICTED);
     bool preempt = evict->request->preempt;
     struct pool_outcome outcome =
-        evict->request->dry_run
-            ? pool_evict_preview(server->pool, session, preempt)
-            : pool_evict_session(
-                  server->pool, session, &cause, preempt, kv_clock_mono_ns());
+        evict->request->dry_run ? preview(evict, session)
+                                : pool_evict_session(server->pool, session,
+                                      &cause, preempt, kv_clock_mono_ns());
 
+    if (outcome.result == POOL_NOTHING_TO_FREE)
+        forget_tokens(evict, session, &outcome);
+    evict_walk_decided(&evict->walk, target, outcome.bytes_freed);
     evict->response.sessions_held += outcome.result == POOL_PINNED;
     evict->response.sessions_busy += outcome.result == POOL_EVICT_BUSY;
     if (outcome.result != POOL_EVICTED && !listed) {
@@ -246,55 +226,24 @@ static void evict_one(struct evict *evict, size_t target,
         return;
     evict->response.sessions_evicted++;
     evict->response.bytes_freed += outcome.bytes_freed;
-    if (server->recorder != NULL && !evict->request->dry_run)
-        entry->sequence = before + 1;
+    if (server->recorder == NULL || evict->request->dry_run)
+        return;
+    entry->sequence = before + 1;
+    note_first(evict, entry->sequence);
 }
 
-static bool same_key(const struct pool_key *a, const Kvpool__V1__SessionKey *b)
+/* Whether this call has an outcome of the session: what was taken for its bytes
+ * is nobody's that a later target names. */
+static bool is_listed(const struct evict *evict, const struct pool_key *key)
 {
-    return strlen(b->tenant) == a->tenant_bytes &&
-           strlen(b->session_id) == a->id_bytes &&
-           memcmp(a->tenant, b->tenant, a->tenant_bytes) == 0 &&
-           memcmp(a->id, b->session_id, a->id_bytes) == 0;
-}
+    for (size_t i = 0; i < evict->n_entries; i++) {
+        const struct evict_entry *entry = &evict->entries[i];
 
-static bool in_target(
-    const struct pool_key *key, const Kvpool__V1__EvictTarget *target)
-{
-    switch (target->target_case) {
-    case KVPOOL__V1__EVICT_TARGET__TARGET_SESSION:
-        return same_key(key, target->session);
-    case KVPOOL__V1__EVICT_TARGET__TARGET_TENANT:
-        return strlen(target->tenant) == key->tenant_bytes &&
-               memcmp(target->tenant, key->tenant, key->tenant_bytes) == 0;
-    default:
-        return true;
-    }
-}
-
-/* Whether an earlier target has decided this session already. */
-static bool decided(
-    const struct evict *evict, size_t target, const struct pool_key *key)
-{
-    for (size_t i = 0; i < target; i++)
-        if (in_target(key, evict->request->targets[i]))
-            return true;
-    return false;
-}
-
-/* Whether an earlier target covers all that this one could. */
-static bool covered(const struct evict *evict, size_t target)
-{
-    const Kvpool__V1__EvictTarget *wanted = evict->request->targets[target];
-
-    for (size_t i = 0; i < target; i++) {
-        const Kvpool__V1__EvictTarget *earlier = evict->request->targets[i];
-
-        if (earlier->target_case == KVPOOL__V1__EVICT_TARGET__TARGET_ALL ||
-            (earlier->target_case == wanted->target_case &&
-                wanted->target_case ==
-                    KVPOOL__V1__EVICT_TARGET__TARGET_TENANT &&
-                strcmp(earlier->tenant, wanted->tenant) == 0))
+        if (entry->outcome.session != NULL &&
+            strlen(entry->id) == key->id_bytes &&
+            memcmp(entry->id, key->id, key->id_bytes) == 0 &&
+            strlen(entry->tenant) == key->tenant_bytes &&
+            memcmp(entry->tenant, key->tenant, key->tenant_bytes) == 0)
             return true;
     }
     return false;
@@ -303,7 +252,7 @@ static bool covered(const struct evict *evict, size_t target)
 /* Whether one session more may go in this call. */
 static bool may_go_on(const struct evict *evict)
 {
-    return evict->response.sessions_evicted < evict->max_sessions &&
+    return evict->response.sessions_evicted < evict->limits.max_sessions &&
            pool_may_evict(evict->server->pool);
 }
 
@@ -314,65 +263,65 @@ static void make_batch_room(struct evict *evict)
         tell_batch(evict, false);
 }
 
-static void evict_session(struct evict *evict, size_t target)
+static void miss_one(struct evict *evict, size_t target)
 {
     const Kvpool__V1__SessionKey *name =
         evict->request->targets[target]->session;
-    struct pool_key key = check_pool_key(name->tenant, name->session_id);
-    struct pool_session *session = pool_session_find(evict->server->pool, &key);
+    struct pool_key key;
 
-    if (decided(evict, target, &key))
-        return;
     make_batch_room(evict);
-    if (session == NULL)
-        add_outcome(evict, target, &key,
-            KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_NOT_FOUND);
-    else if (!may_go_on(evict))
-        evict->response.more = true;
-    else
-        evict_one(evict, target, session, true);
-}
-
-static void evict_matching(struct evict *evict, size_t target)
-{
-    const Kvpool__V1__EvictTarget *wanted = evict->request->targets[target];
-    struct pool *pool = evict->server->pool;
-    struct pool_key from = check_pool_key(
-        wanted->target_case == KVPOOL__V1__EVICT_TARGET__TARGET_TENANT
-            ? wanted->tenant
-            : "",
-        "");
-    struct pool_session *session = pool_session_after(pool, &from);
-    bool is_covered = covered(evict, target);
-    struct state_place place;
-    bool matched = false;
-
-    while (session != NULL) {
-        struct pool_session_info info = pool_session_info(pool, session);
-
-        if (!in_target(&info.key, wanted))
-            break;
-        matched = true;
-        if (is_covered) /* and there is no second walk over all sessions */
-            break;
-        /* Evicting may make this session go, and others, so the next one is
-         * found by a copy of the name. */
-        state_place_copy(&place, &info.key);
-        if (info.n_blocks > 0 && !decided(evict, target, &info.key)) {
-            if (!may_go_on(evict)) {
-                evict->response.more = true;
-                break;
-            }
-            make_batch_room(evict);
-            evict_one(evict, target, session, false);
-        }
-        session = pool_session_after(pool, &place.key);
-    }
-    if (!matched) {
-        make_batch_room(evict);
+    if (!is_named(evict, target)) {
         add_outcome(evict, target, NULL,
             KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_NOT_FOUND);
+        return;
     }
+    key = check_pool_key(name->tenant, name->session_id);
+    if (!is_listed(evict, &key))
+        add_outcome(evict, target, &key,
+            KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_NOT_FOUND);
+}
+
+/* A session without blocks goes at once, and nobody else has to: it needs
+ * neither a receipt nor a place among those that may be evicted. */
+static void decide_one(
+    struct evict *evict, size_t target, struct pool_session *session)
+{
+    struct pool_session_info info = pool_session_glance(session);
+
+    if ((is_named(evict, target) || evict->request->dry_run) &&
+        is_listed(evict, &info.key))
+        return;
+    if ((is_named(evict, target) || info.n_blocks > 0) && !may_go_on(evict)) {
+        evict->response.more = true;
+        evict_walk_skip(&evict->walk, target);
+        return;
+    }
+    make_batch_room(evict);
+    evict_one(evict, target, session);
+}
+
+/* Decides until the time of this turn is over. Whether it came to the end. */
+static bool decide_some(struct evict *evict)
+{
+    int64_t end_ns = kv_clock_mono_ns() + TURN_NS;
+    struct pool_session *session = NULL;
+    size_t target = 0;
+
+    do {
+        switch (evict_walk_next(&evict->walk, &target, &session)) {
+        case EVICT_WALK_SESSION:
+            decide_one(evict, target, session);
+            break;
+        case EVICT_WALK_MISSING:
+            miss_one(evict, target);
+            break;
+        case EVICT_WALK_ON:
+            break;
+        case EVICT_WALK_END:
+            return true;
+        }
+    } while (kv_clock_mono_ns() < end_ns);
+    return false;
 }
 
 /* The page of a remembered call that the request asks for. */
@@ -380,7 +329,7 @@ static void reply_page(struct evict *evict)
 {
     const struct call *known = evict->known;
     Kvpool__V1__EvictResponse *page =
-        call_page(known, evict->page_begin, evict->page_size);
+        call_page(known, evict->page_begin, evict->limits.page_size);
     char token[EVICT_PAGE_TOKEN_BYTES];
     size_t end;
 
@@ -432,14 +381,14 @@ static void answer_unkept(struct evict *evict)
 }
 
 /* Which receipts the decision just made has. */
-static void name_receipts(struct evict *evict, uint64_t first_sequence)
+static void name_receipts(struct evict *evict)
 {
     struct ledger_position position;
 
     kvpool__v1__evict_receipts__init(&evict->receipts);
     if (!recorder_position(evict->server->recorder, &position))
         return;
-    evict->receipts.first_sequence = first_sequence;
+    evict->receipts.first_sequence = evict->first_sequence;
     evict->receipts.last_sequence = position.applied_sequence;
     evict->receipts.epoch = position.epoch;
 }
@@ -582,36 +531,67 @@ static void remember(struct evict *evict)
     finish_repeats(evict->server, evict->known);
 }
 
-static void decide(struct step_errand *errand)
+static void finish_decision(struct evict *evict)
 {
-    struct evict *evict = KV_LIST_ENTRY(errand, struct evict, errand);
-    const Kvpool__V1__EvictRequest *request = evict->request;
-    uint64_t first_sequence = applied(evict->server) + 1;
-
-    if (!request->dry_run && !pool_may_evict(evict->server->pool)) {
-        refuse_unrecorded(evict);
-        return;
-    }
-    kvpool__v1__evict_response__init(&evict->response);
-    evict->scope = pool_batch_begin(evict->server->pool, kv_clock_mono_ns());
-    for (size_t i = 0; i < request->n_targets; i++)
-        if (request->targets[i]->target_case ==
-            KVPOOL__V1__EVICT_TARGET__TARGET_SESSION)
-            evict_session(evict, i);
-        else
-            evict_matching(evict, i);
     tell_batch(evict, true);
     evict->response.outcomes = evict->list;
     evict->response.n_outcomes = evict->n_entries;
-    if (request->dry_run) {
+    if (evict->request->dry_run) {
         evict->response.dry_run = true;
         kv_list_append(&evict->server->evict_calls, &evict->link);
         answer(evict);
         return;
     }
-    name_receipts(evict, first_sequence);
+    name_receipts(evict);
     remember(evict);
     finish_evict(evict);
+}
+
+static void begin_decision(struct evict *evict)
+{
+    kvpool__v1__evict_response__init(&evict->response);
+    evict_walk_init(
+        &evict->walk, evict->server->pool, evict->request, kv_clock_mono_ns());
+    evict->begun = true;
+}
+
+/* A turn of it. What was evicted in it is told in it. */
+static void decide(struct step_errand *errand)
+{
+    struct evict *evict = KV_LIST_ENTRY(errand, struct evict, errand);
+    struct pool *pool = evict->server->pool;
+
+    if (!evict->begun && !evict->request->dry_run && !pool_may_evict(pool)) {
+        refuse_unrecorded(evict);
+        return;
+    }
+    if (!evict->begun)
+        begin_decision(evict);
+    evict->scope = pool_batch_begin(pool, kv_clock_mono_ns());
+    if (decide_some(evict)) {
+        finish_decision(evict);
+        return;
+    }
+    if (pool_stats(pool).evictions > evict->scope.n_evictions)
+        tell_batch(evict, false);
+    rpc_loop_post(evict->server->loop, &evict->turn);
+}
+
+/* Whose blocks a step touches is not to be preempted while it does. */
+static void take_turn(struct evict *evict)
+{
+    struct step *step = evict->server->step;
+
+    if (evict->request->preempt && !evict->request->dry_run)
+        step_between(step, &evict->errand);
+    else
+        decide(&evict->errand);
+    step_settle(step);
+}
+
+static void on_turn(struct rpc_post *post)
+{
+    take_turn(KV_LIST_ENTRY(post, struct evict, turn));
 }
 
 /* SHA-256 of the request without its id and paging; false: no memory. The
@@ -646,7 +626,7 @@ static bool make_room(struct evict *evict)
     for (size_t i = 0; i < request->n_targets; i++)
         if (request->targets[i]->target_case !=
             KVPOOL__V1__EVICT_TARGET__TARGET_SESSION) {
-            evict->n_room += evict->max_sessions + 1;
+            evict->n_room += evict->limits.max_sessions + 1;
             break;
         }
     evict->entries = kv_calloc(evict->n_room, sizeof *evict->entries);
@@ -680,11 +660,8 @@ static void begin_evict(struct evict *evict)
         return;
     }
     evict->errand.run = decide;
-    if (request->preempt && !request->dry_run)
-        step_between(server->step, &evict->errand);
-    else
-        decide(&evict->errand);
-    step_settle(server->step);
+    evict->turn.run = on_turn;
+    take_turn(evict);
 }
 
 static void on_evict(void *ctx, struct rpc_call *call,
@@ -704,7 +681,7 @@ static void on_evict(void *ctx, struct rpc_call *call,
     evict->request = (Kvpool__V1__EvictRequest *)message_parse(
         &kvpool__v1__evict_request__descriptor, bytes, n_bytes, &error);
     if (evict->request != NULL)
-        check_evict(&error, evict);
+        evict_check(&error, evict->request, &evict->limits);
     if (error.n_violations > 0) {
         rpc_call_fail(call, &error);
         free_evict(evict);

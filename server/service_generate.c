@@ -485,6 +485,17 @@ static void fail_no_session(
     rpc_error_add_metadata(error, "pinned_blocks", "%" PRIu64, blocks.pinned);
 }
 
+/* A conversation goes on, on the blocks that it left. */
+static void count_reuse(
+    struct server *server, const struct pool_session *session, int64_t now_ns)
+{
+    struct pool_session_info info = pool_session_glance(session);
+
+    if (info.state == POOL_SESSION_CACHED)
+        census_count_reuse(
+            &server->census, now_ns - info.released_ns, info.n_blocks);
+}
+
 static enum kv_status get_session(struct server *server,
     struct generate *generate, size_t n_tokens, struct rpc_error *error)
 {
@@ -499,11 +510,13 @@ static enum kv_status get_session(struct server *server,
     else
         status = pool_session_get(server->pool, &key, now,
             &generate->request.session, &generate->created);
-    if (status == KV_LIMIT)
+    if (status == KV_OK)
+        count_reuse(server, generate->request.session, now);
+    else if (status == KV_LIMIT)
         fail_no_session(server, n_tokens, error);
     else if (status == KV_IO)
         recorder_refuse(server->recorder, error);
-    else if (status != KV_OK)
+    else
         fail_submit(server, status, message, error);
     return status;
 }

@@ -1,18 +1,32 @@
 /* KvPoolService: Snapshot and ListSessions. The other calls have files of their
  * own: service_evict.c, service_retention.c, service_receipts.c.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/heap.h"
 #include "server/check.h"
 #include "server/histograms.h"
 #include "server/message.h"
 #include "server/server.h"
 #include "server/state.h"
+#include "server/state_order.h"
+#include "server/state_sections.h"
 #include "server/subscriber_status.h"
 
 #define MAX_PAGE 1000
 #define STANDARD_LIST_PAGE 100
+
+/* How long a turn may be: what others on this thread wait for a call that has
+ * many sessions to look at. */
+#define TURN_NS KV_NS_PER_MS
+
+static uint32_t page_size_of(uint32_t asked)
+{
+    return asked > 0 ? asked : STANDARD_LIST_PAGE;
+}
 
 /* ---- Snapshot */
 
@@ -25,11 +39,28 @@ static bool has_section(const Kvpool__V1__SnapshotRequest *request,
     return false;
 }
 
-static void check_snapshot(
-    struct rpc_error *error, const Kvpool__V1__SnapshotRequest *request)
+static void check_block_map(struct rpc_error *error,
+    const Kvpool__V1__SnapshotRequest *request, uint64_t n_blocks)
 {
-    bool sessions = has_section(
-        request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS);
+    const Kvpool__V1__BlockMapQuery *query = request->block_map;
+
+    if (query == NULL)
+        return;
+    if (!has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP))
+        rpc_error_add_violation(error, "block_map",
+            "a query was given; allowed with section BLOCK_MAP only");
+    if (query->first_block >= n_blocks)
+        rpc_error_add_violation(error, "block_map.first_block",
+            "%" PRIu64 " was given; allowed are 0 to %" PRIu64,
+            query->first_block, n_blocks - 1);
+    check_count(error, "block_map.max_runs", query->max_runs, 1, STATE_MAX_RUNS,
+        STATE_MAX_RUNS);
+}
+
+static void check_snapshot(struct rpc_error *error,
+    const Kvpool__V1__SnapshotRequest *request, uint64_t n_blocks)
+{
     char path[32];
 
     for (size_t i = 0; i < request->n_sections &&
@@ -38,10 +69,11 @@ static void check_snapshot(
         snprintf(path, sizeof path, "sections[%zu]", i);
         check_section(error, path, request->sections[i]);
     }
-    check_unsupported(error, "block_map", request->block_map != NULL);
+    check_block_map(error, request, n_blocks);
     if (request->sessions == NULL)
         return;
-    if (!sessions)
+    if (!has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS))
         rpc_error_add_violation(error, "sessions",
             "a query was given; allowed with section SESSIONS only");
     check_session_filter(error, "sessions.filter", request->sessions->filter);
@@ -53,33 +85,47 @@ static void check_snapshot(
 /* What the request's sections add to the totals. */
 struct sections {
     struct state_page page;
+    struct state_map map;
     struct histograms histograms;
     struct state_sinks sinks;
     struct subscriber_status_list subscribers;
 };
 
+static enum kv_status fill_arena(struct sections *sections,
+    Kvpool__V1__PoolSnapshot *snapshot, const struct server *server,
+    const Kvpool__V1__SnapshotRequest *request)
+{
+    if (has_section(request,
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS)) {
+        histograms_fill(&sections->histograms, server);
+        snapshot->histograms = &sections->histograms.message;
+    }
+    if (!has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP))
+        return KV_OK;
+    snapshot->block_map = &sections->map.map;
+    return state_map_fill(&sections->map, server, request->block_map);
+}
+
+/* order is NULL where the sessions are in that of their keys. */
 static enum kv_status fill_sections(struct sections *sections,
     Kvpool__V1__PoolSnapshot *snapshot, struct server *server,
-    const Kvpool__V1__SnapshotRequest *request)
+    const Kvpool__V1__SnapshotRequest *request, struct state_order *order)
 {
     const Kvpool__V1__SessionQuery *query = request->sessions;
     enum kv_status status = KV_OK;
 
     if (has_section(
             request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)) {
-        status = state_page_fill(&sections->page, server,
-            query != NULL ? query->filter : NULL,
-            query != NULL && query->page_size > 0 ? query->page_size
-                                                  : STANDARD_LIST_PAGE,
-            NULL);
+        status =
+            order != NULL
+                ? state_order_fill(order, &sections->page)
+                : state_page_fill(&sections->page, server,
+                      query != NULL ? query->filter : NULL,
+                      page_size_of(query != NULL ? query->page_size : 0), NULL);
         snapshot->sessions = sections->page.list;
         snapshot->n_sessions = sections->page.n;
         snapshot->sessions_next_page_token = sections->page.next_token;
-    }
-    if (has_section(request,
-            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS)) {
-        histograms_fill(&sections->histograms, server);
-        snapshot->histograms = &sections->histograms.message;
     }
     if (has_section(
             request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS)) {
@@ -87,6 +133,8 @@ static enum kv_status fill_sections(struct sections *sections,
         snapshot->sinks = sections->sinks.list;
         snapshot->n_sinks = sections->sinks.n;
     }
+    if (status == KV_OK)
+        status = fill_arena(sections, snapshot, server, request);
     if (status == KV_OK &&
         has_section(request,
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)) {
@@ -98,54 +146,42 @@ static enum kv_status fill_sections(struct sections *sections,
 }
 
 static void reply_snapshot(struct server *server, struct rpc_call *call,
-    const Kvpool__V1__SnapshotRequest *request)
+    const Kvpool__V1__SnapshotRequest *request, struct state_order *order)
 {
     Kvpool__V1__SnapshotResponse response = KVPOOL__V1__SNAPSHOT_RESPONSE__INIT;
-    struct sections sections = {.page = {.n = 0}, .subscribers = {.n = 0}};
+    struct sections sections = {
+        .page = {.n = 0}, .map = {.entries = NULL}, .subscribers = {.n = 0}};
     struct state state;
 
     state_fill(&state, server);
     response.snapshot = &state.snapshot;
-    if (fill_sections(&sections, &state.snapshot, server, request) == KV_OK)
+    if (fill_sections(&sections, &state.snapshot, server, request, order) ==
+        KV_OK)
         message_reply(call, &response.base);
     else
         message_fail_no_memory(call);
     subscriber_status_fini(&sections.subscribers);
+    state_map_fini(&sections.map);
     state_page_fini(&sections.page);
-}
-
-static void on_snapshot(void *ctx, struct rpc_call *call,
-    const unsigned char *bytes, size_t n_bytes)
-{
-    struct rpc_error error;
-    Kvpool__V1__SnapshotRequest *request =
-        (Kvpool__V1__SnapshotRequest *)message_parse(
-            &kvpool__v1__snapshot_request__descriptor, bytes, n_bytes, &error);
-
-    if (request != NULL)
-        check_snapshot(&error, request);
-    if (error.n_violations > 0)
-        rpc_call_fail(call, &error);
-    else
-        reply_snapshot(ctx, call, request);
-    kvpool__v1__snapshot_request__free_unpacked(request, NULL);
 }
 
 /* ---- ListSessions */
 
+/* order is NULL where the sessions are in that of their keys. */
 static void reply_list(struct server *server, struct rpc_call *call,
     const Kvpool__V1__ListSessionsRequest *request,
-    const struct pool_key *after)
+    const struct pool_key *after, struct state_order *order)
 {
     Kvpool__V1__ListSessionsResponse response =
         KVPOOL__V1__LIST_SESSIONS_RESPONSE__INIT;
-    uint32_t page_size =
-        request->page_size > 0 ? request->page_size : STANDARD_LIST_PAGE;
     struct state_stamp stamp;
     struct state_page page;
+    enum kv_status status =
+        order != NULL ? state_order_fill(order, &page)
+                      : state_page_fill(&page, server, request->filter,
+                            page_size_of(request->page_size), after);
 
-    if (state_page_fill(&page, server, request->filter, page_size, after) !=
-        KV_OK) {
+    if (status != KV_OK) {
         message_fail_no_memory(call);
     } else {
         response.sessions = page.list;
@@ -156,6 +192,112 @@ static void reply_list(struct server *server, struct rpc_call *call,
         message_reply(call, &response.base);
     }
     state_page_fini(&page);
+}
+
+/* ---- in an order for which all sessions are looked at: turn by turn */
+
+struct ordering {
+    struct server *server;
+    struct rpc_call *call;
+    Kvpool__V1__SnapshotRequest *snapshot; /* one of the two; owned */
+    Kvpool__V1__ListSessionsRequest *list;
+    struct state_place after;
+    struct state_order order;
+    struct rpc_post turn;
+};
+
+static void free_ordering(struct ordering *ordering)
+{
+    state_order_fini(&ordering->order);
+    kvpool__v1__snapshot_request__free_unpacked(ordering->snapshot, NULL);
+    kvpool__v1__list_sessions_request__free_unpacked(ordering->list, NULL);
+    kv_free(ordering);
+}
+
+static void on_turn(struct rpc_post *post)
+{
+    struct ordering *ordering = KV_LIST_ENTRY(post, struct ordering, turn);
+    struct server *server = ordering->server;
+
+    if (!state_order_look(&ordering->order, kv_clock_mono_ns() + TURN_NS)) {
+        rpc_loop_post(server->loop, &ordering->turn);
+        return;
+    }
+    if (ordering->snapshot != NULL)
+        reply_snapshot(
+            server, ordering->call, ordering->snapshot, &ordering->order);
+    else
+        reply_list(
+            server, ordering->call, ordering->list, NULL, &ordering->order);
+    free_ordering(ordering);
+}
+
+static bool needs_turns(Kvpool__V1__SessionOrder order)
+{
+    return order > KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY;
+}
+
+/* Takes the request, of which there is one. */
+static void begin_ordering(struct server *server, struct rpc_call *call,
+    Kvpool__V1__SnapshotRequest *snapshot,
+    Kvpool__V1__ListSessionsRequest *list, const struct state_place *after)
+{
+    struct ordering *ordering = kv_calloc(1, sizeof *ordering);
+    struct state_order *order;
+
+    if (ordering == NULL) {
+        message_fail_no_memory(call);
+        kvpool__v1__snapshot_request__free_unpacked(snapshot, NULL);
+        kvpool__v1__list_sessions_request__free_unpacked(list, NULL);
+        return;
+    }
+    order = &ordering->order;
+    ordering->server = order->server = server;
+    ordering->call = call;
+    ordering->snapshot = snapshot;
+    ordering->list = list;
+    ordering->turn.run = on_turn;
+    order->filter =
+        snapshot != NULL ? snapshot->sessions->filter : list->filter;
+    order->order = snapshot != NULL ? snapshot->sessions->order : list->order;
+    order->page_size = page_size_of(
+        snapshot != NULL ? snapshot->sessions->page_size : list->page_size);
+    if (after != NULL) {
+        state_place_copy(&ordering->after, &after->key);
+        ordering->after.rank = after->rank;
+        order->after = &ordering->after;
+    }
+    if (state_order_begin(order) == KV_OK) {
+        on_turn(&ordering->turn);
+        return;
+    }
+    message_fail_no_memory(call);
+    free_ordering(ordering);
+}
+
+/* ---- the calls */
+
+static void on_snapshot(void *ctx, struct rpc_call *call,
+    const unsigned char *bytes, size_t n_bytes)
+{
+    struct server *server = ctx;
+    struct rpc_error error;
+    Kvpool__V1__SnapshotRequest *request =
+        (Kvpool__V1__SnapshotRequest *)message_parse(
+            &kvpool__v1__snapshot_request__descriptor, bytes, n_bytes, &error);
+
+    if (request != NULL)
+        check_snapshot(&error, request, pool_config(server->pool)->n_blocks);
+    if (error.n_violations > 0) {
+        rpc_call_fail(call, &error);
+    } else if (request->sessions != NULL &&
+               needs_turns(request->sessions->order)) {
+        begin_ordering(server, call, request, NULL, NULL);
+        return;
+    } else {
+        reply_snapshot(server, call, request, NULL);
+    }
+    kvpool__v1__snapshot_request__free_unpacked(request, NULL);
 }
 
 static void on_list_sessions(void *ctx, struct rpc_call *call,
@@ -176,12 +318,17 @@ static void on_list_sessions(void *ctx, struct rpc_call *call,
         check_session_order(&error, "order", request->order);
     }
     if (error.n_violations == 0 && !first &&
-        !state_place_parse(ctx, request->page_token, request->filter, &place))
+        !state_place_parse(
+            ctx, request->page_token, request->filter, request->order, &place))
         check_fail_page_token(&error);
-    if (error.code != RPC_OK)
+    if (error.code != RPC_OK) {
         rpc_call_fail(call, &error);
-    else
-        reply_list(ctx, call, request, first ? NULL : &place.key);
+    } else if (needs_turns(request->order)) {
+        begin_ordering(ctx, call, NULL, request, first ? NULL : &place);
+        return;
+    } else {
+        reply_list(ctx, call, request, first ? NULL : &place.key, NULL);
+    }
     kvpool__v1__list_sessions_request__free_unpacked(request, NULL);
 }
 

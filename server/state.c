@@ -165,12 +165,16 @@ static void copy_name(char *out, const char *name, size_t n)
     out[n] = '\0';
 }
 
-static void fill_session(struct state_session *out, const struct pool *pool,
+static bool is_busy(const struct pool_session_info *info)
+{
+    return info->state == POOL_SESSION_RUNNING ||
+           info->state == POOL_SESSION_PREEMPTED;
+}
+
+void state_session_fill(struct state_session *out, const struct pool *pool,
     const struct pool_session_info *info, int64_t mono_ns, int64_t wall_ns)
 {
     Kvpool__V1__Session *session = &out->session;
-    bool busy = info->state == POOL_SESSION_RUNNING ||
-                info->state == POOL_SESSION_PREEMPTED;
 
     copy_name(out->tenant, info->key.tenant, info->key.tenant_bytes);
     copy_name(out->id, info->key.id, info->key.id_bytes);
@@ -186,7 +190,7 @@ static void fill_session(struct state_session *out, const struct pool *pool,
     session->tokens = info->n_tokens;
     session->cached_tokens = info->n_cached_tokens;
     session->age_ns = mono_ns - info->created_ns;
-    session->idle_ns = busy ? 0 : mono_ns - info->released_ns;
+    session->idle_ns = is_busy(info) ? 0 : mono_ns - info->released_ns;
     session->created_unix_ns = wall_ns - session->age_ns;
     session->last_access_unix_ns = wall_ns - session->idle_ns;
     session->hits = info->hits;
@@ -194,46 +198,112 @@ static void fill_session(struct state_session *out, const struct pool *pool,
     session->retention = &out->retention.retention;
 }
 
-static bool matches(
+static bool is_of_tenants(
     const struct pool_key *key, const Kvpool__V1__SessionFilter *filter)
 {
-    if (filter == NULL || filter->n_tenants == 0)
-        return true;
     for (size_t i = 0; i < filter->n_tenants; i++)
         if (strlen(filter->tenants[i]) == key->tenant_bytes &&
             memcmp(filter->tenants[i], key->tenant, key->tenant_bytes) == 0)
             return true;
-    return false;
+    return filter->n_tenants == 0;
 }
 
-/* What a token is bound to beside the place: this process, and the filter. */
-static uint64_t seal(const struct server *server,
-    const Kvpool__V1__SessionFilter *filter, const void *place, size_t n)
+static bool is_in_states(
+    enum pool_session_state session, const Kvpool__V1__SessionFilter *filter)
 {
+    for (size_t i = 0; i < filter->n_states; i++)
+        if ((int)filter->states[i] == (int)session)
+            return true;
+    return filter->n_states == 0;
+}
+
+bool state_matches(const struct pool *pool,
+    const struct pool_session_info *info,
+    const Kvpool__V1__SessionFilter *filter, int64_t mono_ns)
+{
+    const struct pool_key *key = &info->key;
+    size_t n;
+
+    if (filter == NULL)
+        return true;
+    n = strlen(filter->session_id_prefix);
+    return is_of_tenants(key, filter) && n <= key->id_bytes &&
+           memcmp(key->id, filter->session_id_prefix, n) == 0 &&
+           is_in_states(info->state, filter) &&
+           (is_busy(info) ? 0 : mono_ns - info->released_ns) >=
+               filter->min_idle_ns &&
+           mono_ns - info->created_ns >= filter->min_age_ns &&
+           info->n_blocks * pool_config(pool)->block_bytes >=
+               filter->min_used_bytes;
+}
+
+uint64_t state_rank(
+    const struct pool_session_info *info, Kvpool__V1__SessionOrder order)
+{
+    const uint64_t sign = UINT64_C(1) << 63;
+
+    switch ((int)order) {
+    case KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_AGE:
+        return (uint64_t)info->created_ns ^ sign;
+    case KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_SIZE:
+        return UINT64_MAX - info->n_blocks;
+    case KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_IDLE:
+        return is_busy(info) ? UINT64_MAX : (uint64_t)info->released_ns ^ sign;
+    case KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_HITS:
+        return UINT64_MAX - info->hits;
+    default:
+        return 0;
+    }
+}
+
+/* What a token is bound to beside the place: this process, the filter and the
+ * order. */
+static uint64_t seal(const struct server *server,
+    const Kvpool__V1__SessionFilter *filter, Kvpool__V1__SessionOrder order,
+    const void *place, size_t n)
+{
+    const int kind =
+        order == KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_UNSPECIFIED
+            ? KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY
+            : (int)order;
     uint64_t hash[2] = {server->secret[0], server->secret[1]};
 
     hash[0] = kv_siphash(hash, place, n);
-    for (size_t i = 0; filter != NULL && i < filter->n_tenants; i++)
+    hash[0] = kv_siphash(hash, &kind, sizeof kind);
+    if (filter == NULL)
+        return hash[0];
+    for (size_t i = 0; i < filter->n_tenants; i++)
         hash[0] = kv_siphash(
             hash, filter->tenants[i], strlen(filter->tenants[i]) + 1);
+    hash[0] = kv_siphash(
+        hash, filter->session_id_prefix, strlen(filter->session_id_prefix));
+    hash[0] = kv_siphash(
+        hash, filter->states, filter->n_states * sizeof *filter->states);
+    hash[0] = kv_siphash(hash, &filter->min_idle_ns, sizeof(int64_t));
+    hash[0] = kv_siphash(hash, &filter->min_age_ns, sizeof(int64_t));
+    hash[0] = kv_siphash(hash, &filter->min_used_bytes, sizeof(uint64_t));
     return hash[0];
 }
 
-/* A token is, in hexadecimal, the seal (8 bytes), the length of the tenant
- * (1 byte), the tenant, the id. */
-static void print_token(const struct server *server,
-    const Kvpool__V1__SessionFilter *filter, const struct pool_key *key,
-    char *out)
+/* A token is, in hexadecimal, the seal (8 bytes), the rank (8 bytes), the
+ * length of the tenant (1 byte), the tenant, the id. */
+#define TOKEN_NAMES 17
+
+void state_token_print(const struct server *server,
+    const Kvpool__V1__SessionFilter *filter, Kvpool__V1__SessionOrder order,
+    const struct state_place *place, char out[STATE_TOKEN_BYTES])
 {
     static const char digits[] = "0123456789abcdef";
-    unsigned char bytes[8 + 1 + 2 * POOL_NAME_BYTES];
-    size_t n = 9 + key->tenant_bytes + key->id_bytes;
+    const struct pool_key *key = &place->key;
+    unsigned char bytes[TOKEN_NAMES + 2 * POOL_NAME_BYTES];
+    size_t n = TOKEN_NAMES + key->tenant_bytes + key->id_bytes;
     uint64_t sealed;
 
-    bytes[8] = (unsigned char)key->tenant_bytes;
-    memcpy(bytes + 9, key->tenant, key->tenant_bytes);
-    memcpy(bytes + 9 + key->tenant_bytes, key->id, key->id_bytes);
-    sealed = seal(server, filter, bytes + 8, n - 8);
+    memcpy(bytes + 8, &place->rank, 8);
+    bytes[16] = (unsigned char)key->tenant_bytes;
+    memcpy(bytes + TOKEN_NAMES, key->tenant, key->tenant_bytes);
+    memcpy(bytes + TOKEN_NAMES + key->tenant_bytes, key->id, key->id_bytes);
+    sealed = seal(server, filter, order, bytes + 8, n - 8);
     memcpy(bytes, &sealed, 8);
     for (size_t i = 0; i < n; i++) {
         out[2 * i] = digits[bytes[i] >> 4];
@@ -244,6 +314,7 @@ static void print_token(const struct server *server,
 
 void state_place_copy(struct state_place *place, const struct pool_key *key)
 {
+    place->rank = 0;
     memcpy(place->names, key->tenant, key->tenant_bytes);
     memcpy(place->names + key->tenant_bytes, key->id, key->id_bytes);
     place->key = (struct pool_key){
@@ -262,13 +333,14 @@ static int digit_value(char c)
 }
 
 bool state_place_parse(struct server *server, const char *token,
-    const Kvpool__V1__SessionFilter *filter, struct state_place *place)
+    const Kvpool__V1__SessionFilter *filter, Kvpool__V1__SessionOrder order,
+    struct state_place *place)
 {
-    unsigned char bytes[8 + 1 + 2 * POOL_NAME_BYTES];
-    size_t n = strlen(token) / 2;
+    unsigned char bytes[TOKEN_NAMES + 2 * POOL_NAME_BYTES];
+    size_t n = strlen(token) / 2, n_tenant;
     uint64_t sealed;
 
-    if (strlen(token) % 2 != 0 || n < 9 || n > sizeof bytes)
+    if (strlen(token) % 2 != 0 || n < TOKEN_NAMES || n > sizeof bytes)
         return false;
     for (size_t i = 0; i < n; i++) {
         int high = digit_value(token[2 * i]);
@@ -279,16 +351,19 @@ bool state_place_parse(struct server *server, const char *token,
         bytes[i] = (unsigned char)(high << 4 | low);
     }
     memcpy(&sealed, bytes, 8);
-    if (sealed != seal(server, filter, bytes + 8, n - 8) || bytes[8] > n - 9)
+    n_tenant = bytes[16];
+    if (sealed != seal(server, filter, order, bytes + 8, n - 8) ||
+        n_tenant > n - TOKEN_NAMES || n_tenant > POOL_NAME_BYTES ||
+        n - TOKEN_NAMES - n_tenant > POOL_NAME_BYTES)
         return false;
-    if (bytes[8] > POOL_NAME_BYTES || n - 9 - bytes[8] > POOL_NAME_BYTES)
-        return false;
-    state_place_copy(place, &(struct pool_key){
-                                .tenant = (const char *)bytes + 9,
-                                .tenant_bytes = bytes[8],
-                                .id = (const char *)bytes + 9 + bytes[8],
-                                .id_bytes = n - 9 - bytes[8],
-                            });
+    state_place_copy(
+        place, &(struct pool_key){
+                   .tenant = (const char *)bytes + TOKEN_NAMES,
+                   .tenant_bytes = n_tenant,
+                   .id = (const char *)bytes + TOKEN_NAMES + n_tenant,
+                   .id_bytes = n - TOKEN_NAMES - n_tenant,
+               });
+    memcpy(&place->rank, bytes + 8, 8);
     return true;
 }
 
@@ -299,6 +374,7 @@ enum kv_status state_page_fill(struct state_page *page, struct server *server,
     int64_t mono_ns = kv_clock_mono_ns(), wall_ns = kv_clock_wall_ns();
     struct pool_session_info info = {0};
     struct pool_session *session;
+    struct state_place place;
     size_t visits = 0;
 
     memset(page, 0, sizeof *page);
@@ -308,9 +384,10 @@ enum kv_status state_page_fill(struct state_page *page, struct server *server,
         return KV_NO_MEMORY;
     session = pool_session_after(server->pool, after);
     while (session != NULL && page->n < page_size && visits++ < PAGE_VISITS) {
-        info = pool_session_info(server->pool, session);
-        if (matches(&info.key, filter)) {
-            fill_session(
+        info = pool_session_glance(session);
+        if (state_matches(server->pool, &info, filter, mono_ns)) {
+            info = pool_session_info(server->pool, session);
+            state_session_fill(
                 &page->entries[page->n], server->pool, &info, mono_ns, wall_ns);
             retention_fill(&page->entries[page->n].retention, server->pool,
                 session, mono_ns, wall_ns);
@@ -319,8 +396,12 @@ enum kv_status state_page_fill(struct state_page *page, struct server *server,
         }
         session = pool_session_after(server->pool, &info.key);
     }
-    if (session != NULL)
-        print_token(server, filter, &info.key, page->next_token);
+    if (session != NULL) {
+        state_place_copy(&place, &info.key);
+        state_token_print(server, filter,
+            KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY, &place,
+            page->next_token);
+    }
     return KV_OK;
 }
 

@@ -41,6 +41,9 @@ struct state_sinks {
 };
 void state_sinks_fill(struct state_sinks *out, struct server *server);
 
+/* What a token takes, its NUL included. */
+#define STATE_TOKEN_BYTES 640
+
 /* A page of sessions in the order of their keys: those that a filter lets
  * through, after *after (NULL: from the first). */
 struct state_session {
@@ -53,7 +56,7 @@ struct state_page {
     struct state_session *entries; /* [n] */
     Kvpool__V1__Session **list;    /* [n] */
     size_t n;
-    char next_token[640]; /* "" at the end */
+    char next_token[STATE_TOKEN_BYTES]; /* "" at the end */
 };
 
 /* Looks at a bounded number of sessions, so a page may be short, even empty,
@@ -63,16 +66,41 @@ enum kv_status state_page_fill(struct state_page *page, struct server *server,
     const struct pool_key *after);
 void state_page_fini(struct state_page *page);
 
-/* A name of its own, for going on after it. */
+/* A place in the order of sessions, for going on after it. */
 struct state_place {
+    uint64_t rank;       /* of state_rank */
     struct pool_key key; /* points into names */
     char names[2 * POOL_NAME_BYTES];
 };
+
+/* The rank is 0 then. */
 void state_place_copy(struct state_place *place, const struct pool_key *key);
 
-/* The place that a page token names, for the request with this filter; false if
- * the token is damaged, of another process, or of another request. */
+/* The place that a page token names, for the request with this filter and
+ * order; false if the token is damaged, of another process, or of another
+ * request. The size of the page is no part of that: it may change from page to
+ * page. */
 bool state_place_parse(struct server *server, const char *token,
-    const Kvpool__V1__SessionFilter *filter, struct state_place *place);
+    const Kvpool__V1__SessionFilter *filter, Kvpool__V1__SessionOrder order,
+    struct state_place *place);
+
+/* ---- for other orders (state_order.c) */
+
+/* Whether the filter (NULL: none) lets the session through. */
+bool state_matches(const struct pool *pool,
+    const struct pool_session_info *info,
+    const Kvpool__V1__SessionFilter *filter, int64_t mono_ns);
+
+/* Its place in the order, where the least comes first; sessions of one rank are
+ * in the order of their keys. */
+uint64_t state_rank(
+    const struct pool_session_info *info, Kvpool__V1__SessionOrder order);
+
+void state_session_fill(struct state_session *out, const struct pool *pool,
+    const struct pool_session_info *info, int64_t mono_ns, int64_t wall_ns);
+
+void state_token_print(const struct server *server,
+    const Kvpool__V1__SessionFilter *filter, Kvpool__V1__SessionOrder order,
+    const struct state_place *place, char out[STATE_TOKEN_BYTES]);
 
 #endif

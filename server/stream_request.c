@@ -36,7 +36,7 @@ static void check_sections(
                        error->n_violations < RPC_ERROR_MAX_VIOLATIONS;
          i++) {
         snprintf(path, sizeof path, "snapshot.sections[%zu]", i);
-        check_section(error, path, start->sections[i]);
+        check_stream_section(error, path, start->sections[i]);
     }
 }
 

@@ -73,43 +73,13 @@ class ErrorTest(ServerTest):
                     session="unsupported", **fields)
                 self.assertIn(field, failure.fields)
 
-    def test_fields_of_the_pool_that_are_not_supported_are_named(self):
-        target, evict = session_target("witness"), pool.EvictRequest
-        for field, request in {
-                "forget": evict(targets=[target], forget=True),
-                "targets[0].prefix": evict(targets=[pool.EvictTarget(
-                    prefix=pool.EvictPrefix(token_ids=[1]))]),
-                "targets[1].idle": evict(targets=[target, pool.EvictTarget(
-                    idle=pool.EvictIdle(longer_than_ns=1))]),
-                "targets[0].bytes": evict(targets=[pool.EvictTarget(
-                    bytes=pool.EvictBytes(at_least_bytes=1))])}.items():
-            with self.subTest(field):
-                self.unsupported(self.server.pool.Evict, request, field)
-
-    def test_sections_and_orders_that_are_not_supported_are_named(self):
-        for section in ("TENANTS", "BLOCK_MAP"):
+    def test_sections_that_are_not_supported_are_named(self):
+        for section in ("TENANTS",):
             with self.subTest(section):
                 self.unsupported(
                     self.server.pool.Snapshot, pool.SnapshotRequest(
                         sections=[pool.SnapshotSection.Value(
                             "SNAPSHOT_SECTION_" + section)]), "sections[0]")
-        for order in ("AGE", "SIZE", "IDLE", "HITS"):
-            with self.subTest(order):
-                self.unsupported(
-                    self.server.pool.ListSessions, pool.ListSessionsRequest(
-                        order=pool.SessionOrder.Value(
-                            "SESSION_ORDER_" + order)), "order")
-        for field, condition in {
-                "session_id_prefix": dict(session_id_prefix="a"),
-                "states": dict(states=[stats.SESSION_STATE_CACHED]),
-                "min_idle_ns": dict(min_idle_ns=1),
-                "min_age_ns": dict(min_age_ns=1),
-                "min_used_bytes": dict(min_used_bytes=1)}.items():
-            with self.subTest(field):
-                self.unsupported(
-                    self.server.pool.ListSessions, pool.ListSessionsRequest(
-                        filter=pool.SessionFilter(**condition)),
-                    "filter." + field)
 
     def test_words_about_tokens_that_are_not_supported_are_named(self):
         self.unsupported(

@@ -1,5 +1,6 @@
 """Evict: who loses blocks, what is answered, what is recorded."""
 import threading
+import time
 
 from kvpool_e2e import (CALL_SECONDS, Generated, ServerTest, common,
                         generate_request, inference, ledger_end, main,
@@ -235,6 +236,202 @@ class EvictTest(EvictCase):
         for receipt in self.receipts_of(self.evict(
                 session_target("untraced"))):
             self.assertEqual(receipt.trace_id, b"")
+
+
+def prefix_target(ids, tenant=""):
+    return pool.EvictTarget(
+        prefix=pool.EvictPrefix(tenant=tenant, token_ids=ids))
+
+
+def idle_target(seconds, *tenants):
+    return pool.EvictTarget(idle=pool.EvictIdle(
+        longer_than_ns=int(seconds * 10 ** 9), tenants=tenants))
+
+
+def bytes_target(n, *tenants):
+    return pool.EvictTarget(bytes=pool.EvictBytes(
+        at_least_bytes=n, tenants=tenants))
+
+
+class TargetTest(EvictCase):
+    """Whom the targets name that are about more than a name."""
+
+    def names(self, answer):
+        return [(o.session.tenant, o.session.session_id)
+                for o in answer.outcomes if o.result == EVICTED]
+
+    def make_tokens(self, session, ids, tenant=""):
+        self.generate(ids=ids, session=session, tenant=tenant, max_tokens=2)
+
+    def test_a_prefix_is_who_begins_so_and_nobody_of_another_tenant(self):
+        common_ids = [1] + list(range(100, 120))
+        self.make_tokens("a", common_ids + [200])
+        self.make_tokens("b", common_ids + [201])
+        self.make_tokens("c", [1] + list(range(101, 122)))
+        self.make_tokens("a", common_ids + [200], tenant="t")
+        self.assertEqual(self.names(self.evict(prefix_target(
+            common_ids + [201]))), [("", "b")])
+        self.assertEqual(self.names(self.evict(prefix_target(common_ids))),
+                         [("", "a")])
+        self.assertEqual(self.names(self.evict(prefix_target(
+            common_ids, "t"))), [("t", "a")])
+        outcome, = self.evict(prefix_target(
+            common_ids + list(range(300, 900)))).outcomes
+        self.assertEqual(outcome.result, NOT_FOUND)
+        self.assertFalse(outcome.HasField("session"))
+
+    def test_idle_is_who_rests_for_longer(self):
+        self.make("old")
+        self.make("old", tenant="t")
+        time.sleep(0.4)
+        self.make("new")
+        running = Running(self, "busy")
+        outcome, = self.evict(idle_target(3600)).outcomes
+        self.assertEqual(outcome.result, NOT_FOUND)
+        answer = self.evict(idle_target(0.3, "t", "t", "nobody"))
+        self.assertEqual(self.names(answer), [("t", "old")])
+        answer = self.evict(idle_target(0.3), preempt=True)
+        self.assertEqual(self.names(answer), [("", "old")])
+        self.assertEqual(answer.sessions_busy, 0)
+        running.cancel()
+
+    def test_bytes_are_taken_from_the_least_recently_used(self):
+        self.make("z", "y")
+        self.make("x", tenant="t")
+        self.make("w")
+        self.make("z")
+        block = self.snapshot().blocks.block_bytes
+        answer = self.evict(bytes_target(block + 1))
+        self.assertEqual(self.names(answer), [("", "y"), ("t", "x")])
+        self.assertEqual(answer.bytes_freed, 2 * block)
+        self.make("x", tenant="t")
+        answer = self.evict(bytes_target(1, "t", "u"))
+        self.assertEqual(self.names(answer), [("t", "x")])
+        answer = self.evict(bytes_target(2 ** 63))
+        self.assertEqual(self.names(answer), [("", "w"), ("", "z")])
+        outcome, = self.evict(bytes_target(1)).outcomes
+        self.assertEqual(outcome.result, NOT_FOUND)
+
+    def test_bytes_that_several_share_go_with_the_last_of_them(self):
+        ids = [1] + list(range(100, 147))
+        for session in ("s1", "s2"):
+            self.generate(ids=ids, session=session, max_tokens=1)
+        self.evict(session_target("nobody"))
+        before = self.snapshot().statistics.used_memory_bytes
+        answer = self.evict(bytes_target(before))
+        self.assertEqual(answer.bytes_freed, before)
+        self.assertEqual(sorted(self.names(answer)),
+                         [("", "s1"), ("", "s2")])
+
+    def test_a_dry_run_of_each_target_says_what_is_done_then(self):
+        ids = [7]
+        for target in (prefix_target(ids), idle_target(1e-9),
+                       bytes_target(1), bytes_target(2 ** 40), ALL):
+            for i in range(3):
+                self.make_tokens("d%d" % i, [ids[0], 200 + i] * 20)
+            before = self.snapshot().statistics
+            dry = self.evict(target, bytes_target(1), dry_run=True)
+            self.assertEqual(self.snapshot().statistics, before)
+            wet = self.evict(target, bytes_target(1))
+            self.assertGreater(wet.sessions_evicted, 0)
+            for outcome in wet.outcomes:
+                outcome.sequence = 0
+            self.assertEqual(list(dry.outcomes), list(wet.outcomes))
+            self.assertEqual((dry.sessions_evicted, dry.bytes_freed),
+                             (wet.sessions_evicted, wet.bytes_freed))
+            self.evict(ALL)
+
+    def test_what_bytes_took_is_no_later_target_s(self):
+        self.make("one")
+        answer = self.evict(bytes_target(1), session_target("one"),
+                            pool.EvictTarget(tenant=""))
+        self.assertEqual([(o.target, o.session.session_id)
+                          for o in answer.outcomes if o.result == EVICTED],
+                         [(0, "one")])
+
+    def test_forgetting_takes_the_tokens_too(self):
+        self.make("f1", "f2", "f3", "f4")
+        answer = self.evict(session_target("f1"), forget=True)
+        outcome, = answer.outcomes
+        self.assertEqual((outcome.result, outcome.tokens_kept), (EVICTED, 0))
+        receipt = self.receipts_of(answer)[0].eviction
+        self.assertEqual(receipt.tokens_kept, 0)
+        outcome, = self.evict(session_target("f1")).outcomes
+        self.assertEqual(outcome.result, NOT_FOUND)
+
+        outcome, = self.evict(session_target("f2")).outcomes
+        self.assertGreater(outcome.tokens_kept, 0)
+        dry, = self.evict(session_target("f2"), forget=True,
+                          dry_run=True).outcomes
+        outcome, = self.evict(session_target("f2"), forget=True).outcomes
+        self.assertEqual(dry, outcome)
+        self.assertEqual((outcome.result, outcome.tokens_kept),
+                         (NOTHING_TO_FREE, 0))
+        outcome, = self.evict(session_target("f2")).outcomes
+        self.assertEqual(outcome.result, NOT_FOUND)
+
+        self.evict(session_target("f3"))
+        answer = self.evict(pool.EvictTarget(tenant=""), forget=True)
+        self.assertEqual(self.names(answer), [("", "f4")])
+        self.assertFalse(self.server.pool.ListSessions(
+            pool.ListSessionsRequest(
+                filter=pool.SessionFilter(tenants=[""])),
+            timeout=CALL_SECONDS).sessions)
+
+    def test_a_running_session_keeps_its_tokens_even_then(self):
+        undisturbed = self.generate(**LONG)
+        running = Running(self, "kept")
+        answer = self.evict(session_target("kept"), preempt=True, forget=True)
+        outcome, = answer.outcomes
+        self.assertTrue(outcome.preempted)
+        self.assertGreater(outcome.tokens_kept, 0)
+        self.assertEqual(running.result().ids, undisturbed.ids)
+
+    def test_targets_that_say_nothing_are_named(self):
+        many = ["t%d" % i for i in range(65)]
+        for field, given, target in (
+                ("targets[0].target", "none", pool.EvictTarget()),
+                ("targets[0].prefix.token_ids", "0", prefix_target([])),
+                ("targets[0].prefix.tenant", "129",
+                 prefix_target([1], "t" * 129)),
+                ("targets[0].idle.longer_than_ns", "0", idle_target(0)),
+                ("targets[0].idle.longer_than_ns", "-1",
+                 idle_target(-1e-9)),
+                ("targets[0].idle.tenants", "65", idle_target(1, *many)),
+                ("targets[0].idle.tenants[1]", "control",
+                 idle_target(1, "a", "\n")),
+                ("targets[0].bytes.at_least_bytes", "0", bytes_target(0)),
+                ("targets[0].bytes.tenants", "65", bytes_target(1, *many))):
+            with self.subTest(field, given=given):
+                self.fails("INVALID_ARGUMENT", "INVALID_FIELD",
+                           lambda t=target: self.evict(t), field=field,
+                           given=given)
+
+
+class ManyTest(EvictCase):
+    """More sessions than one turn has time for."""
+
+    def test_turns_leave_no_receipt_out_and_count_none_twice(self):
+        names = ["many-%04d" % i for i in range(400)]
+        self.make(*names, tenant="many")
+        answer = self.evict(pool.EvictTarget(tenant="many"),
+                            request_id="many")
+        self.assertEqual(answer.sessions_evicted, 400)
+        self.assertEqual([o.session.session_id for o in answer.outcomes],
+                         names)
+        found = self.receipts_of(answer)
+        calls = [r.eviction_batch for r in found
+                 if r.WhichOneof("kind") == "eviction_batch" and
+                 r.eviction_batch.call.request_id == "many"]
+        self.assertEqual([b.call.number for b in calls],
+                         list(range(1, len(calls) + 1)))
+        self.assertEqual([b.call.final for b in calls],
+                         (len(calls) - 1) * [False] + [True])
+        self.assertEqual([o for b in calls for o in b.call.outcomes],
+                         list(answer.outcomes))
+        self.assertEqual(sum(b.count for b in calls), 400)
+        self.assertEqual(sum(b.total_bytes_freed for b in calls),
+                         answer.bytes_freed)
 
 
 class RepeatTest(EvictCase):

@@ -80,6 +80,40 @@ class KvpoolctlTest(ServerTest):
         self.assertEqual(listed["chat"].get("blocks", 0), 0)
         self.ctl(*generate, "What is a river?")
 
+    def test_who_is_to_go_is_said_in_many_ways(self):
+        def evicted(*options):
+            return self.json("evict", *options)["sessions_evicted"]
+
+        for session in ("w1", "w2", "w3"):
+            self.ctl("generate", "--session", session, "--tenant", "ways",
+                     "--max-tokens", "2", "--tokens", "7,8,9")
+        tenant = ("--tenant", "ways")
+        dry = self.json("evict", "--prefix-tokens", "7,8", *tenant,
+                        "--dry-run")
+        self.assertEqual((dry["sessions_evicted"], dry["dry_run"]), (3, True))
+        self.ctl("evict", "--prefix-tokens", "8", *tenant, code=NOTHING)
+        self.ctl("evict", "--idle", "1h", *tenant, code=NOTHING)
+        self.assertEqual(evicted("--bytes", "1", *tenant), 1)
+        listed = self.json("sessions", *tenant, "--state", "cached",
+                           "--order", "age", "--prefix", "w",
+                           "--min-bytes", "1")
+        self.assertEqual([s["key"]["session_id"] for s in listed],
+                         ["w2", "w3"])
+        again = ("--session", "w2", *tenant, "--forget", "--request-id", "r")
+        self.assertEqual(evicted(*again), 1)
+        self.assertTrue(self.json("evict", *again)["replayed"])
+        self.assertEqual(evicted("--idle", "1ms", *tenant), 1)
+
+    def test_parts_of_a_snapshot_are_for_people_and_programs(self):
+        parts = ("--block-map", "--histograms")
+        found = self.json("snapshot", *parts)
+        self.assertEqual(sum(r["blocks"] for r in found["block_map"]["runs"]),
+                         found["blocks"]["total"])
+        self.assertIn("age_at_eviction", found["histograms"])
+        text = self.ctl("snapshot", *parts).stdout
+        self.assertIn("FIRST BLOCK", text)
+        self.assertIn("evicted age", text)
+
     def test_snapshot_and_describe_parse(self):
         snapshot = self.json("snapshot")
         self.assertEqual(snapshot["blocks"]["block_tokens"], 16)

@@ -1,12 +1,16 @@
 /* Sessions page by page, and the tokens that lead from one to the next. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
 #include "server/state.h"
+#include "server/state_order.h"
 #include "tests/support/check_main.h"
 #include "tests/support/faulty_heap.h"
+
+#define KEY KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY
 
 static struct server server;
 static struct pool *pool;
@@ -66,7 +70,7 @@ static size_t turn(const Kvpool__V1__SessionFilter *filter, uint32_t page_size,
     size_t n;
 
     if (token[0] != '\0')
-        ck_assert(state_place_parse(&server, token, filter, &place));
+        ck_assert(state_place_parse(&server, token, filter, KEY, &place));
     ck_assert_int_eq(state_page_fill(&page, &server, filter, page_size,
                          token[0] != '\0' ? &place.key : NULL),
         KV_OK);
@@ -153,24 +157,25 @@ START_TEST(a_token_changed_in_any_character_is_refused)
     add("tenant", "two");
     ck_assert_uint_eq(turn(NULL, 1, token, ignore), 1);
     n = strlen(token);
-    ck_assert(state_place_parse(&server, token, NULL, &place));
+    ck_assert(state_place_parse(&server, token, NULL, KEY, &place));
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < sizeof digits - 1; j++) {
             if (digits[j] == token[i])
                 continue;
             snprintf(changed, sizeof changed, "%s", token);
             changed[i] = digits[j];
-            ck_assert(!state_place_parse(&server, changed, NULL, &place));
+            ck_assert(!state_place_parse(&server, changed, NULL, KEY, &place));
         }
     for (size_t i = 0; i < n; i++) {
         snprintf(changed, sizeof changed, "%.*s", (int)i, token);
-        ck_assert(!state_place_parse(&server, changed, NULL, &place));
-        ck_assert(!state_place_parse(&server, token + i + 1, NULL, &place));
+        ck_assert(!state_place_parse(&server, changed, NULL, KEY, &place));
+        ck_assert(
+            !state_place_parse(&server, token + i + 1, NULL, KEY, &place));
     }
     snprintf(changed, sizeof changed, "%s0", token);
-    ck_assert(!state_place_parse(&server, changed, NULL, &place));
+    ck_assert(!state_place_parse(&server, changed, NULL, KEY, &place));
     snprintf(changed, sizeof changed, "%s00", token);
-    ck_assert(!state_place_parse(&server, changed, NULL, &place));
+    ck_assert(!state_place_parse(&server, changed, NULL, KEY, &place));
 }
 END_TEST
 
@@ -185,13 +190,13 @@ START_TEST(a_token_is_of_its_process_and_of_its_filter)
     filter.tenants = tenants;
     filter.n_tenants = 1;
     ck_assert_uint_eq(turn(&filter, 1, token, ignore), 1);
-    ck_assert(state_place_parse(&server, token, &filter, &place));
-    ck_assert(!state_place_parse(&server, token, NULL, &place));
+    ck_assert(state_place_parse(&server, token, &filter, KEY, &place));
+    ck_assert(!state_place_parse(&server, token, NULL, KEY, &place));
     filter.n_tenants = 2;
-    ck_assert(!state_place_parse(&server, token, &filter, &place));
+    ck_assert(!state_place_parse(&server, token, &filter, KEY, &place));
     filter.n_tenants = 1;
     server.secret[1]++;
-    ck_assert(!state_place_parse(&server, token, &filter, &place));
+    ck_assert(!state_place_parse(&server, token, &filter, KEY, &place));
 }
 END_TEST
 
@@ -231,7 +236,7 @@ START_TEST(what_comes_and_goes_between_pages_disturbs_nobody)
         if (token[0] == '\0')
             break;
         /* The one that the token names goes: its place stays. */
-        ck_assert(state_place_parse(&server, token, NULL, &place));
+        ck_assert(state_place_parse(&server, token, NULL, KEY, &place));
         gone = place.key;
         pool_session_forget(
             pool, pool_session_find(pool, &gone), kv_clock_mono_ns());
@@ -306,6 +311,148 @@ START_TEST(a_page_without_memory_is_refused_and_leaks_nothing)
 }
 END_TEST
 
+/* ---- orders */
+
+/* As many looks as it takes, each of which sees one session at least. */
+static size_t turn_in_order(Kvpool__V1__SessionOrder order, uint32_t page_size,
+    char token[640], void (*look)(const struct state_session *entry))
+{
+    struct state_order at = {
+        .server = &server, .order = order, .page_size = page_size};
+    struct state_page page;
+    size_t n;
+
+    if (token[0] != '\0') {
+        ck_assert(state_place_parse(&server, token, NULL, order, &place));
+        at.after = &place;
+    }
+    ck_assert_int_eq(state_order_begin(&at), KV_OK);
+    while (!state_order_look(&at, 0))
+        continue;
+    ck_assert_int_eq(state_order_fill(&at, &page), KV_OK);
+    for (size_t i = 0; i < page.n; i++)
+        look(&page.entries[i]);
+    snprintf(token, 640, "%s", page.next_token);
+    n = page.n;
+    state_page_fini(&page);
+    state_order_fini(&at);
+    return n;
+}
+
+static int64_t last_age, last_idle;
+static char seen[128];
+
+static void count(const struct state_session *entry)
+{
+    (void)entry;
+    n_seen++;
+}
+
+static void see_by_age(const struct state_session *entry)
+{
+    int i = atoi(entry->id + 1);
+
+    ck_assert_int_eq(seen[i], 0);
+    seen[i] = 1;
+    n_seen++;
+    ck_assert_int_le(entry->session.age_ns, last_age);
+    last_age = entry->session.age_ns;
+}
+
+static void see_idle(const struct state_session *entry)
+{
+    ck_assert_int_le(entry->session.idle_ns, last_idle);
+    last_idle = entry->session.idle_ns;
+    n_seen++;
+}
+
+START_TEST(pages_of_every_order_have_every_session_once)
+{
+    int64_t begin = kv_clock_mono_ns() - KV_NS_PER_S;
+    char id[16], token[640];
+
+    for (int i = 0; i < 101; i++) {
+        struct pool_key key;
+        struct pool_session *session;
+        bool created;
+
+        snprintf(id, sizeof id, "s%d", i * 37 % 101);
+        key = key_of(i % 2 == 0 ? "" : "b", id);
+        ck_assert_int_eq(pool_session_get(pool, &key, begin + i / 3 * 1000,
+                             &session, &created),
+            KV_OK);
+    }
+    for (int order = KEY + 1; order <= 5; order++)
+        for (uint32_t size = 1; size <= 110; size += size / 3 + 1) {
+            memset(seen, 0, sizeof seen);
+            n_seen = 0;
+            token[0] = '\0';
+            do {
+                last_age = last_idle = INT64_MAX;
+                turn_in_order((Kvpool__V1__SessionOrder)order, size, token,
+                    order == KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_IDLE
+                        ? see_idle
+                    : order == KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_AGE
+                        ? see_by_age
+                        : count);
+            } while (token[0] != '\0');
+            ck_assert_uint_eq(n_seen, 101);
+        }
+}
+END_TEST
+
+/* One that goes between is left out, and nobody else with it. */
+START_TEST(who_goes_between_pages_of_an_order_disturbs_nobody)
+{
+    char id[16], token[640] = "";
+
+    for (int i = 0; i < 100; i++) {
+        snprintf(id, sizeof id, "s%03d", i);
+        add("", id);
+    }
+    n_seen = 0;
+    do {
+        turn_in_order(
+            KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_AGE, 7, token, count);
+        if (token[0] == '\0')
+            break;
+        ck_assert(state_place_parse(&server, token, NULL,
+            KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_AGE, &place));
+        pool_session_forget(
+            pool, pool_session_find(pool, &place.key), kv_clock_mono_ns());
+    } while (true);
+    ck_assert_uint_eq(n_seen, 100);
+}
+END_TEST
+
+START_TEST(a_page_in_order_without_memory_leaks_nothing)
+{
+    int n_live;
+
+    add("", "a");
+    n_live = faulty_heap_live();
+    for (int nth = 0; nth < 4; nth++) {
+        struct state_order at = {.server = &server,
+            .order = KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_AGE,
+            .page_size = 10};
+        struct state_page page = {.n = 0};
+        enum kv_status status;
+
+        faulty_heap_fail_at(nth);
+        status = state_order_begin(&at);
+        if (status == KV_OK) {
+            ck_assert(state_order_look(&at, INT64_MAX));
+            status = state_order_fill(&at, &page);
+        }
+        ck_assert_int_eq(status, KV_NO_MEMORY);
+        faulty_heap_fail_at(-1);
+        state_page_fini(&page);
+        state_order_fini(&at);
+        ck_assert_int_eq(faulty_heap_live(), n_live);
+    }
+}
+END_TEST
+
 int main(void)
 {
     const TTest *tests[] = {
@@ -318,6 +465,9 @@ int main(void)
         a_page_looks_at_a_bounded_number_of_sessions,
         idle_time_counts_from_the_end_of_the_last_run,
         a_page_without_memory_is_refused_and_leaks_nothing,
+        pages_of_every_order_have_every_session_once,
+        who_goes_between_pages_of_an_order_disturbs_nobody,
+        a_page_in_order_without_memory_leaks_nothing,
     };
 
     return CHECK_RUN("state", set_up, tear_down, tests);
