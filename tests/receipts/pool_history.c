@@ -257,6 +257,7 @@ static void open_all(struct history *h, bool allocations, bool share)
     const struct ledger_boot boot = {
         .total_blocks = N_BLOCKS, .block_bytes = BLOCK_BYTES};
     struct pool_config pool_config = {
+        .eviction_policy = share ? "lru_tail" : "lru",
         .block_bytes = BLOCK_BYTES,
         .n_blocks = N_BLOCKS,
         .block_tokens = 16,
