@@ -125,21 +125,33 @@ static void remove_ledger(const char *dir)
     rmdir(dir);
 }
 
+/* A busy machine shares out the one clock, not the other. */
+static int64_t cpu_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return now.tv_sec * KV_NS_PER_S + now.tv_nsec;
+}
+
 static void verify(const struct writing *writing, const char *dir)
 {
     const struct verify_request request = {
         .dir = dir, .key = &writing->signer.key};
-    int64_t start_ns = kv_clock_mono_ns();
+    int64_t start_ns = kv_clock_mono_ns(), start_cpu_ns = cpu_ns();
     struct verify_report report;
     struct kv_error error;
-    double seconds;
+    double seconds, cpu_seconds;
 
     if (verify_directory(&request, &report, &error) != KV_OK)
         die(error.text);
     seconds = (double)(kv_clock_mono_ns() - start_ns) / 1e9;
-    printf("%10.0f receipts/s %8.0f MB/s of receipts, %d checkpoints\n",
+    cpu_seconds = (double)(cpu_ns() - start_cpu_ns) / 1e9;
+    printf("%10.0f receipts/s, %.0f MB/s; %.0f receipts a second of processor "
+           "time\n",
         (double)report.last_sequence / seconds,
-        (double)report.n_bytes / 1e6 / seconds, (int)report.n_checkpoints);
+        (double)report.n_bytes / 1e6 / seconds,
+        (double)report.last_sequence / cpu_seconds);
 }
 
 static void prove(const char *dir, uint64_t n_receipts)
@@ -152,13 +164,13 @@ static void prove(const char *dir, uint64_t n_receipts)
     snprintf(name, sizeof name, "%s/tree", dir);
     if (merkle_view_file(&tree, name, NULL) != KV_OK)
         die("no tree");
-    start_ns = kv_clock_mono_ns();
+    start_ns = cpu_ns();
     for (uint64_t i = 0; i < N_PROOFS; i++)
         if (!merkle_prove_inclusion(
                 &tree, i * 7919 % n_receipts, n_receipts, &path))
             die("no proof");
     printf("%10.1f us an inclusion proof of old receipts, from the file\n",
-        (double)(kv_clock_mono_ns() - start_ns) / 1e3 / N_PROOFS);
+        (double)(cpu_ns() - start_ns) / 1e3 / N_PROOFS);
     merkle_fini(&tree);
 }
 

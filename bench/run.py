@@ -5,7 +5,7 @@
     cmake --preset release -DKVPOOL_BENCH=ON && cmake --build build/release
     bench/run.py [--build DIR] [--rounds N] [--seconds S] [PART ...]
 
-Parts are unary, fanout, latency, stalled; without any, all of them. Everything
+Parts are unary, fanout, latency, stalled, cost; without any, all of them. Everything
 runs on loopback and on free ports, and is ended when this ends. Ours and the peer
 take turns, N rounds of S seconds; a ratio is that of the medians, and in brackets
 stand the least and the greatest ratio of one round. docs/performance.md says what
@@ -23,6 +23,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 IN_FLIGHT = 32
@@ -103,6 +104,8 @@ class Process:
 class Bench:
     def __init__(self, arguments):
         self.build = pathlib.Path(arguments.build)
+        self.disk = tempfile.TemporaryDirectory(dir=self.build)
+        self.n_journals = 0
         self.rounds, self.seconds = arguments.rounds, str(arguments.seconds)
 
     def tool(self, name):
@@ -123,6 +126,24 @@ class Bench:
             str(self.build / "server/kvpoold"), f"--listen=127.0.0.1:{port}",
             "--threads=1", "--kv-cache-size-mb=64", "--enable-receipts=true",
             "--receipts-log=false", "--snapshot-interval-ms=0", *options], port)
+
+    def journal(self):
+        """The option that keeps receipts on disk, in a folder of their own."""
+        self.n_journals += 1
+        return f"--data-dir={self.disk.name}/{self.n_journals}"
+
+    def sync_us(self):
+        """How long a write of 4 KiB over what is there takes to be synced."""
+        times = []
+        with tempfile.TemporaryFile(dir=self.disk.name, buffering=0) as file:
+            file.write(bytes(4096 * SAMPLES))
+            os.fsync(file.fileno())
+            for i in range(SAMPLES):
+                os.pwrite(file.fileno(), os.urandom(4096), i * 4096)
+                begin = time.monotonic()
+                os.fdatasync(file.fileno())
+                times.append((time.monotonic() - begin) * 1e6)
+        return {"sync_us": statistics.median(times)}
 
     def echo(self):
         port = free_port()
@@ -279,7 +300,7 @@ def measure_unary(bench):
 
 def measure_fanout(bench):
     rows = []
-    with bench.kvpoold("--receipts-ring-mb=256") as kvpoold, \
+    with bench.kvpoold("--receipts-ring-mb=256", bench.journal()) as kvpoold, \
             bench.nats() as nats, bench.redis() as redis:
         print("filling the ledger", file=sys.stderr)
         bench.fill(kvpoold, BACKLOG)
@@ -312,12 +333,31 @@ def measure_fanout(bench):
                 *(f"{middle(results, cpu):.2f}" for results in (mine, *peers)),
                 ratio(mine, peers[0], cpu)])
         live = measure_live(bench, kvpoold)
-    table("Fan-out: receipts delivered a second",
+    table("Fan-out: receipts delivered a second, journal on",
           ["subscribers", "bytes", "kvpool", "NATS", "ratio", "Redis", "ratio",
            "server CPU, us a receipt", "NATS", "Redis", "ratio to NATS"], rows)
-    table("Live: every receipt to every subscriber as it is issued",
+    table("Live: every receipt to every subscriber as it is issued, journal on",
           ["subscribers", "Evict calls a second, 32 in flight",
            "receipts delivered a second", "receipts a message"], live)
+    measure_history(bench)
+
+
+def measure_history(bench):
+    """Receipts that have left the memory."""
+    rows = []
+    with bench.kvpoold("--receipts-ring-mb=1", bench.journal()) as kvpoold:
+        bench.fill(kvpoold, BACKLOG)
+        last = bench.ledger(kvpoold)[1]
+        for n in SUBSCRIBERS:
+            print(f"{n} subscribers of the history", file=sys.stderr)
+            results, = bench.take_turns(lambda: bench.measure(
+                "bench_fanout", kvpoold.address, n, bench.seconds,
+                FROM_EARLIEST, kvpoold.pid, last))
+            rows.append([str(n), *(number(middle(results, name)) for name in (
+                "receipts_per_s", "server_cpu_us_per_receipt"))])
+    table("History: the same from disk",
+          ["subscribers", "receipts delivered a second",
+           "server CPU, us a receipt"], rows)
 
 
 def measure_live(bench, kvpoold):
@@ -343,17 +383,28 @@ def measure_live(bench, kvpoold):
 
 
 def measure_latency(bench):
-    with bench.kvpoold() as kvpoold, bench.echo() as echo:
-        results, = bench.take_turns(lambda: bench.measure(
-            "bench_latency", kvpoold.address, echo.address, SAMPLES))
-    each = [r["p50_us"] / r["echo_p50_us"] for r in results]
-    names = ("p50_us", "p99_us", "echo_p50_us", "echo_p99_us")
-    p50, p99, echo50, echo99 = (middle(results, name) for name in names)
+    with bench.kvpoold() as memory, bench.kvpoold(bench.journal()) as disk, \
+            bench.echo() as echo:
+        ours, kept, syncs = bench.take_turns(
+            *(lambda server=server: bench.measure(
+                "bench_latency", server.address, echo.address, SAMPLES)
+              for server in (memory, disk)), bench.sync_us)
+    each = [r["p50_us"] / r["echo_p50_us"] for r in ours]
+    echo50 = middle(ours, "echo_p50_us")
+    sync = middle(syncs, "sync_us")
+    kept_each = [a["p50_us"] / b["sync_us"] for a, b in zip(kept, syncs)]
     table("From the decision to evict to the receipt in a subscriber's hands",
-          ["p50, us", "p99, us", "round trip of the C++ echo: p50, us",
-           "p99, us", "ratio of p50"],
-          [[number(p50), number(p99), number(echo50), number(echo99),
-            f"{p50 / echo50:.2f} ({min(each):.2f}-{max(each):.2f})"]])
+          ["ledger", "p50, us", "p99, us", "beside", "p50, us", "ratio of p50"],
+          [["in memory", *(number(middle(ours, name))
+                           for name in ("p50_us", "p99_us")),
+            "round trip of the C++ echo", number(echo50),
+            f"{middle(ours, 'p50_us') / echo50:.2f} "
+            f"({min(each):.2f}-{max(each):.2f})"],
+           ["on disk", *(number(middle(kept, name))
+                         for name in ("p50_us", "p99_us")),
+            "one fdatasync of 4 KiB", number(sync),
+            f"{middle(kept, 'p50_us') / sync:.2f} "
+            f"({min(kept_each):.2f}-{max(kept_each):.2f})"]])
 
 
 def stall_once(bench):
@@ -389,8 +440,36 @@ def measure_stalled(bench):
             for name in ("stalled", "passed")]])
 
 
+def generate_once(bench, *options, subscribers=0):
+    """What the same conversations cost the server, evictions included."""
+    with bench.kvpoold("--kv-cache-size-mb=8", *options) as kvpoold:
+        readers = subscribers and subprocess.Popen(
+            [bench.tool("bench_fanout"), kvpoold.address, str(subscribers),
+             "3600", FROM_LATEST])
+        try:
+            return bench.measure("bench_generate", kvpoold.address, *GENERATOR,
+                                 bench.seconds, kvpoold.pid)
+        finally:
+            if readers:
+                readers.kill()
+                readers.wait()
+
+
+def measure_cost(bench):
+    plain, kept = bench.take_turns(
+        lambda: generate_once(bench, "--enable-receipts=false"),
+        lambda: generate_once(bench, bench.journal(), subscribers=10))
+    name = "server_cores"
+    table("What receipts cost inference: processor time for the same requests",
+          ["receipts off, cores", "receipts, journal and 10 subscribers, cores",
+           "ratio"],
+          [[f"{middle(plain, name):.3f}", f"{middle(kept, name):.3f}",
+            ratio(kept, plain, name)]])
+
+
 PARTS = {"unary": measure_unary, "fanout": measure_fanout,
-         "latency": measure_latency, "stalled": measure_stalled}
+         "latency": measure_latency, "stalled": measure_stalled,
+         "cost": measure_cost}
 
 
 def main():
@@ -407,8 +486,9 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bench = Bench(arguments)
     print_machine(bench)
-    for part in arguments.parts or PARTS:
-        PARTS[part](bench)
+    with bench.disk:
+        for part in arguments.parts or PARTS:
+            PARTS[part](bench)
 
 
 main()

@@ -395,12 +395,18 @@ static void shape_floats(unsigned char *out, size_t n, float half_range)
 }
 
 /* 4096 values are enough to choose from. */
-static void shape_halves(unsigned char *out, size_t n, float half_range)
+static void shape_halves(
+    unsigned char *out, size_t n, enum gguf_tensor_type type, float half_range)
 {
     uint16_t values[4096], random;
 
-    for (int i = 0; i < 4096; i++)
-        values[i] = half_of(((float)i - 2047.5f) / 2048.0f * half_range);
+    for (int i = 0; i < 4096; i++) {
+        const float value = ((float)i - 2047.5f) / 2048.0f * half_range;
+        uint32_t bits;
+
+        memcpy(&bits, &value, sizeof bits);
+        values[i] = type == GGUF_BF16 ? (uint16_t)(bits >> 16) : half_of(value);
+    }
     for (size_t i = 0; i < n; i++) {
         memcpy(&random, out + 2 * i, sizeof random);
         memcpy(out + 2 * i, &values[random % 4096], sizeof random);
@@ -420,8 +426,8 @@ static void put_matrix(struct output *output, const struct tensor *tensor,
         fill_random(output, chunk, n * block_bytes);
         if (tensor->type == GGUF_F32)
             shape_floats(chunk, n, half_range);
-        else if (tensor->type == GGUF_F16)
-            shape_halves(chunk, n, half_range);
+        else if (tensor->type == GGUF_F16 || tensor->type == GGUF_BF16)
+            shape_halves(chunk, n, tensor->type, half_range);
         else
             shape_blocks(chunk, n, tensor->type, half_range, tables);
         put(output, chunk, n * block_bytes);
@@ -524,14 +530,15 @@ static void check_shape(const struct shape *shape)
 
 static void print_usage(FILE *file)
 {
-    fputs("usage: synth_model [--preset llama-110m|llama-1.1b|bitnet-2b]\n"
-          "    [--arch llama|bitnet] [--layers N] [--embd N] [--ff N]\n"
-          "    [--heads N] [--kv-heads N] [--vocab N] [--context N]\n"
-          "    [--type f32|f16|q8_0|q4_0|tq1_0|tq2_0] [--output-type TYPE]\n"
-          "    [--seed N] OUT.gguf\n"
-          "Options after --preset change it; without one it is llama-110m.\n"
-          "The output type is also the embedding's: --type unless that is\n"
-          "ternary, then f16.\n",
+    fputs(
+        "usage: synth_model [--preset llama-110m|llama-1.1b|bitnet-2b]\n"
+        "    [--arch llama|bitnet] [--layers N] [--embd N] [--ff N]\n"
+        "    [--heads N] [--kv-heads N] [--vocab N] [--context N]\n"
+        "    [--type f32|f16|bf16|q8_0|q4_0|tq1_0|tq2_0] [--output-type TYPE]\n"
+        "    [--seed N] OUT.gguf\n"
+        "Options after --preset change it; without one it is llama-110m.\n"
+        "The output type is also the embedding's: --type unless that is\n"
+        "ternary, then f16.\n",
         file);
 }
 

@@ -4,6 +4,7 @@
 #include "base/heap.h"
 #include "cli/command.h"
 #include "cli/proto_json.h"
+#include "cli/text.h"
 #include "cli/view.h"
 #include "kvpool/v1/inference_service.pb-c.h"
 
@@ -12,13 +13,15 @@ struct prompt {
     Kvpool__V1__GenerateRequest request;
     Kvpool__V1__SamplingParameters sampling;
     Kvpool__V1__TokenIds tokens;
-    char *text; /* or NULL */
+    Kvpool__V1__LogitBias *biases;     /* or NULL, and */
+    Kvpool__V1__LogitBias **bias_list; /* the message's way to them */
+    char *text;                        /* or NULL */
 };
 
 /* What has come. */
 struct continuation {
     struct rpc_client_stream *stream;
-    json_t *text, *token_ids; /* for one document */
+    json_t *text, *token_ids, *logprobs; /* for one document */
     Kvpool__V1__GenerateResponse *started, *finished;
     char last; /* byte of the text printed, '\n' before the first */
 };
@@ -57,15 +60,116 @@ static enum cli_exit read_input(struct cli *cli, struct prompt *prompt)
     return CLI_OK;
 }
 
+/* "15=-100", n bytes of it. */
+static bool parse_bias(const char *text, size_t n, Kvpool__V1__LogitBias *out)
+{
+    char copy[64] = "", *value;
+    uint64_t token;
+    double bias;
+
+    if (n >= sizeof copy)
+        return false;
+    memcpy(copy, text, n);
+    value = strchr(copy, '=');
+    if (value == NULL)
+        return false;
+    *value++ = '\0';
+    if (!text_parse_count(copy, UINT32_MAX, &token) ||
+        !text_parse_real(value, &bias) || bias < -100 || bias > 100)
+        return false;
+    kvpool__v1__logit_bias__init(out);
+    out->token_id = (uint32_t)token;
+    out->bias = (float)bias;
+    return true;
+}
+
+static size_t count_biases(const char *text)
+{
+    size_t n = 1;
+
+    for (; *text != '\0'; text++)
+        n += *text == ',';
+    return n;
+}
+
+static enum cli_exit read_biases(struct cli *cli, struct prompt *prompt)
+{
+    const char *text = cli->values.logit_bias;
+    const size_t n = text == NULL ? 0 : count_biases(text);
+    struct kv_error error;
+
+    if (n == 0)
+        return CLI_OK;
+    prompt->biases = kv_calloc(n, sizeof *prompt->biases);
+    prompt->bias_list = kv_calloc(n, sizeof(Kvpool__V1__LogitBias *));
+    if (prompt->biases == NULL || prompt->bias_list == NULL)
+        return cli_fail(cli, CLI_FAILED, "out of memory");
+    for (size_t i = 0; i < n; i++) {
+        size_t length = strcspn(text, ",");
+
+        if (!parse_bias(text, length, &prompt->biases[i])) {
+            kv_error_set(&error, KV_INVALID,
+                "--logit-bias: \"%.*s\" given where TOKEN=X belongs, a token "
+                "and a number from -100 to 100 as in 15=-100,7=2.5 allowed",
+                (int)(length < 32 ? length : 32), text);
+            return cli_fail_usage(cli, &error);
+        }
+        prompt->bias_list[i] = &prompt->biases[i];
+        text += length + 1;
+    }
+    prompt->sampling.logit_bias = prompt->bias_list;
+    prompt->sampling.n_logit_bias = n;
+    return CLI_OK;
+}
+
+static enum cli_exit read_sampling(struct cli *cli, struct prompt *prompt)
+{
+    const struct option_values *values = &cli->values;
+    Kvpool__V1__SamplingParameters *sampling = &prompt->sampling;
+
+    sampling->temperature = (float)values->temperature;
+    sampling->top_k = (uint32_t)values->top_k;
+    sampling->top_p = (float)values->top_p;
+    sampling->min_p = (float)values->min_p;
+    sampling->seed = values->seed;
+    sampling->repetition_penalty = (float)values->repetition_penalty;
+    sampling->frequency_penalty = (float)values->frequency_penalty;
+    sampling->presence_penalty = (float)values->presence_penalty;
+    sampling->penalty_window = (uint32_t)values->penalty_window;
+    prompt->request.sampling = sampling;
+    return read_biases(cli, prompt);
+}
+
+static enum cli_exit read_logprobs(struct cli *cli, struct prompt *prompt)
+{
+    const struct option_values *values = &cli->values;
+    struct kv_error error;
+
+    if (values->top_logprobs > 0 && !values->logprobs)
+        kv_error_set(&error, KV_INVALID, "--top-logprobs: needs --logprobs");
+    else if (values->logprobs && cli_is_text(cli))
+        kv_error_set(&error, KV_INVALID,
+            "--logprobs: given with -o text, allowed with json and jsonl");
+    else {
+        prompt->request.logprobs = values->logprobs;
+        prompt->request.top_logprobs = (uint32_t)values->top_logprobs;
+        return CLI_OK;
+    }
+    return cli_fail_usage(cli, &error);
+}
+
 static enum cli_exit prompt_init(struct prompt *prompt, struct cli *cli)
 {
     const struct option_values *values = &cli->values;
     Kvpool__V1__GenerateRequest *request = &prompt->request;
+    enum cli_exit code;
 
     kvpool__v1__generate_request__init(request);
     kvpool__v1__sampling_parameters__init(&prompt->sampling);
     kvpool__v1__token_ids__init(&prompt->tokens);
     prompt->text = NULL;
+    prompt->biases = NULL;
+    prompt->bias_list = NULL;
     if (values->sessions.n > 0)
         request->session_id = (char *)values->sessions.items[0];
     if (values->tenant != NULL)
@@ -73,11 +177,12 @@ static enum cli_exit prompt_init(struct prompt *prompt, struct cli *cli)
     request->max_tokens = (uint32_t)values->max_tokens;
     request->stop = (char **)values->stops.items;
     request->n_stop = values->stops.n;
-    prompt->sampling.temperature = (float)values->temperature;
-    prompt->sampling.top_k = (uint32_t)values->top_k;
-    prompt->sampling.top_p = (float)values->top_p;
-    prompt->sampling.seed = values->seed;
-    request->sampling = &prompt->sampling;
+    request->ignore_eos = values->ignore_eos;
+    code = read_sampling(cli, prompt);
+    if (code == CLI_OK)
+        code = read_logprobs(cli, prompt);
+    if (code != CLI_OK)
+        return code;
     return read_input(cli, prompt);
 }
 
@@ -85,6 +190,8 @@ static void prompt_fini(struct prompt *prompt)
 {
     kv_free(prompt->text);
     kv_free(prompt->tokens.ids);
+    kv_free(prompt->bias_list);
+    kv_free(prompt->biases);
 }
 
 /* ---- what comes */
@@ -103,7 +210,8 @@ static void print_text(struct cli *cli, const char *text, char *last)
     *last = text[n - 1];
 }
 
-/* For one document: the texts in a row, the tokens in a row. */
+/* For one document: the texts, the tokens and their log-probabilities in a row.
+ */
 static enum cli_exit gather(struct cli *cli, struct continuation *continuation,
     const Kvpool__V1__GenerateResponse *message)
 {
@@ -112,7 +220,9 @@ static enum cli_exit gather(struct cli *cli, struct continuation *continuation,
     json_t *text = json_object_get(json, "text");
     bool kept = json != NULL &&
                 json_array_append(continuation->text, text) == 0 &&
-                json_array_extend(continuation->token_ids, tokens) == 0;
+                json_array_extend(continuation->token_ids, tokens) == 0 &&
+                json_array_extend(continuation->logprobs,
+                    json_object_get(json, "logprobs")) == 0;
 
     json_decref(json);
     return kept ? CLI_OK : cli_fail(cli, CLI_FAILED, "out of memory");
@@ -214,6 +324,8 @@ static enum cli_exit print_document(
         "token_ids", continuation->token_ids);
     int failure = json == NULL ? -1 : 0;
 
+    if (failure == 0 && cli->values.logprobs)
+        failure = json_object_set(json, "logprobs", continuation->logprobs);
     if (failure == 0 && started != NULL)
         failure = json_object_set_new(
             json, "started", proto_to_json(&started->started->base));
@@ -259,9 +371,10 @@ static enum cli_exit generate(
         return code;
     continuation.text = json_array();
     continuation.token_ids = json_array();
+    continuation.logprobs = json_array();
     bytes = cli_encode(&request->base, &n_bytes);
     if (bytes != NULL && continuation.text != NULL &&
-        continuation.token_ids != NULL)
+        continuation.token_ids != NULL && continuation.logprobs != NULL)
         status =
             rpc_client_stream_open(client, CLI_INFERENCE_SERVICE "Generate",
                 bytes, n_bytes, &options, &continuation.stream);
@@ -280,6 +393,7 @@ static enum cli_exit generate(
     cli_free_answer(continuation.started);
     json_decref(continuation.text);
     json_decref(continuation.token_ids);
+    json_decref(continuation.logprobs);
     return code;
 }
 

@@ -106,7 +106,7 @@ static Kvpool__V1__SnapshotResponse *take_snapshot(
 {
     Kvpool__V1__SnapshotRequest request = KVPOOL__V1__SNAPSHOT_REQUEST__INIT;
     Kvpool__V1__SessionQuery query = KVPOOL__V1__SESSION_QUERY__INIT;
-    Kvpool__V1__SnapshotSection sections[3];
+    Kvpool__V1__SnapshotSection sections[4];
     Kvpool__V1__SnapshotResponse *answer;
 
     request.sections = sections;
@@ -116,6 +116,9 @@ static Kvpool__V1__SnapshotResponse *take_snapshot(
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS;
         request.sessions = &query;
     }
+    if (cli->values.with_histograms)
+        sections[request.n_sections++] =
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS;
     if (cli->values.with_sinks)
         sections[request.n_sections++] =
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS;
@@ -227,6 +230,8 @@ enum cli_exit cmd_snapshot(struct cli *cli)
         code = cli_print_message(cli, &answer->snapshot->base);
     } else {
         view_snapshot(cli->out, answer->snapshot);
+        if (answer->snapshot->histograms != NULL)
+            view_histograms(cli->out, answer->snapshot->histograms);
         if (cli->values.with_sessions)
             code = view_sessions_of(cli, answer->snapshot);
         if (cli->values.with_sinks && code == CLI_OK)

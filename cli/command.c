@@ -47,10 +47,38 @@ static const struct option_spec generate_options[] = {
     {"top-p", '\0', OPTION_REAL, "X", 0, 1, PLACE(top_p),
         .help = "only the most likely tokens that reach this\n"
                 "probability; 0 is no limit"},
+    {"min-p", '\0', OPTION_REAL, "X", 0, 1, PLACE(min_p),
+        .help = "only tokens at least this likely relative to the\n"
+                "most likely one; 0 is no limit"},
+    {"repetition-penalty", '\0', OPTION_REAL, "X", 0, 2,
+        PLACE(repetition_penalty),
+        .help = "makes tokens seen before less likely above 1,\n"
+                "more likely below; 0 is off"},
+    {"frequency-penalty", '\0', OPTION_SIGNED, "X", 0, 2,
+        PLACE(frequency_penalty),
+        .help = "taken from a token's logit for each time it was\n"
+                "seen, -2 to 2"},
+    {"presence-penalty", '\0', OPTION_SIGNED, "X", 0, 2,
+        PLACE(presence_penalty),
+        .help = "taken from a token's logit if it was seen,\n"
+                "-2 to 2"},
+    {"penalty-window", '\0', OPTION_COUNT, "N", 1, UINT32_MAX,
+        PLACE(penalty_window),
+        .help = "tokens that penalties look back on; default 64"},
+    {"logit-bias", '\0', OPTION_NAME, "TOKEN=X,...", 3, 1 << 16,
+        PLACE(logit_bias),
+        .help = "added to logits, -100 (never) to 100, as in\n"
+                "15=-100,7=2.5"},
+    {"logprobs", '\0', OPTION_FLAG, PLACE(logprobs),
+        .help = "log-probabilities, with -o json or jsonl"},
+    {"top-logprobs", '\0', OPTION_COUNT, "N", 1, 20, PLACE(top_logprobs),
+        .help = "with --logprobs: of the N most likely tokens too"},
     {"seed", '\0', OPTION_COUNT, "N", 0, UINT64_MAX, PLACE(seed),
         .help = "the same seed gives the same text; 0: any"},
     {"stop", '\0', OPTION_TEXT, "TEXT", 1, 256, .max_times = 16, PLACE(stops),
         .help = "end before this text; up to 16 times"},
+    {"ignore-eos", '\0', OPTION_FLAG, PLACE(ignore_eos),
+        .help = "go on after an end of text"},
     {"tokens", '\0', OPTION_NAME, "1,2,3", 0, 1 << 24, PLACE(tokens),
         .help = "tokens instead of a PROMPT"},
 };
@@ -71,6 +99,8 @@ static const struct option_spec sessions_options[] = {
 static const struct option_spec snapshot_options[] = {
     {"sessions", '\0', OPTION_FLAG, PLACE(with_sessions),
         .help = "the first 1000 sessions of the same instant too"},
+    {"histograms", '\0', OPTION_FLAG, PLACE(with_histograms),
+        .help = "how long requests wait, and for each token"},
     {"sinks", '\0', OPTION_FLAG, PLACE(with_sinks),
         .help = "where receipts go, and how far each place is"},
     {"subscribers", '\0', OPTION_FLAG, PLACE(with_subscribers),

@@ -121,14 +121,15 @@ static enum kv_status store_choice(const struct option_spec *spec,
 static enum kv_status store_real(const struct option_spec *spec,
     const char *what, const char *value, double *place, struct kv_error *error)
 {
+    const double most = (double)spec->max;
+    const double least =
+        spec->kind == OPTION_SIGNED ? -most : (double)spec->min;
     double real;
 
-    if (!text_parse_real(value, &real) || real < (double)spec->min ||
-        real > (double)spec->max)
+    if (!text_parse_real(value, &real) || real < least || real > most)
         return kv_error_set(error, KV_INVALID,
-            "%s: \"%s\" given, a number from %" PRIu64 " to %" PRIu64
-            " allowed",
-            what, text_name(value).s, spec->min, spec->max);
+            "%s: \"%s\" given, a number from %g to %g allowed", what,
+            text_name(value).s, least, most);
     *place = real;
     return KV_OK;
 }
@@ -165,6 +166,7 @@ static enum kv_status store(const struct option_spec *spec, const char *value,
     case OPTION_COUNT:
         return store_count(spec, what, value, place, error);
     case OPTION_REAL:
+    case OPTION_SIGNED:
         return store_real(spec, what, value, place, error);
     case OPTION_CHOICE:
         return store_choice(spec, what, value, place, error);

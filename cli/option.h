@@ -45,13 +45,17 @@ struct option_values {
     struct option_list sessions; /* --session */
     uint64_t limit;
 
-    uint64_t max_tokens, top_k, seed;
-    double temperature, top_p;
+    uint64_t max_tokens, top_k, seed, penalty_window, top_logprobs;
+    double temperature, top_p, min_p;
+    double repetition_penalty, frequency_penalty, presence_penalty;
+    const char *logit_bias;
+    bool logprobs, ignore_eos;
     struct option_list stops;
     const char *tokens;
     bool add_special, with_pieces;
 
     bool with_sessions;    /* snapshot --sessions */
+    bool with_histograms;  /* snapshot --histograms */
     bool with_sinks;       /* snapshot --sinks */
     bool with_subscribers; /* snapshot --subscribers */
     bool wait_serving;     /* ping --wait */
@@ -85,6 +89,7 @@ enum option_kind {
     OPTION_TEXT,     /* const char *: min to max bytes */
     OPTION_COUNT,    /* uint64_t: min to max */
     OPTION_REAL,     /* double: min to max */
+    OPTION_SIGNED,   /* double: -max to max */
     OPTION_DURATION, /* int64_t */
     OPTION_CHOICE,   /* int: place in `value`, from first_choice */
 };

@@ -199,6 +199,56 @@ void view_snapshot(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
     view_ledger(out, snapshot);
 }
 
+/* ---- histograms */
+
+/* The bound that this share of observations does not exceed. */
+static struct text quantile(
+    const Kvpool__V1__DurationHistogram *histogram, double share)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < histogram->n_counts; i++) {
+        sum += histogram->counts[i];
+        if ((double)sum < share * (double)histogram->count)
+            continue;
+        if (i < histogram->n_bounds_ns)
+            return text_duration(histogram->bounds_ns[i]);
+        break;
+    }
+    return (struct text){"more"};
+}
+
+static void view_histogram(FILE *out, const char *label,
+    const Kvpool__V1__DurationHistogram *histogram)
+{
+    if (histogram == NULL)
+        return;
+    if (histogram->count == 0) {
+        line(out, label, "none yet");
+        return;
+    }
+    line(out, label, "%" PRIu64 ", mean %s; within %s half, %s 90%%, %s 99%%",
+        histogram->count,
+        text_duration(
+            (int64_t)((double)histogram->sum_ns / (double)histogram->count))
+            .s,
+        quantile(histogram, 0.5).s, quantile(histogram, 0.9).s,
+        quantile(histogram, 0.99).s);
+}
+
+void view_histograms(FILE *out, const Kvpool__V1__Histograms *histograms)
+{
+    fputs("Durations\n", out);
+    view_histogram(out, "  age evicted", histograms->age_at_eviction);
+    view_histogram(out, "  idle evicted", histograms->idle_at_eviction);
+    view_histogram(out, "  reuse", histograms->reuse_gap);
+    view_histogram(out, "  return", histograms->return_gap);
+    view_histogram(out, "  waiting", histograms->queue_wait);
+    view_histogram(out, "  first token", histograms->time_to_first_token);
+    view_histogram(out, "  next token", histograms->time_per_output_token);
+    view_histogram(out, "  journal", histograms->journal_commit);
+}
+
 /* ---- sessions */
 
 static void add_sink(struct table *table, const Kvpool__V1__SinkStatus *sink)

@@ -24,6 +24,9 @@ void view_snapshot(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot);
 void view_sessions_begin(struct table *table);
 void view_sessions_add(struct table *table, const Kvpool__V1__Session *session);
 
+/* Each distribution that is there, by mean and bounds of quantiles. */
+void view_histograms(FILE *out, const Kvpool__V1__Histograms *histograms);
+
 /* A table of where receipts go. KV_NO_MEMORY. */
 enum kv_status view_sinks(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot);
 

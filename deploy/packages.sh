@@ -15,11 +15,12 @@ set -euo pipefail
 packages_for() {
     case $1 in
     run) echo ca-certificates libcurl4 libgrpc29 libjansson4 libnats3.4 \
-        libprotobuf-c1 libsodium23 libuv1 libyaml-0-2 libzstd1 zlib1g ;;
+        libpcre2-8-0 libprotobuf-c1 libsodium23 libuv1 libyaml-0-2 libzstd1 \
+        zlib1g ;;
     build) echo ca-certificates gcc libc6-dev cmake ninja-build pkg-config \
         ccache check grpc-proto libcurl4-openssl-dev libgrpc-dev \
-        libjansson-dev libnats-dev libprotobuf-c-dev libprotobuf-dev \
-        libsodium-dev libuv1-dev libyaml-dev libzstd-dev \
+        libjansson-dev libnats-dev libpcre2-dev libprotobuf-c-dev \
+        libprotobuf-dev libsodium-dev libuv1-dev libyaml-dev libzstd-dev \
         protobuf-c-compiler protobuf-compiler zlib1g-dev ;;
     peers) echo nats-server openssl ;;
     node) echo nodejs/node npm/npm ;;

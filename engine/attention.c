@@ -20,8 +20,8 @@ static void find_run(
     const struct attention *attention, uint32_t begin, struct run *run)
 {
     const struct kv_layout *layout = attention->layout;
-    const size_t head_at = (size_t)attention->kv_head * attention->head_dim *
-                           kv_type_bytes(layout->type);
+    const size_t head_at =
+        attention->kv_head * kv_type_bytes(layout->type, attention->head_dim);
     const uint32_t left = attention->n_keys - begin;
 
     run->n = left < RUN ? left : RUN;
@@ -35,23 +35,47 @@ static void find_run(
     }
 }
 
+static kernel_score_cb score_of(const struct attention *attention)
+{
+    switch (attention->layout->type) {
+    case KV_TYPE_F32:
+        return attention->kernels->score_f32;
+    case KV_TYPE_F16:
+        return attention->kernels->score_f16;
+    case KV_TYPE_Q8_0:
+        return attention->kernels->score_q8_0;
+    }
+    return NULL;
+}
+
+static kernel_mix_cb mix_of(const struct attention *attention)
+{
+    switch (attention->layout->type) {
+    case KV_TYPE_F32:
+        return attention->kernels->mix_f32;
+    case KV_TYPE_F16:
+        return attention->kernels->mix_f16;
+    case KV_TYPE_Q8_0:
+        return attention->kernels->mix_q8_0;
+    }
+    return NULL;
+}
+
 static void fold_run(const struct attention *attention, const struct run *run,
     const float *query, struct query_state *state, float *out)
 {
     const struct kernels *kernels = attention->kernels;
-    const bool is_f32 = attention->layout->type == KV_TYPE_F32;
     const size_t n = attention->head_dim;
     float scores[RUN], max = state->max, keep = state->max;
 
-    (is_f32 ? kernels->score_f32 : kernels->score_f16)(
+    score_of(attention)(
         scores, query, run->keys, run->n, n, 1 / sqrtf((float)n));
     for (size_t i = 0; i < run->n; i++)
         max = scores[i] > max ? scores[i] : max;
     kernels->exp_sum(&keep, 1, max);
     state->sum = state->sum * keep + kernels->exp_sum(scores, run->n, max);
     state->max = max;
-    (is_f32 ? kernels->mix_f32 : kernels->mix_f16)(
-        out, keep, scores, run->values, run->n, n);
+    mix_of(attention)(out, keep, scores, run->values, run->n, n);
 }
 
 static void compute_some(const struct attention *attention,

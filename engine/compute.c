@@ -24,17 +24,15 @@ struct compute {
 static enum kv_status check_config(
     const struct compute_config *config, struct kv_error *error)
 {
-    const size_t block_bytes = kv_block_bytes(
-        &config->model->shape, config->kv_type, config->block_tokens);
+    const enum kv_status status = kv_check_block(
+        config->model, config->kv_type, config->block_tokens, error);
 
     assert(config->n_threads > 0 && config->block_tokens > 0);
     assert(config->max_batch_tokens > 0 && config->max_slices > 0);
-    if (block_bytes == 0)
-        return kv_error_set(error, KV_INVALID,
-            "a block of %u tokens of model %s exceeds the address space",
-            config->block_tokens, config->model->name);
-    assert(config->block_bytes == block_bytes);
-    return KV_OK;
+    assert(status != KV_OK ||
+           config->block_bytes == kv_block_bytes(&config->model->shape,
+                                      config->kv_type, config->block_tokens));
+    return status;
 }
 
 enum kv_status compute_open(struct compute **out,

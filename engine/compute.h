@@ -22,15 +22,22 @@
 #include "engine/model.h"
 #include "engine/sampler.h"
 
-enum kv_type { KV_TYPE_F32, KV_TYPE_F16 };
-const char *kv_type_name(enum kv_type type); /* "f32", "f16" */
+/* Q8_0: blocks of 32 elements of a head, each with a scale. */
+enum kv_type { KV_TYPE_F32, KV_TYPE_F16, KV_TYPE_Q8_0 };
+const char *kv_type_name(enum kv_type type); /* "f32", "f16", "q8_0" */
 bool kv_type_parse(const char *name, enum kv_type *out);
 
 /* Layout of a block: for each layer K then V, each [block_tokens][n_kv_heads *
- * head_dim]. Rounded up to 64 bytes. 0 if it overflows. */
+ * head_dim]. Rounded up to 64 bytes. 0 if it overflows, or if head_dim is no
+ * whole number of the type's blocks. */
 size_t kv_bytes_per_token(const struct model_shape *shape, enum kv_type type);
 size_t kv_block_bytes(
     const struct model_shape *shape, enum kv_type type, uint32_t block_tokens);
+
+/* KV_INVALID, saying why, where keys and values of the model cannot be of the
+ * type or a block exceeds the address space. */
+enum kv_status kv_check_block(const struct model *model, enum kv_type type,
+    uint32_t block_tokens, struct kv_error *error);
 
 struct compute;
 
@@ -43,7 +50,7 @@ struct compute_config {
     uint32_t n_threads;        /* at least 1 */
     uint32_t max_batch_tokens; /* over all slices of a step */
     uint32_t max_slices;
-    const char *kernels; /* "auto", "scalar", "avx2" */
+    const char *kernels; /* as of kernels_choose: "auto", "scalar", ... */
     int nice; /* of the team's threads, where the system lets us; 0: as ours */
 };
 
@@ -57,14 +64,19 @@ struct compute_slice {
     bool samples;
     struct sampler_params sampling;
     uint64_t draw;
-    uint32_t next_token; /* out */
+    const uint32_t *history; /* the tokens up to the last of the slice that */
+    size_t n_history;        /* penalties may look back on; 0: none */
+    uint32_t next_token;     /* out */
+    /* How likely that token was, and the n_top most likely; NULL: nowhere. */
+    struct sampler_logprobs *logprobs;
+    uint32_t n_top_logprobs;
     /* Where the logits of the last token go too, [n_vocab]; NULL: nowhere. */
     float *logits;
 };
 
 /* KV_UNSUPPORTED: kernels that are not known, or not on this machine;
- * KV_INVALID: a model whose blocks or a batch whose scratch exceed the address
- * space; KV_NO_MEMORY. */
+ * KV_INVALID: what kv_check_block refuses, or a batch whose scratch or weights
+ * that, packed, exceed the address space; KV_NO_MEMORY. */
 enum kv_status compute_open(struct compute **out,
     const struct compute_config *config, struct kv_error *error);
 void compute_close(struct compute *compute); /* none running; NULL is fine */

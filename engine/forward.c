@@ -149,8 +149,8 @@ enum kv_status forward_open(struct forward **out,
                 {
                     .arena = config->arena,
                     .block_bytes = config->block_bytes,
-                    .row_bytes = (size_t)shape->n_kv_heads * shape->head_dim *
-                                 kv_type_bytes(config->kv_type),
+                    .row_bytes = kv_type_bytes(config->kv_type,
+                        (size_t)shape->n_kv_heads * shape->head_dim),
                     .block_tokens = config->block_tokens,
                     .type = config->kv_type,
                 },
@@ -286,6 +286,16 @@ static void norm_input(struct forward *f, size_t token, const float *x,
     round_input(f, token, formats);
 }
 
+/* A token's row of the residual stream, once what its part of the layer gave is
+ * added to it. */
+static const float *take_delta(struct forward *f, size_t token)
+{
+    const size_t n = f->model->shape.n_embd;
+
+    f->kernels->add(f->x + token * n, f->delta + token * n, n);
+    return f->x + token * n;
+}
+
 static void embed_token(struct forward *f, uint32_t id, float *x)
 {
     const struct weight *embedding = &f->model->token_embedding;
@@ -329,8 +339,10 @@ static void norm_attention_input(
 
     (void)thread;
     for (size_t t = begin; t < end; t++)
-        norm_input(
-            f, t, f->x + t * f->model->shape.n_embd, layer->attn_norm, formats);
+        norm_input(f, t,
+            f->layer_index == 0 ? f->x + t * f->model->shape.n_embd
+                                : take_delta(f, t),
+            layer->attn_norm, formats);
 }
 
 /* Rotates the first rope_dims of each head by the token's angles. */
@@ -354,6 +366,24 @@ static void rotate(
         }
 }
 
+static void store_q8_0(
+    struct forward *f, unsigned char *to, const float *row, size_t n)
+{
+    for (size_t i = 0; i < n; i += QUANTS_SMALL) {
+        struct block_q8_0 block;
+        float scale;
+        int32_t sum;
+        uint16_t half;
+
+        f->kernels->quantize(
+            row + i, QUANTS_SMALL, QUANTS_SMALL, block.quants, &scale, &sum);
+        half = quants_f32_to_f16(scale);
+        memcpy(block.scale, &half, sizeof half);
+        memcpy(to, &block, sizeof block);
+        to += sizeof block;
+    }
+}
+
 static void store_row(struct forward *f, const struct forward_token *token,
     enum kv_part part, const float *row, size_t n)
 {
@@ -362,6 +392,8 @@ static void store_row(struct forward *f, const struct forward_token *token,
 
     if (f->layout.type == KV_TYPE_F32)
         memcpy(to, row, n * sizeof *row);
+    else if (f->layout.type == KV_TYPE_Q8_0)
+        store_q8_0(f, to, row, n);
     else
         f->kernels->to_f16((void *)to, row, n);
 }
@@ -447,13 +479,10 @@ static void norm_ffn_input(void *ctx, size_t begin, size_t end, uint32_t thread)
     const struct model_layer *layer = f->layer;
     const unsigned formats =
         kernels_format(layer->gate.type) | kernels_format(layer->up.type);
-    const size_t n = f->model->shape.n_embd;
 
     (void)thread;
-    for (size_t t = begin; t < end; t++) {
-        f->kernels->add(f->x + t * n, f->delta + t * n, n);
-        norm_input(f, t, f->x + t * n, layer->ffn_norm, formats);
-    }
+    for (size_t t = begin; t < end; t++)
+        norm_input(f, t, take_delta(f, t), layer->ffn_norm, formats);
 }
 
 static void activate(void *ctx, size_t begin, size_t end, uint32_t thread)
@@ -475,23 +504,31 @@ static void activate(void *ctx, size_t begin, size_t end, uint32_t thread)
     }
 }
 
-static void add_delta(void *ctx, size_t begin, size_t end, uint32_t thread)
-{
-    struct forward *f = ctx;
-    const size_t n = f->model->shape.n_embd;
-
-    (void)thread;
-    f->kernels->add(f->x + begin * n, f->delta + begin * n, (end - begin) * n);
-}
-
 static void norm_output(void *ctx, size_t begin, size_t end, uint32_t thread)
 {
     struct forward *f = ctx;
 
     (void)thread;
     for (size_t t = begin; t < end; t++)
-        norm_input(f, t, f->x + t * f->model->shape.n_embd,
-            f->model->output_norm, kernels_format(f->model->output.type));
+        norm_input(f, t, take_delta(f, t), f->model->output_norm,
+            kernels_format(f->model->output.type));
+}
+
+static void choose_token(struct compute_slice *slice, const float *logits,
+    uint32_t n_vocab, struct sampler_entry *scratch)
+{
+    const struct sampler_input input = {
+        .logits = logits,
+        .n_vocab = n_vocab,
+        .draw = slice->draw,
+        .history = slice->history,
+        .n_history = slice->n_history,
+    };
+
+    slice->next_token = sampler_choose(&slice->sampling, &input, scratch);
+    if (slice->logprobs != NULL)
+        sampler_measure(logits, n_vocab, slice->next_token,
+            slice->n_top_logprobs, slice->logprobs);
 }
 
 static void choose(void *ctx, size_t begin, size_t end, uint32_t thread)
@@ -506,8 +543,8 @@ static void choose(void *ctx, size_t begin, size_t end, uint32_t thread)
         if (slice->logits != NULL)
             memcpy(slice->logits, logits, n_vocab * sizeof *logits);
         if (slice->samples)
-            slice->next_token = sampler_choose(&slice->sampling, logits,
-                n_vocab, slice->draw, f->entries + (size_t)thread * n_vocab);
+            choose_token(
+                slice, logits, n_vocab, f->entries + (size_t)thread * n_vocab);
     }
 }
 
@@ -583,7 +620,7 @@ void forward_step(
         multiply(f);
 
         f->input.n_cols = n_embd;
-        each_token(f, n_embd, norm_ffn_input); /* adds delta first */
+        each_token(f, n_embd, norm_ffn_input);
         add_layer_product(f, MATRIX_GATE, f->gate);
         add_layer_product(f, MATRIX_UP, f->up);
         multiply(f);
@@ -592,7 +629,6 @@ void forward_step(
         each_token(f, n_ff, activate);
         add_layer_product(f, MATRIX_DOWN, f->delta);
         multiply(f);
-        each_token(f, n_embd, add_delta);
     }
 
     f->input.n_cols = n_embd;

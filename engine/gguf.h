@@ -23,12 +23,13 @@ enum gguf_tensor_type {
     GGUF_F16 = 1,
     GGUF_Q4_0 = 2,
     GGUF_Q8_0 = 8,
+    GGUF_BF16 = 30,
     GGUF_TQ1_0 = 34,
     GGUF_TQ2_0 = 35,
 };
 
 /* The supported types by name, for errors. */
-#define GGUF_TYPES_TEXT "F32, F16, Q4_0, Q8_0, TQ1_0, TQ2_0"
+#define GGUF_TYPES_TEXT "F32, F16, BF16, Q4_0, Q8_0, TQ1_0, TQ2_0"
 
 /* "F32", ...; NULL for a type that is not supported. */
 const char *gguf_type_name(uint32_t type);

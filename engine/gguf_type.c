@@ -38,7 +38,7 @@ static const struct type_info types[] = {
     [27] = {.name = "I64"},
     [28] = {.name = "F64"},
     [29] = {.name = "IQ1_M"},
-    [30] = {.name = "BF16"},
+    [30] = {"BF16", 1, 2},
     [31] = {.name = "Q4_0_4_4"},
     [32] = {.name = "Q4_0_4_8"},
     [33] = {.name = "Q4_0_8_8"},

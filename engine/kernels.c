@@ -78,6 +78,8 @@ kernel_matmul_cb kernels_matmul(
         return kernels->matmul_f32;
     case GGUF_F16:
         return kernels->matmul_f16;
+    case GGUF_BF16:
+        return kernels->matmul_bf16;
     case GGUF_Q8_0:
     case GGUF_Q4_0:
     case GGUF_TQ1_0:
@@ -93,6 +95,7 @@ enum activation_format kernels_format(enum gguf_tensor_type type)
     switch (type) {
     case GGUF_F32:
     case GGUF_F16:
+    case GGUF_BF16:
         return ACTIVATION_F32;
     case GGUF_Q8_0:
     case GGUF_Q4_0:

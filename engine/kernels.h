@@ -21,7 +21,7 @@
 /* Inputs of a matrix as its type wants them. Integer weights meet activations
  * that are rounded to 8 bits in blocks of the weights' groups. */
 enum activation_format {
-    ACTIVATION_F32 = 1,   /* values, for F32, F16 */
+    ACTIVATION_F32 = 1,   /* values, for F32, F16, BF16 */
     ACTIVATION_SMALL = 2, /* blocks of 32, for Q8_0, Q4_0 */
     ACTIVATION_LARGE = 4, /* blocks of 256, for TQ1_0, TQ2_0 */
 };
@@ -58,12 +58,12 @@ typedef void (*kernel_mix_cb)(float *out, float keep, const float *weights,
 
 struct kernels {
     const char *name;
-    kernel_matmul_cb matmul_f32, matmul_f16;
+    kernel_matmul_cb matmul_f32, matmul_f16, matmul_bf16;
     /* Integers as they lie in the file: the reference only, else NULL. */
     kernel_matmul_cb matmul_integers;
     kernel_matmul_packed_cb matmul_packed; /* NULL in the reference */
-    kernel_score_cb score_f32, score_f16;
-    kernel_mix_cb mix_f32, mix_f16;
+    kernel_score_cb score_f32, score_f16, score_q8_0;
+    kernel_mix_cb mix_f32, mix_f16, mix_q8_0;
 
     /* Rounds x in blocks, of which n is a whole number. */
     void (*quantize)(const float *x, size_t n, size_t block, int8_t *quants,

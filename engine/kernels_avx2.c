@@ -110,6 +110,12 @@ void avx2_score_f16(float *scores, const float *query, const void *const *keys,
     score(scores, query, keys, n_keys, n, scale, avx2_load_f16);
 }
 
+void avx2_score_q8_0(float *scores, const float *query, const void *const *keys,
+    size_t n_keys, size_t n, float scale)
+{
+    score(scores, query, keys, n_keys, n, scale, avx2_load_q8_0);
+}
+
 /* Columns i to i + 8 n_parts, in registers over all the values. */
 AVX2_INLINE void mix_tile(float *out, float keep, const float *weights,
     const void *const *values, size_t n_values, size_t i, size_t n,
@@ -152,6 +158,12 @@ void avx2_mix_f16(float *out, float keep, const float *weights,
     const void *const *values, size_t n_values, size_t n)
 {
     mix(out, keep, weights, values, n_values, n, avx2_load_f16);
+}
+
+void avx2_mix_q8_0(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n)
+{
+    mix(out, keep, weights, values, n_values, n, avx2_load_q8_0);
 }
 
 AVX2_INLINE float largest_magnitude(const float *x, size_t n)
@@ -268,11 +280,14 @@ const struct kernels kernels_avx2 = {
     .name = "avx2",
     .matmul_f32 = avx2_matmul_f32,
     .matmul_f16 = avx2_matmul_f16,
+    .matmul_bf16 = avx2_matmul_bf16,
     .matmul_packed = avx2_matmul_packed,
     .score_f32 = avx2_score_f32,
     .score_f16 = avx2_score_f16,
+    .score_q8_0 = avx2_score_q8_0,
     .mix_f32 = avx2_mix_f32,
     .mix_f16 = avx2_mix_f16,
+    .mix_q8_0 = avx2_mix_q8_0,
     .quantize = avx2_quantize,
     .rms_norm = avx2_rms_norm,
     .add = avx2_add,

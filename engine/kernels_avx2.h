@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/kernels.h"
+#include "engine/quants.h"
 
 /* Loops below are written once, over sizes that are constants where they are
  * called, and must be unrolled there. */
@@ -54,6 +55,36 @@ AVX2_INLINE __m256 avx2_load_f16(const void *data, size_t i, size_t n)
     return _mm256_cvtph_ps(_mm_loadu_si128((const void *)rest));
 }
 
+AVX2_INLINE __m256 avx2_load_bf16(const void *data, size_t i, size_t n)
+{
+    const unsigned char *at = (const unsigned char *)data + 2 * i;
+    uint16_t rest[8] = {0};
+    __m128i halves;
+
+    if (n - i >= 8) {
+        halves = _mm_loadu_si128((const void *)at);
+    } else {
+        memcpy(rest, at, 2 * (n - i));
+        halves = _mm_loadu_si128((const void *)rest);
+    }
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
+/* n is a whole number of blocks. */
+AVX2_INLINE __m256 avx2_load_q8_0(const void *data, size_t i, size_t n)
+{
+    const struct block_q8_0 *block =
+        (const struct block_q8_0 *)data + i / QUANTS_SMALL;
+    const __m256 scale =
+        _mm256_cvtph_ps(_mm_set1_epi16((short)quants_load_u16(block->scale)));
+    const __m256i eight = _mm256_cvtepi8_epi32(
+        _mm_loadl_epi64((const void *)(block->quants + i % QUANTS_SMALL)));
+
+    (void)n;
+    return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(eight));
+}
+
 AVX2_INLINE void avx2_store(float *out, size_t i, size_t n, __m256 x)
 {
     if (n - i >= 8)
@@ -67,15 +98,21 @@ void avx2_matmul_f32(const struct weight *weight, uint32_t begin, uint32_t end,
     const struct activations *x, float *out);
 void avx2_matmul_f16(const struct weight *weight, uint32_t begin, uint32_t end,
     const struct activations *x, float *out);
+void avx2_matmul_bf16(const struct weight *weight, uint32_t begin, uint32_t end,
+    const struct activations *x, float *out);
 void avx2_matmul_packed(const struct packed *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out);
 void avx2_score_f32(float *scores, const float *query, const void *const *keys,
     size_t n_keys, size_t n, float scale);
 void avx2_score_f16(float *scores, const float *query, const void *const *keys,
     size_t n_keys, size_t n, float scale);
+void avx2_score_q8_0(float *scores, const float *query, const void *const *keys,
+    size_t n_keys, size_t n, float scale);
 void avx2_mix_f32(float *out, float keep, const float *weights,
     const void *const *values, size_t n_values, size_t n);
 void avx2_mix_f16(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n);
+void avx2_mix_q8_0(float *out, float keep, const float *weights,
     const void *const *values, size_t n_values, size_t n);
 void avx2_quantize(const float *x, size_t n, size_t block, int8_t *quants,
     float *scales, int32_t *sums);

@@ -28,7 +28,7 @@ AVX2_INLINE void load_step(const unsigned char *lines, size_t step,
     const __m256i mask = _mm256_set1_epi8((char)((1 << form.n_bits) - 1));
 
     load_line(lines + step / form.n_fields * PACKED_LINE, w);
-    for (int half = 0; half < HALVES && form.n_fields > 1; half++)
+    for (int half = 0; half < HALVES; half++)
         w[half] = _mm256_and_si256(_mm256_srli_epi16(w[half], shift), mask);
 }
 
@@ -40,31 +40,28 @@ AVX2_INLINE __m256i repeat_step(const int8_t *quants)
     return _mm256_set1_epi32(four);
 }
 
-/* A block of signed bytes. */
+/* A block of signed bytes; a half at a time, or registers would not do. */
 AVX2_INLINE void add_bytes(const unsigned char *lines, const int8_t *quants,
     size_t n_cols, size_t n_tokens, __m256i dots[TILE][HALVES])
 {
     const __m256i ones = _mm256_set1_epi16(1);
 
-    for (size_t step = 0; step < PACKED_STEPS; step++) {
-        __m256i w[HALVES], size[HALVES];
+    for (size_t step = 0; step < PACKED_STEPS; step++)
+        for (int half = 0; half < HALVES; half++) {
+            const __m256i w = _mm256_load_si256(
+                (const void *)(lines + step * PACKED_LINE + 32 * half));
+            const __m256i size = _mm256_abs_epi8(w);
 
-        load_line(lines + step * PACKED_LINE, w);
-        for (int half = 0; half < HALVES; half++)
-            size[half] = _mm256_abs_epi8(w[half]);
-        for (size_t t = 0; t < n_tokens; t++) {
-            const __m256i q =
-                repeat_step(quants + t * n_cols + step * PACKED_STEP);
-
-            for (int half = 0; half < HALVES; half++) {
-                const __m256i pairs = _mm256_maddubs_epi16(
-                    size[half], _mm256_sign_epi8(q, w[half]));
+            for (size_t t = 0; t < n_tokens; t++) {
+                const __m256i q =
+                    repeat_step(quants + t * n_cols + step * PACKED_STEP);
+                const __m256i pairs =
+                    _mm256_maddubs_epi16(size, _mm256_sign_epi8(q, w));
 
                 dots[t][half] = _mm256_add_epi32(
                     dots[t][half], _mm256_madd_epi16(pairs, ones));
             }
         }
-    }
 }
 
 /* As many blocks of fields as 16 bits hold. */

@@ -21,8 +21,6 @@ AVX2_INLINE __m512i load_step(
 
     if (form.n_bits == 8)
         return _mm512_xor_si512(line, _mm512_set1_epi8((char)0x80));
-    if (form.n_fields == 1)
-        return line;
     return _mm512_and_si512(_mm512_srli_epi16(line, shift), mask);
 }
 
@@ -96,11 +94,14 @@ const struct kernels kernels_avx512 = {
     .name = "avx512",
     .matmul_f32 = avx2_matmul_f32,
     .matmul_f16 = avx2_matmul_f16,
+    .matmul_bf16 = avx2_matmul_bf16,
     .matmul_packed = matmul_packed,
     .score_f32 = avx2_score_f32,
     .score_f16 = avx2_score_f16,
+    .score_q8_0 = avx2_score_q8_0,
     .mix_f32 = avx2_mix_f32,
     .mix_f16 = avx2_mix_f16,
+    .mix_q8_0 = avx2_mix_q8_0,
     .quantize = avx2_quantize,
     .rms_norm = avx2_rms_norm,
     .add = avx2_add,

@@ -23,9 +23,8 @@ PACKED_INLINE int8x16_t load_quad(
 
     if (form.n_bits == 8)
         return vreinterpretq_s8_u8(w);
-    if (form.n_fields > 1)
-        w = vandq_u8(vshlq_u8(w, vdupq_n_s8((int8_t) - (int)shift)),
-            vdupq_n_u8((uint8_t)((1u << form.n_bits) - 1)));
+    w = vandq_u8(vshlq_u8(w, vdupq_n_s8((int8_t) - (int)shift)),
+        vdupq_n_u8((uint8_t)((1u << form.n_bits) - 1)));
     return vsubq_s8(
         vreinterpretq_s8_u8(w), vdupq_n_s8((int8_t)packed_zero(form.n_bits)));
 }
@@ -140,6 +139,33 @@ PACKED_INLINE float32x4_t load_f16(const void *data, size_t i, size_t n)
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(rest)));
 }
 
+PACKED_INLINE float32x4_t load_bf16(const void *data, size_t i, size_t n)
+{
+    const unsigned char *at = (const unsigned char *)data + 2 * i;
+    unsigned char rest[8] = {0};
+
+    if (n - i < 4) {
+        memcpy(rest, at, 2 * (n - i));
+        at = rest;
+    }
+    return vreinterpretq_f32_u32(
+        vshll_n_u16(vreinterpret_u16_u8(vld1_u8(at)), 16));
+}
+
+/* n is a whole number of blocks. */
+PACKED_INLINE float32x4_t load_q8_0(const void *data, size_t i, size_t n)
+{
+    const struct block_q8_0 *block =
+        (const struct block_q8_0 *)data + i / QUANTS_SMALL;
+    const float scale = quants_f16_to_f32(quants_load_u16(block->scale));
+    float four[4];
+
+    (void)n;
+    for (size_t j = 0; j < 4; j++)
+        four[j] = (float)block->quants[i % QUANTS_SMALL + j];
+    return vmulq_n_f32(vld1q_f32(four), scale);
+}
+
 PACKED_INLINE float dot(const void *a, const float *b, size_t n, load_cb load)
 {
     float32x4_t even = vdupq_n_f32(0), odd = vdupq_n_f32(0);
@@ -178,6 +204,12 @@ static void matmul_f16(const struct weight *weight, uint32_t begin,
     matmul(weight, begin, end, x, out, load_f16);
 }
 
+static void matmul_bf16(const struct weight *weight, uint32_t begin,
+    uint32_t end, const struct activations *x, float *out)
+{
+    matmul(weight, begin, end, x, out, load_bf16);
+}
+
 static void score_f32(float *scores, const float *query,
     const void *const *keys, size_t n_keys, size_t n, float scale)
 {
@@ -190,6 +222,13 @@ static void score_f16(float *scores, const float *query,
 {
     for (size_t k = 0; k < n_keys; k++)
         scores[k] = dot(keys[k], query, n, load_f16) * scale;
+}
+
+static void score_q8_0(float *scores, const float *query,
+    const void *const *keys, size_t n_keys, size_t n, float scale)
+{
+    for (size_t k = 0; k < n_keys; k++)
+        scores[k] = dot(keys[k], query, n, load_q8_0) * scale;
 }
 
 PACKED_INLINE void mix(float *out, float keep, const float *weights,
@@ -218,15 +257,24 @@ static void mix_f16(float *out, float keep, const float *weights,
     mix(out, keep, weights, values, n_values, n, load_f16);
 }
 
+static void mix_q8_0(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n)
+{
+    mix(out, keep, weights, values, n_values, n, load_q8_0);
+}
+
 const struct kernels kernels_neon = {
     .name = "neon",
     .matmul_f32 = matmul_f32,
     .matmul_f16 = matmul_f16,
+    .matmul_bf16 = matmul_bf16,
     .matmul_packed = matmul_packed,
     .score_f32 = score_f32,
     .score_f16 = score_f16,
+    .score_q8_0 = score_q8_0,
     .mix_f32 = mix_f32,
     .mix_f16 = mix_f16,
+    .mix_q8_0 = mix_q8_0,
     .quantize = scalar_quantize,
     .rms_norm = scalar_rms_norm,
     .add = scalar_add,

@@ -1,10 +1,11 @@
 /* How a product with packed weights is taken apart, the same for every
  * instruction set: to be included by the file of each, which brings the tile.
  *
- * A tile is a panel, or a stretch of its columns, and a few tokens. With one or
- * two tokens a step is unpacked where it is used. With more, a stretch is
- * unpacked once, into the first cache, for all of them. Whichever it is, a
- * row's groups are added to its sum in the order of the columns, one by one. */
+ * A tile is a stretch of a panel's columns and a few tokens, whose sums stay in
+ * registers; fields are unpacked there, which costs less than to store what was
+ * unpacked. A stretch and its tokens fit into the first cache together. However
+ * it is cut, a row's groups are added to its sum in the order of the columns,
+ * one by one. */
 #ifndef ENGINE_KERNELS_PACKED_H
 #define ENGINE_KERNELS_PACKED_H
 
@@ -17,13 +18,13 @@
  * called, and must be inlined there. */
 #define PACKED_INLINE static inline __attribute__((always_inline))
 
-#define PACKED_TOGETHER 32 /* tokens that share what is unpacked */
-#define PACKED_STRETCH 256 /* columns that are unpacked at a time */
+#define PACKED_TOGETHER 32  /* tokens */
+#define PACKED_STRETCH 1024 /* columns */
 
 /* How the weights of a tile lie. */
 struct packed_form {
     uint32_t n_bits, group;
-    uint32_t n_fields; /* of a line: 8 / n_bits, or 1 once it is unpacked */
+    uint32_t n_fields; /* of a line's byte */
 };
 
 /* Where a tile begins. */
@@ -36,7 +37,7 @@ struct packed_tile {
     size_t n_cols, x_stride;
 };
 
-/* sums[token] += the tile's products. n_tokens is a power of two. */
+/* sums[token] += the tile's products. n_tokens is 1, 2, 4 or 8. */
 typedef void (*packed_add_cb)(const struct packed_tile *tile, size_t n_tokens,
     struct packed_form form, float (*sums)[PACKED_ROWS]);
 
@@ -46,54 +47,55 @@ struct packed_ways {
     size_t max_tokens;
 };
 
-/* Of a group, as it is loaded. */
+/* Of a group's lines. */
 PACKED_INLINE size_t packed_group_bytes(struct packed_form form)
 {
     return (size_t)form.group * PACKED_ROWS / form.n_fields;
+}
+
+/* Tiles of n tokens as long as so many are left; returns how many are not. */
+PACKED_INLINE size_t packed_add_tiles(struct packed_tile *tile, size_t n_tokens,
+    size_t n, struct packed_form form, struct packed_ways ways,
+    float (*sums)[PACKED_ROWS])
+{
+    for (; n_tokens >= n; n_tokens -= n, sums += n) {
+        ways.add(tile, n, form, sums);
+        tile->quants += n * tile->n_cols;
+        tile->x_scales += n * tile->x_stride;
+        tile->x_sums += n * tile->x_stride;
+    }
+    return n_tokens;
 }
 
 PACKED_INLINE void packed_add_tokens(struct packed_tile tile, size_t n_tokens,
     struct packed_form form, struct packed_ways ways,
     float (*sums)[PACKED_ROWS])
 {
-    for (size_t n = ways.max_tokens; n > 0; n /= 2)
-        for (; n_tokens >= n; n_tokens -= n, sums += n) {
-            ways.add(&tile, n, form, sums);
-            tile.quants += n * tile.n_cols;
-            tile.x_scales += n * tile.x_stride;
-            tile.x_sums += n * tile.x_stride;
-        }
+    float(*end)[PACKED_ROWS] = sums + n_tokens;
+    size_t left = n_tokens;
+
+    if (ways.max_tokens >= 8)
+        left = packed_add_tiles(&tile, left, 8, form, ways, end - left);
+    if (ways.max_tokens >= 4)
+        left = packed_add_tiles(&tile, left, 4, form, ways, end - left);
+    left = packed_add_tiles(&tile, left, 2, form, ways, end - left);
+    packed_add_tiles(&tile, left, 1, form, ways, end - left);
 }
 
-PACKED_INLINE void packed_unpack(const unsigned char *from, size_t n_lines,
-    uint32_t n_bits, unsigned char *to)
-{
-    for (; n_lines > 0; n_lines--, from += PACKED_LINE)
-        for (uint32_t shift = 0; shift < 8; shift += n_bits, to += PACKED_LINE)
-            for (size_t i = 0; i < PACKED_LINE; i++)
-                to[i] =
-                    (unsigned char)(from[i] >> shift & ((1u << n_bits) - 1));
-}
-
+/* All columns of a panel, stretch by stretch. */
 PACKED_INLINE void packed_add_stretches(struct packed_tile tile,
     size_t n_tokens, struct packed_form form, struct packed_ways ways,
     float (*sums)[PACKED_ROWS])
 {
-    _Alignas(PACKED_LINE) unsigned char lines[PACKED_ROWS * PACKED_STRETCH];
-    const struct packed_form unpacked = {form.n_bits, form.group, 1};
     const size_t n_at_once = PACKED_STRETCH / form.group;
-    const unsigned char *from = tile.lines;
 
-    tile.lines = lines;
     for (size_t left = tile.n_groups; left > 0; left -= tile.n_groups) {
         const size_t n = left < n_at_once ? left : n_at_once;
 
         tile.n_groups = n;
-        packed_unpack(from, n * packed_group_bytes(form) / PACKED_LINE,
-            form.n_bits, lines);
-        packed_add_tokens(tile, n_tokens, unpacked, ways, sums);
-        from += n * packed_group_bytes(form);
+        packed_add_tokens(tile, n_tokens, form, ways, sums);
         tile.scales += n * PACKED_ROWS * sizeof(uint16_t);
+        tile.lines += n * packed_group_bytes(form);
         tile.quants += n * form.group;
         tile.x_scales += n;
         tile.x_sums += n;
@@ -138,10 +140,8 @@ PACKED_INLINE void packed_multiply_panel(const struct packed *weight,
     };
 
     memset(sums, 0, n_tokens * sizeof *sums);
-    if (form.n_fields == 1)
-        packed_add_tokens(tile, n_tokens, form, ways, sums);
-    else if (n_tokens <= 2)
-        ways.add(&tile, n_tokens == 1 ? 1 : 2, form, sums);
+    if (n_tokens == 1)
+        ways.add(&tile, 1, form, sums);
     else
         packed_add_stretches(tile, n_tokens, form, ways, sums);
     packed_store(

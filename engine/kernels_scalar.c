@@ -22,6 +22,21 @@ static float load_f16(const void *data, size_t i)
         quants_load_u16((const unsigned char *)data + 2 * i));
 }
 
+static float load_bf16(const void *data, size_t i)
+{
+    return quants_bf16_to_f32(
+        quants_load_u16((const unsigned char *)data + 2 * i));
+}
+
+static float load_q8_0(const void *data, size_t i)
+{
+    const struct block_q8_0 *block =
+        (const struct block_q8_0 *)data + i / QUANTS_SMALL;
+
+    return quants_f16_to_f32(quants_load_u16(block->scale)) *
+           (float)block->quants[i % QUANTS_SMALL];
+}
+
 static float dot_f32(
     const void *row, const struct activations *x, uint32_t token)
 {
@@ -41,6 +56,17 @@ static float dot_f16(
 
     for (size_t i = 0; i < x->n_cols; i++)
         sum += load_f16(row, i) * values[i];
+    return sum;
+}
+
+static float dot_bf16(
+    const void *row, const struct activations *x, uint32_t token)
+{
+    const float *values = x->values + (size_t)token * x->n_cols;
+    float sum = 0;
+
+    for (size_t i = 0; i < x->n_cols; i++)
+        sum += load_bf16(row, i) * values[i];
     return sum;
 }
 
@@ -73,6 +99,12 @@ static void matmul_f16(const struct weight *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out)
 {
     matmul(weight, begin, end, x, out, dot_f16);
+}
+
+static void matmul_bf16(const struct weight *weight, uint32_t begin,
+    uint32_t end, const struct activations *x, float *out)
+{
+    matmul(weight, begin, end, x, out, dot_bf16);
 }
 
 /* A block of a row times that block of all the tokens, added to sums, which lie
@@ -145,6 +177,18 @@ static void score_f16(float *scores, const float *query,
     }
 }
 
+static void score_q8_0(float *scores, const float *query,
+    const void *const *keys, size_t n_keys, size_t n, float scale)
+{
+    for (size_t k = 0; k < n_keys; k++) {
+        float sum = 0;
+
+        for (size_t i = 0; i < n; i++)
+            sum += query[i] * load_q8_0(keys[k], i);
+        scores[k] = sum * scale;
+    }
+}
+
 static void mix_f32(float *out, float keep, const float *weights,
     const void *const *values, size_t n_values, size_t n)
 {
@@ -165,6 +209,18 @@ static void mix_f16(float *out, float keep, const float *weights,
 
         for (size_t v = 0; v < n_values; v++)
             sum += weights[v] * load_f16(values[v], i);
+        out[i] = sum;
+    }
+}
+
+static void mix_q8_0(float *out, float keep, const float *weights,
+    const void *const *values, size_t n_values, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float sum = keep * out[i];
+
+        for (size_t v = 0; v < n_values; v++)
+            sum += weights[v] * load_q8_0(values[v], i);
         out[i] = sum;
     }
 }
@@ -242,11 +298,14 @@ const struct kernels kernels_scalar = {
     .name = "scalar",
     .matmul_f32 = matmul_f32,
     .matmul_f16 = matmul_f16,
+    .matmul_bf16 = matmul_bf16,
     .matmul_integers = matmul_integers,
     .score_f32 = score_f32,
     .score_f16 = score_f16,
+    .score_q8_0 = score_q8_0,
     .mix_f32 = mix_f32,
     .mix_f16 = mix_f16,
+    .mix_q8_0 = mix_q8_0,
     .quantize = scalar_quantize,
     .rms_norm = scalar_rms_norm,
     .add = scalar_add,

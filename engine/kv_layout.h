@@ -2,7 +2,8 @@
  *
  *     block:  | layer 0: K K K ... V V V ... | layer 1: ... |   (padding)
  *
- * K and V are rows of [n_kv_heads][head_dim], block_tokens of each. */
+ * K and V are rows of [n_kv_heads][head_dim], block_tokens of each. Elements of
+ * Q8_0 are those of a GGUF: a head is a whole number of blocks of 32. */
 #ifndef ENGINE_KV_LAYOUT_H
 #define ENGINE_KV_LAYOUT_H
 
@@ -20,7 +21,8 @@ struct kv_layout {
     enum kv_type type;
 };
 
-size_t kv_type_bytes(enum kv_type type); /* of a number */
+/* Bytes of n elements, a whole number of the type's blocks. */
+size_t kv_type_bytes(enum kv_type type, size_t n);
 
 /* The row of a position of the sequence whose blocks these are. */
 static inline unsigned char *kv_layout_row(const struct kv_layout *layout,

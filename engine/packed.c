@@ -9,6 +9,7 @@ static uint32_t bits_of(enum gguf_tensor_type type)
     switch (type) {
     case GGUF_F32:
     case GGUF_F16:
+    case GGUF_BF16:
         return 0;
     case GGUF_Q8_0:
         return 8;

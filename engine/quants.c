@@ -110,6 +110,7 @@ const unsigned char *quants_integers(
         return tq2_0->scale;
     case GGUF_F32:
     case GGUF_F16:
+    case GGUF_BF16:
         break;
     }
     assert(false && "a type with blocks");
@@ -120,6 +121,12 @@ static void dequantize_f16(const unsigned char *data, size_t n, float *out)
 {
     for (size_t i = 0; i < n; i++)
         out[i] = quants_f16_to_f32(quants_load_u16(data + 2 * i));
+}
+
+static void dequantize_bf16(const unsigned char *data, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = quants_bf16_to_f32(quants_load_u16(data + 2 * i));
 }
 
 static void dequantize_blocks(
@@ -145,6 +152,8 @@ void quants_dequantize(
         memcpy(out, data, n * sizeof *out);
     else if (type == GGUF_F16)
         dequantize_f16(data, n, out);
+    else if (type == GGUF_BF16)
+        dequantize_bf16(data, n, out);
     else
         dequantize_blocks(type, data, n, out);
 }

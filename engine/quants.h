@@ -54,6 +54,16 @@ static inline uint16_t quants_load_u16(const unsigned char bytes[2])
 float quants_f16_to_f32(uint16_t half);
 uint16_t quants_f32_to_f16(float value);
 
+/* bfloat16: the upper half of a binary32. */
+static inline float quants_bf16_to_f32(uint16_t half)
+{
+    const uint32_t bits = (uint32_t)half << 16;
+    float value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 /* The integers of a block, in the order of the columns, as many as the type's
  * block has; returns where its scale is, an F16. Of types with blocks only. A
  * ternary block holds -1, 0 and 1; 2 in a TQ2_0 that no writer would write. */

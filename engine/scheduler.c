@@ -9,7 +9,8 @@
  *
  * Running requests are kept in the order of their age, and planned in it. Each
  * that only generates takes one token of the budget, which is set apart for it
- * beforehand; prompts share the rest, the oldest first.
+ * beforehand; the rest is divided among the tenants whose prompts are not
+ * computed yet, and each tenant's share goes to its oldest first.
  *
  * A request that needs blocks asks the pool, which gives up idle sessions if it
  * has to. When even that is not enough, blocks are taken from the youngest
@@ -22,7 +23,9 @@
  * compute that beginning, waits for it and takes it over: prompts that arrive
  * together are computed once. Others may go in before it meanwhile.
  *
- * Waiting requests that were set aside go back in by age too. They are let in
+ * Waiting requests take turns by tenant, those set aside among them; where
+ * nothing runs the oldest of all goes in, which is what keeps requests from
+ * taking blocks from each other for ever. They are let in
  * only while the pool could hold all of their conversation beside what the
  * running sequences still need of theirs, and a block more for each, or else
  * they would push each other out again at every step. */
@@ -32,7 +35,8 @@ struct scheduler {
     uint32_t block_tokens;
     uint64_t max_tokens;
     struct kv_list running, waiting; /* oldest first */
-    uint32_t n_running, n_waiting;   /* n_waiting includes those set aside */
+    struct tenants tenants;
+    uint32_t n_running, n_waiting; /* n_waiting includes those set aside */
     uint64_t next_age;
     struct request **batch; /* [max_running], those of the present step */
     size_t n_batch;
@@ -41,6 +45,7 @@ struct scheduler {
     double token_ns; /* what a token cost lately; 0: not known */
     char *text;      /* room for the longest piece */
     struct scheduler_load load;
+    struct scheduler_latencies latencies;
 };
 
 static struct request *request_of(struct kv_list *link)
@@ -74,6 +79,7 @@ enum kv_status scheduler_open(struct scheduler **out,
         scheduler->max_tokens = config->n_context;
     kv_list_init(&scheduler->running);
     kv_list_init(&scheduler->waiting);
+    tenants_init(&scheduler->tenants);
     *out = scheduler;
     return KV_OK;
 
@@ -114,7 +120,19 @@ struct scheduler_load scheduler_load(const struct scheduler *scheduler)
     return load;
 }
 
+const struct scheduler_latencies *scheduler_latencies(
+    const struct scheduler *scheduler)
+{
+    return &scheduler->latencies;
+}
+
 /* ---- the two queues */
+
+static struct pool_key key_of(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    return pool_session_info(scheduler->config.pool, request->session).key;
+}
 
 static void insert_by_age(struct kv_list *list, struct request *request)
 {
@@ -128,16 +146,20 @@ static void insert_by_age(struct kv_list *list, struct request *request)
 static void enter_waiting(struct scheduler *scheduler, struct request *request)
 {
     insert_by_age(&scheduler->waiting, request);
+    tenants_wait(request->tenant, &request->turn);
     scheduler->n_waiting++;
 }
 
 static void leave_queue(struct scheduler *scheduler, struct request *request)
 {
     kv_list_remove(&request->link);
-    if (request->running)
+    kv_list_remove(&request->turn.link);
+    if (request->running) {
+        request->tenant->n_running--;
         scheduler->n_running--;
-    else
+    } else {
         scheduler->n_waiting--;
+    }
     if (request->set_aside)
         scheduler->load.set_aside--;
 }
@@ -147,7 +169,8 @@ static void prepare(
 {
     memset(&request->usage, 0, sizeof request->usage);
     request->usage.prompt_tokens = (uint32_t)n_tokens;
-    request->age = age;
+    request->age = request->turn.age = age;
+    kv_list_init(&request->turn.link);
     request->started = request->running = request->in_step = false;
     request->set_aside = false;
     request->ends_with_step = REQUEST_GOES_ON;
@@ -155,6 +178,16 @@ static void prepare(
     request->accepted_ns = now_ns;
     request->first_token_ns = request->last_token_ns = 0;
     text_stream_init(&request->text, request->stops, request->n_stops);
+}
+
+static enum kv_status join_tenant(
+    struct scheduler *scheduler, struct request *request)
+{
+    const struct pool_key key = key_of(scheduler, request);
+
+    request->tenant =
+        tenants_join(&scheduler->tenants, key.tenant, key.tenant_bytes);
+    return request->tenant != NULL ? KV_OK : KV_NO_MEMORY;
 }
 
 enum kv_status scheduler_submit(struct scheduler *scheduler,
@@ -169,7 +202,12 @@ enum kv_status scheduler_submit(struct scheduler *scheduler,
     if (scheduler_load(scheduler).waiting >= scheduler->config.max_waiting)
         status = KV_LIMIT;
     else
+        status = join_tenant(scheduler, request);
+    if (status == KV_OK) {
         status = pool_session_append(pool, request->session, tokens, n_tokens);
+        if (status != KV_OK)
+            tenants_leave(request->tenant);
+    }
     if (status != KV_OK) {
         pool_session_end(pool, request->session, now_ns);
         return status;
@@ -205,6 +243,7 @@ static void end_request(struct scheduler *scheduler, struct request *request,
 
     note_times(request, now_ns);
     leave_queue(scheduler, request);
+    tenants_leave(request->tenant);
     pool_session_end(scheduler->config.pool, request->session, now_ns);
     request->ops->on_ended(request, end, scheduler->text, n_text);
 }
@@ -272,12 +311,6 @@ static void notice_evictions(struct scheduler *scheduler, int64_t now_ns)
         if (pool_session_n_cached(request->session) < request->n_known)
             to_waiting(scheduler, request, now_ns);
     }
-}
-
-static struct pool_key key_of(
-    const struct scheduler *scheduler, const struct request *request)
-{
-    return pool_session_info(scheduler->config.pool, request->session).key;
 }
 
 static bool holds_blocks(const struct request *request)
@@ -432,6 +465,7 @@ static void start_request(
     request->started = true;
     request->usage.cached_tokens = (uint32_t)n_cached;
     request->usage.queue_ns = now_ns - request->accepted_ns;
+    kv_histogram_add(&scheduler->latencies.queue_wait, request->usage.queue_ns);
     scheduler->load.cached_tokens += n_cached;
     request->ops->on_started(request);
 }
@@ -445,6 +479,7 @@ static void admit(
         request->usage.preempted_ns += now_ns - request->set_aside_ns;
     }
     request->running = true;
+    request->tenant->n_running++;
     request->n_known = pool_session_n_cached(request->session);
     insert_by_age(&scheduler->running, request);
     scheduler->n_running++;
@@ -480,11 +515,14 @@ static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
         return;
     KV_LIST_EACH (link, &scheduler->running)
         n_promised += blocks_missing(scheduler, request_of(link));
-    KV_LIST_EACH (link, &scheduler->waiting) {
-        struct request *request = request_of(link);
+    tenants_begin_round(&scheduler->tenants);
+    while (scheduler->n_running < scheduler->config.max_running) {
+        struct tenant_turn *turn = tenants_next_turn(&scheduler->tenants);
+        struct request *request;
 
-        if (scheduler->n_running == scheduler->config.max_running)
+        if (turn == NULL)
             break;
+        request = KV_LIST_ENTRY(turn, struct request, turn);
         if (waits_for_prefix(scheduler, request))
             continue;
         pool_session_adopt(scheduler->config.pool, request->session, now_ns);
@@ -513,8 +551,30 @@ static size_t prompt_budget(struct scheduler *scheduler)
     return budget > 0 ? budget : 1;
 }
 
+/* What prompts may take in this step, by tenant. */
+static void share_prompts(struct scheduler *scheduler)
+{
+    KV_LIST_EACH (link, &scheduler->running) {
+        const size_t n = n_pending(request_of(link));
+
+        if (n > 1)
+            tenants_ask(&scheduler->tenants, request_of(link)->tenant, n);
+    }
+    tenants_divide(&scheduler->tenants, prompt_budget(scheduler));
+}
+
+/* Tokens that a request may compute in this step. */
+static size_t n_allowed(const struct request *request)
+{
+    const size_t n = n_pending(request), share = request->tenant->n_share;
+
+    return n == 1 || n < share ? n : share;
+}
+
+/* The step reads tokens and writes log-probabilities where they lie: while a
+ * request is in a step its session gets no tokens, and the request stays. */
 static void fill_slice(
-    const struct request *request, size_t n, struct compute_slice *slice)
+    struct request *request, size_t n, struct compute_slice *slice)
 {
     size_t n_tokens, n_blocks;
     const uint32_t *tokens = pool_session_tokens(request->session, &n_tokens);
@@ -528,18 +588,33 @@ static void fill_slice(
         .samples = position + n == n_tokens,
         .sampling = request->sampling,
         .draw = request->usage.generated_tokens,
+        .history = tokens,
+        .n_history = position + n,
+        .logprobs = request->wants_logprobs ? &request->logprobs : NULL,
+        .n_top_logprobs = request->n_top_logprobs,
     };
+}
+
+static void add_to_batch(struct scheduler *scheduler, struct request *request,
+    size_t n, struct compute_slice *slices)
+{
+    if (n_pending(request) > 1)
+        request->tenant->n_share -= n;
+    fill_slice(request, n, &slices[scheduler->n_batch]);
+    request->in_step = true;
+    request->n_slice = (uint32_t)n;
+    scheduler->batch[scheduler->n_batch++] = request;
 }
 
 size_t scheduler_plan(
     struct scheduler *scheduler, struct compute_slice *slices, int64_t now_ns)
 {
-    size_t prompts, total = 0;
+    size_t total = 0;
 
     assert(!scheduler->in_step);
     notice_evictions(scheduler, now_ns);
     admit_waiting(scheduler, now_ns);
-    prompts = prompt_budget(scheduler);
+    share_prompts(scheduler);
     scheduler->n_batch = 0;
 
     /* Setting requests aside takes younger ones off the list, so the next is
@@ -548,19 +623,12 @@ size_t scheduler_plan(
          link != &scheduler->running;) {
         struct request *request = request_of(link);
         struct kv_list *before = link->prev;
-        size_t n = n_pending(request);
+        const size_t n = n_allowed(request);
 
-        if (n > 1)
-            n = n < prompts ? n : prompts;
         if (n > 0 && total + n <= scheduler->config.max_batch_tokens &&
             make_room(scheduler, request, n, now_ns)) {
-            if (n_pending(request) > 1)
-                prompts -= n;
+            add_to_batch(scheduler, request, n, slices);
             total += n;
-            fill_slice(request, n, &slices[scheduler->n_batch]);
-            request->in_step = true;
-            request->n_slice = (uint32_t)n;
-            scheduler->batch[scheduler->n_batch++] = request;
         }
         link = before->next == link ? link->next : before->next;
     }
@@ -593,7 +661,8 @@ static bool ends_after(const struct scheduler *scheduler,
     size_t n_tokens;
 
     pool_session_tokens(request->session, &n_tokens);
-    if (tokenizer_is_end(scheduler->config.tokenizer, token))
+    if (tokenizer_is_end(scheduler->config.tokenizer, token) &&
+        !request->ignores_end)
         *end = REQUEST_END_OF_TEXT;
     else if (request->text.stopped_by >= 0)
         *end = REQUEST_STOP_STRING;
@@ -604,6 +673,22 @@ static bool ends_after(const struct scheduler *scheduler,
     else
         *end = request->ends_with_step;
     return *end != REQUEST_GOES_ON;
+}
+
+static void note_token(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    struct scheduler_latencies *latencies = &scheduler->latencies;
+
+    if (request->usage.generated_tokens++ == 0) {
+        request->first_token_ns = now_ns;
+        kv_histogram_add(
+            &latencies->first_token, now_ns - request->accepted_ns);
+    } else {
+        kv_histogram_add(
+            &latencies->next_token, now_ns - request->last_token_ns);
+    }
+    request->last_token_ns = now_ns;
 }
 
 static void take_token(struct scheduler *scheduler, struct request *request,
@@ -622,9 +707,7 @@ static void take_token(struct scheduler *scheduler, struct request *request,
         piece = tokenizer_piece(scheduler->config.tokenizer, token);
     n_text =
         text_stream_put(&request->text, piece.data, piece.n, scheduler->text);
-    if (request->usage.generated_tokens++ == 0)
-        request->first_token_ns = now_ns;
-    request->last_token_ns = now_ns;
+    note_token(scheduler, request, now_ns);
     scheduler->load.generated_tokens++;
     request->ops->on_token(request, token, scheduler->text, n_text);
     if (ends_after(scheduler, request, token, &end))

@@ -13,13 +13,14 @@
  *
  * Every step mixes the next token of all running sequences with chunks of
  * prompts, within a budget of tokens; a long prompt never stalls those that
- * generate. Sequences are served in the order in which their requests came.
+ * generate. Tenants share the batch and the budget, see tenants.h; a tenant's
+ * requests are served in the order in which they came.
  * When no block is left the youngest that holds any is set aside and computed
  * again later; the oldest always moves on, so everybody gets there. While
  * nothing may be evicted, requests end that need it, and the others go on.
  *
- * Thread: the owner's. Time arrives as an argument (monotonic, ns). Nothing is
- * allocated but what the pool's sessions need to grow. */
+ * Thread: the owner's. Time arrives as an argument (monotonic, ns). A step
+ * allocates nothing but what the pool's sessions need to grow. */
 #ifndef ENGINE_SCHEDULER_H
 #define ENGINE_SCHEDULER_H
 
@@ -28,8 +29,10 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/histogram.h"
 #include "base/list.h"
 #include "engine/compute.h"
+#include "engine/tenants.h"
 #include "engine/text_stream.h"
 #include "engine/tokenizer.h"
 #include "pool/pool.h"
@@ -78,17 +81,23 @@ struct request_ops {
  * the caller, the rest is the scheduler's; usage may be read at any time. */
 struct request {
     const struct request_ops *ops;
-    struct pool_session *session; /* idle */
-    uint32_t max_tokens;          /* at least 1 */
-    struct sampler_params sampling;
+    struct pool_session *session;   /* idle */
+    uint32_t max_tokens;            /* at least 1 */
+    struct sampler_params sampling; /* its biases borrowed until on_ended */
+    bool wants_logprobs;
+    uint32_t n_top_logprobs;  /* at most SAMPLER_MAX_TOP */
+    bool ignores_end;         /* goes on after an end-of-text token */
     const char *const *stops; /* borrowed until on_ended */
     size_t n_stops;
     uint8_t trace_id[16];
     bool has_trace_id;
 
     struct request_usage usage;
+    struct sampler_logprobs logprobs; /* of the token that on_token brings */
     struct kv_list link;
     uint64_t age; /* number of its submission: smaller is older */
+    struct tenant *tenant;
+    struct tenant_turn turn; /* while it waits */
     struct text_stream text;
     bool started, running, in_step, set_aside;
     enum request_end ends_with_step;
@@ -153,5 +162,13 @@ struct scheduler_load {
     uint64_t recomputed_tokens, preemptions;
 };
 struct scheduler_load scheduler_load(const struct scheduler *scheduler);
+
+/* Since open: from acceptance to the first step, and to the first token; and
+ * from each token of a request to its next, pauses included. Borrowed. */
+struct scheduler_latencies {
+    struct kv_histogram queue_wait, first_token, next_token;
+};
+const struct scheduler_latencies *scheduler_latencies(
+    const struct scheduler *scheduler);
 
 #endif

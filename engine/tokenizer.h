@@ -1,6 +1,7 @@
-/* Text to tokens and back, by the vocabulary in a GGUF file. SPM here
- * (SentencePiece BPE: scores, byte fallback, U+2581 for space); another kind is
- * refused by name.
+/* Text to tokens and back, by the vocabulary in a GGUF file: SPM (SentencePiece
+ * BPE: scores, byte fallback, U+2581 for space) or byte-level BPE as GPT-2 has
+ * it, with the pre-tokenizer that tokenizer.ggml.pre names. Another kind, or an
+ * unknown or missing pre-tokenizer, is refused by name.
  *
  * Any thread may read. */
 #ifndef ENGINE_TOKENIZER_H
@@ -22,9 +23,11 @@ void tokenizer_close(struct tokenizer *tokenizer); /* NULL is fine */
 
 /* Tokens of n bytes of UTF-8, in *ids (kv_free; NULL if none). Names of control
  * tokens in the text are ordinary text; user-defined tokens are cut out first,
- * the longest first. O(n log n) for each stretch between them. add_bos puts the
- * beginning-of-text token first where the model wants one. KV_INVALID: not
- * UTF-8; KV_LIMIT: a GiB or more; KV_NO_MEMORY. */
+ * the longest first. O(n log n) for each stretch between them (SPM) or each
+ * word (BPE). A byte for which a BPE vocabulary has no token, nor one for what
+ * is unknown, is left out. add_bos puts the beginning-of-text token first where
+ * the model wants one. KV_INVALID: not UTF-8; KV_LIMIT: a GiB or more, or a
+ * word that takes too many steps to find; KV_NO_MEMORY. */
 enum kv_status tokenizer_encode(const struct tokenizer *tokenizer,
     const char *text, size_t n, bool add_bos, uint32_t **ids, size_t *n_ids);
 
@@ -41,7 +44,7 @@ size_t tokenizer_longest_piece(const struct tokenizer *tokenizer);
 bool tokenizer_is_end(const struct tokenizer *tokenizer, uint32_t id);
 
 struct tokenizer_info {
-    const char *kind; /* "spm" */
+    const char *kind; /* "spm", or "bpe/" and its pre-tokenizer */
     uint32_t n_vocab, bos_id;
     bool adds_bos;
     uint32_t end_ids[8]; /* that end a text */

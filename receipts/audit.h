@@ -40,11 +40,11 @@
  * none, but for those that live on with others; used is what is held. Of a
  * ledger read from its middle this is checked as far as it is known.
  *   recomputation  names an eviction of this epoch, of that session and for
- * that reason, once (the last 65,536 of them are remembered); it lies before,
+ * that reason, once (the last 8,192 of them are remembered); it lies before,
  * by the gap and the duration at least. A start after a crash (boot.clean is
  * false) ends what the crash cut off.
  *
- * Memory: what replay.h says, and 3 MiB. Any thread. */
+ * Memory: what replay.h says, and 400 KiB. Any thread. */
 #ifndef RECEIPTS_AUDIT_H
 #define RECEIPTS_AUDIT_H
 

@@ -8,8 +8,9 @@
 #include "receipts/checkpoint.h"
 
 #define CHECKPOINT_ID_BYTES 4
-#define CHECKPOINT_DASH "\xE2\x80\x94 " /* em dash, space: begins a signature  \
-                                         */
+#define CHECKPOINT_DASH                                                        \
+    "\xE2\x80\x94 " /* em dash, space: begins a signature                      \
+                     */
 
 /* Other algorithms' signatures are larger; a line is bounded by the note. */
 #define CHECKPOINT_LINE_BYTES 8192

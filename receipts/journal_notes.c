@@ -8,7 +8,7 @@
 
 #include "base/heap.h"
 
-#define BUFFER_BYTES ((size_t)256 << 10)
+#define BUFFER_BYTES ((size_t)128 << 10)
 
 enum kv_status journal_notes_init(struct journal_notes *notes,
     const struct journal_dir *dir, const struct journal_identity *identity,

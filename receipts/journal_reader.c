@@ -25,15 +25,25 @@ enum kv_status journal_reader_init(struct journal_reader *reader,
     status = journal_identity_load(dir, &reader->identity, error);
     if (status != KV_OK)
         return status;
-    status = journal_dir_list(dir, &reader->names, &reader->n_names, error);
-    if (status != KV_OK)
-        return status;
-    reader->buffer = kv_realloc(NULL, BUFFER_BYTES);
-    if (reader->buffer != NULL)
-        return KV_OK;
-    kv_free(reader->names);
-    return kv_error_set(
-        error, KV_NO_MEMORY, "no memory to read %s with", dir->path);
+    return journal_dir_list(dir, &reader->names, &reader->n_names, error);
+}
+
+/* A buffer for the segment: as large as the file, up to what it takes to read
+ * any. false: no memory. */
+static bool make_buffer(struct journal_reader *reader)
+{
+    size_t n = reader->file_bytes < BUFFER_BYTES ? (size_t)reader->file_bytes
+                                                 : BUFFER_BYTES;
+    unsigned char *larger;
+
+    if (n <= reader->buffer_bytes)
+        return true;
+    larger = kv_realloc(reader->buffer, n);
+    if (larger == NULL)
+        return false;
+    reader->buffer = larger;
+    reader->buffer_bytes = n;
+    return true;
 }
 
 static void leave_segment(struct journal_reader *reader)
@@ -144,6 +154,9 @@ static enum kv_status enter_segment(
     status = read_header(reader, &header, error);
     if (status == KV_OK)
         status = check_header(reader, name, &header, error);
+    if (status == KV_OK && !make_buffer(reader))
+        status = kv_error_set(
+            error, KV_NO_MEMORY, "no memory to read %s with", reader->name.s);
     if (status != KV_OK) {
         leave_segment(reader);
         return status;
@@ -169,16 +182,15 @@ static enum kv_status enter_segment(
 static ptrdiff_t read_on(struct journal_reader *reader)
 {
     size_t n_left = reader->n_buffered - reader->position;
-    size_t n_room = BUFFER_BYTES - n_left;
+    size_t n_room = reader->buffer_bytes - reader->n_buffered;
     ptrdiff_t n;
 
-    if (reader->n_buffered + READ_BYTES > BUFFER_BYTES) {
+    if (n_room < READ_BYTES && reader->position > 0) {
         memmove(reader->buffer, reader->buffer + reader->position, n_left);
         reader->buffer_offset += reader->position;
         reader->position = 0;
         reader->n_buffered = n_left;
-    } else {
-        n_room = BUFFER_BYTES - reader->n_buffered;
+        n_room = reader->buffer_bytes - n_left;
     }
     n = journal_read(reader->fd, reader->buffer + reader->n_buffered,
         n_room < READ_BYTES ? n_room : READ_BYTES,
@@ -193,12 +205,14 @@ static ptrdiff_t read_on(struct journal_reader *reader)
 static bool find_used_end(
     struct journal_reader *reader, uint64_t offset, uint64_t *out)
 {
+    size_t n_block =
+        reader->buffer_bytes < READ_BYTES ? reader->buffer_bytes : READ_BYTES;
     ptrdiff_t n;
 
     *out = offset;
     reader->n_buffered = reader->position = 0;
     for (;; offset += (uint64_t)n) {
-        n = journal_read(reader->fd, reader->buffer, READ_BYTES, offset);
+        n = journal_read(reader->fd, reader->buffer, n_block, offset);
         if (n <= 0)
             break;
         if (reader->buffer[0] == 0 &&

@@ -47,7 +47,7 @@ struct journal_reader {
     uint64_t file_bytes;
 
     unsigned char *buffer; /* of the file from buffer_offset on */
-    size_t n_buffered;
+    size_t buffer_bytes, n_buffered;
     size_t position; /* of the next group in it */
     uint64_t buffer_offset;
 

@@ -324,12 +324,12 @@ static void publish(struct journal *journal, const struct group *group)
     struct journal_writer *writer = &journal->writer;
     struct journal_queue *queue = &journal->queue;
     struct journal_segments *segments = &journal->segments;
+    bool is_entered;
 
-    /* Marks were reserved with the room. */
-    if (!journal_segment_enter(&segments->at[segments->n - 1],
-            writer->buffer + JOURNAL_HEADER_BYTES, group->n_bytes,
-            writer->offset))
-        assert(!"no marks");
+    is_entered = journal_segment_enter(&segments->at[segments->n - 1],
+        writer->buffer + JOURNAL_HEADER_BYTES, group->n_bytes, writer->offset);
+    assert(is_entered); /* marks were reserved with the room */
+    (void)is_entered;
     writer->offset += group->n_bytes;
     writer->last_group++;
     queue->next_sequence = group->first_sequence + group->n_receipts;

@@ -221,7 +221,7 @@ static enum kv_status load_edge(
 
 enum kv_status merkle_truncate(struct merkle *tree, uint64_t n_leaves)
 {
-    struct merkle_frontier edge;
+    struct merkle_frontier edge = {.n_leaves = 0};
     enum kv_status status = KV_RANGE;
 
     pthread_mutex_lock(&tree->lock);

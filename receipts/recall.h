@@ -11,7 +11,7 @@
 
 #include "base/status.h"
 
-#define RECALL_EVICTIONS 65536
+#define RECALL_EVICTIONS 8192
 
 struct recall;
 

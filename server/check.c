@@ -110,17 +110,18 @@ void check_section(struct rpc_error *error, const char *field,
 {
     switch ((int)section) {
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS:
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS:
         break;
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP:
-    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS:
         check_unsupported(error, field, true);
         break;
     default:
         rpc_error_add_violation(error, field,
-            "%d was given; allowed are SESSIONS, SINKS and SUBSCRIBERS",
+            "%d was given; allowed are SESSIONS, HISTOGRAMS, SINKS and "
+            "SUBSCRIBERS",
             (int)section);
     }
 }
@@ -160,4 +161,12 @@ bool check_model(
         "no model of that name is loaded; \"%s\" is", model->name);
     rpc_error_add_metadata(error, "model", "%s", model->name);
     return false;
+}
+
+void check_fail_page_token(struct rpc_error *error)
+{
+    rpc_error_init(error, RPC_INVALID_ARGUMENT, "PAGE_TOKEN_INVALID", "%s", "");
+    rpc_error_add_violation(error, "page_token",
+        "damaged, of another epoch, or of another request; allowed is the "
+        "next_page_token of the page before");
 }

@@ -33,7 +33,7 @@ void check_session_filter(struct rpc_error *error, const char *field,
 void check_session_order(
     struct rpc_error *error, const char *field, Kvpool__V1__SessionOrder order);
 
-/* A part of a snapshot: SESSIONS and SUBSCRIBERS are what there is. */
+/* A part of a snapshot: all but TENANTS and BLOCK_MAP are there. */
 void check_section(struct rpc_error *error, const char *field,
     Kvpool__V1__SnapshotSection section);
 
@@ -44,6 +44,7 @@ void check_ids(struct rpc_error *error, const char *field, const uint32_t *ids,
 /* A GenerateRequest but for its model and the length of its input;
  * check_generate.c. */
 #define CHECK_STANDARD_MAX_TOKENS 256 /* where it says none */
+#define CHECK_MAX_BIASES 1024
 void check_generate(struct rpc_error *error, const struct model_shape *shape,
     const Kvpool__V1__GenerateRequest *message);
 
@@ -51,6 +52,9 @@ void check_generate(struct rpc_error *error, const struct model_shape *shape,
  * *error is started over with MODEL_NOT_FOUND. */
 bool check_model(
     struct rpc_error *error, const struct model *model, const char *name);
+
+/* Starts *error over: the page token of the request is none of its own. */
+void check_fail_page_token(struct rpc_error *error);
 
 /* The pool's form of a key; borrowed from the strings. */
 struct pool_key check_pool_key(const char *tenant, const char *id);

@@ -27,7 +27,8 @@
     TEXT(model, "", "FILE", "GGUF model; empty is the built-in demo model")    \
     UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
     UINT(block_tokens, 16, 1, 1024, "tokens", "tokens of one block")           \
-    CHOICE(kv_type, "f16", "f32|f16", "type of keys and values in the pool")   \
+    CHOICE(                                                                    \
+        kv_type, "f16", "f32|f16|q8_0", "type of keys and values in the pool") \
     BOOL(prefix_cache, true,                                                   \
         "share full blocks between sessions of a tenant that begin alike")     \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
@@ -38,8 +39,8 @@
     UINT(session_idle_ttl_s, 0, 0, 31536000, "s",                              \
         "evict sessions idle for longer; 0 is never")                          \
     UINT(threads, 0, 0, 1024, "", "compute threads; 0 is one per processor")   \
-    CHOICE(                                                                    \
-        kernels, "auto", "auto|scalar|avx2|avx512|neon", "instructions to compute with")   \
+    CHOICE(kernels, "auto", "auto|scalar|avx2|avx512|neon",                    \
+        "instructions to compute with")                                        \
     UINT(compute_nice, 5, 0, 19, "", "niceness of compute threads")            \
     UINT(max_batch_size, 8, 1, 1024, "", "sequences in a batch")               \
     UINT(max_batch_tokens, 256, 1, 65536, "tokens", "tokens in a step")        \

@@ -8,7 +8,7 @@
 #include "base/utf8.h"
 #include "server/options_sinks.h"
 
-enum { HELP_COLUMN = 32 };
+enum { HELP_COLUMN = 32, HELP_WIDTH = 100 };
 
 /* ---- --help */
 
@@ -42,6 +42,25 @@ static void print_values(const struct option_row *row)
         option_name(row, OPTION_AS_VARIABLE).text);
 }
 
+/* From HELP_COLUMN on, broken between words, to the end of a line. */
+static void print_wrapped(const char *text)
+{
+    size_t column = HELP_COLUMN;
+
+    while (*text != '\0') {
+        size_t n = strcspn(text, " ");
+
+        if (column > HELP_COLUMN && column + 1 + n >= HELP_WIDTH) {
+            printf("\n%*s", HELP_COLUMN, "");
+            column = HELP_COLUMN;
+        }
+        column += (size_t)printf(
+            "%s%.*s", column > HELP_COLUMN ? " " : "", (int)n, text);
+        text += n + (text[n] == ' ');
+    }
+    putchar('\n');
+}
+
 /* As for options, without a flag and a variable. */
 static void print_setting(const struct sink_setting *setting)
 {
@@ -54,7 +73,9 @@ static void print_setting(const struct sink_setting *setting)
         putchar('\n');
         n = 0;
     }
-    printf("%*s%s\n%*s", HELP_COLUMN - n, "", setting->help, HELP_COLUMN, "");
+    printf("%*s", HELP_COLUMN - n, "");
+    print_wrapped(setting->help);
+    printf("%*s", HELP_COLUMN, "");
     if (setting->kind == SINK_UINT)
         printf("%" PRIu64 " to %" PRIu64 "%s%s, ", setting->least,
             setting->most, setting->value[0] == '\0' ? "" : " ",

@@ -50,6 +50,9 @@ static enum kv_status open_model(struct server *server, struct kv_error *error)
     if (status == KV_OK)
         status = tokenizer_open(&server->tokenizer, server->model->gguf,
             server->model->shape.n_vocab, error);
+    if (status == KV_OK)
+        status = kv_check_block(server->model, server->kv_type,
+            (uint32_t)server->options->block_tokens, error);
     /* A model that cannot be used is no fault of the configuration. */
     return status == KV_INVALID ? KV_UNSUPPORTED : status;
 }
@@ -163,6 +166,8 @@ static enum kv_status open_rpc(struct server *server, struct kv_error *error)
 
     if (status == KV_OK)
         status = service_pool_add(server);
+    if (status == KV_OK)
+        status = service_evict_add(server);
     if (status == KV_OK)
         status = service_receipts_add(server);
     if (status == KV_OK)
@@ -500,7 +505,7 @@ void server_close(struct server *server)
         step_stop(server->step);
     close_timers(server);
     rpc_server_close(server->rpc);
-    service_pool_close(server);
+    service_evict_close(server);
     compute_close(server->compute);
     scheduler_close(server->scheduler);
     pool_close(server->pool);

@@ -100,13 +100,14 @@ void server_reload(struct server *server, const char *requested_by);
 
 /* service_*.c: their methods. */
 enum kv_status service_pool_add(struct server *server);
+enum kv_status service_evict_add(struct server *server);
 enum kv_status service_receipts_add(struct server *server);
 enum kv_status service_proof_add(struct server *server);
 enum kv_status service_inference_add(struct server *server);
 enum kv_status service_generate_add(struct server *server);
 
-/* service_pool.c: what service_pool_add has opened, even if it failed. */
-void service_pool_close(struct server *server);
+/* service_evict.c: what service_evict_add has opened, even if it failed. */
+void service_evict_close(struct server *server);
 
 /* service_receipts.c: streams get what is left, then `closing`. */
 void service_receipts_start(struct server *server);

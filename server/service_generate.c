@@ -17,12 +17,17 @@
 #include "base/heap.h"
 #include "kvpool/v1/inference_service.pb-c.h"
 #include "server/check.h"
+#include "server/logprobs.h"
 #include "server/message.h"
 #include "server/server.h"
 #include "server/work.h"
 
 /* Of seeds that are drawn here: every language's numbers can hold them. */
 #define SEED_BITS 53
+
+/* Tokens in a message with log-probabilities, which are up to half a KiB each:
+ * far below what clients take by default, and little memory to make it of. */
+#define SEND_LOGPROBS 128
 
 /* ---- a call in progress */
 
@@ -31,10 +36,13 @@ struct generate {
     struct server *server;
     struct rpc_call *call;
     Kvpool__V1__GenerateRequest *message; /* owns the stop strings */
+    struct sampler_bias *biases;
 
-    /* Tokens and text that were not sent yet. */
+    /* Tokens and text that were not sent yet; log-probabilities of the same
+     * tokens, if they were asked for. */
     uint32_t *tokens;
     size_t n_tokens;
+    struct logprobs logprobs;
     char *text;
     size_t n_text, text_room;
 
@@ -53,8 +61,10 @@ static struct generate *generate_of(struct request *request)
 
 static void free_generate(struct generate *generate)
 {
+    logprobs_fini(&generate->logprobs);
     kv_free(generate->text);
     kv_free(generate->tokens);
+    kv_free(generate->biases);
     kvpool__v1__generate_request__free_unpacked(generate->message, NULL);
     kv_free(generate);
 }
@@ -157,15 +167,76 @@ static void fail_unsent(struct generate *generate)
     fail_ended(generate);
 }
 
-/* Sends all there is, if the stream takes something. */
-static void advance(struct generate *generate)
+/* The first n tokens, and what goes with them. false: no memory. */
+static bool encode_message(struct generate *generate, size_t n,
+    Kvpool__V1__GenerateResponse *response, struct rpc_bytes *bytes)
+{
+    const struct tokenizer *tokenizer = generate->server->tokenizer;
+    bool encoded;
+
+    response->token_ids = generate->tokens;
+    response->n_token_ids = n;
+    if (generate->request.wants_logprobs && n > 0) {
+        response->logprobs = logprobs_make(&generate->logprobs, n, tokenizer);
+        response->n_logprobs = n;
+        if (response->logprobs == NULL)
+            return false;
+    }
+    encoded = message_encode(&response->base, bytes);
+    kv_free(response->logprobs);
+    return encoded;
+}
+
+static void drop_sent(struct generate *generate, size_t n)
+{
+    generate->n_tokens -= n;
+    memmove(generate->tokens, generate->tokens + n,
+        generate->n_tokens * sizeof *generate->tokens);
+    if (generate->request.wants_logprobs)
+        logprobs_drop(&generate->logprobs, n);
+    if (generate->n_tokens == 0)
+        generate->n_text = 0;
+}
+
+/* The next message: all there is, unless that is too long. Text goes with the
+ * last of the tokens: it never comes before them. */
+static void send_message(struct generate *generate)
 {
     Kvpool__V1__GenerateResponse response = KVPOOL__V1__GENERATE_RESPONSE__INIT;
     Kvpool__V1__GenerateStarted started;
     Kvpool__V1__GenerateFinished finished;
     Kvpool__V1__Usage usage;
     struct rpc_bytes bytes;
+    const bool is_part =
+        generate->request.wants_logprobs && generate->n_tokens > SEND_LOGPROBS;
+    const size_t n = is_part ? SEND_LOGPROBS : generate->n_tokens;
 
+    if (!generate->sent_started) {
+        fill_started(&started, generate);
+        response.started = &started;
+    }
+    if (generate->ended && !is_part) {
+        fill_finished(&finished, generate, &usage);
+        response.finished = &finished;
+    }
+    if (generate->n_text > 0 && !is_part)
+        response.text = generate->text;
+    if (!encode_message(generate, n, &response, &bytes)) {
+        fail_unsent(generate);
+        return;
+    }
+    rpc_stream_send(generate->call, &bytes);
+    generate->sent_started = true;
+    drop_sent(generate, n);
+    if (response.finished != NULL) {
+        generate->sent_ended = true;
+        rpc_stream_finish(generate->call);
+    }
+}
+
+/* Sends what there is, if the stream takes something. */
+static void advance(struct generate *generate)
+{
     if (!generate->started && !generate->ended)
         return;
     if (generate->sent_ended)
@@ -185,29 +256,7 @@ static void advance(struct generate *generate)
     if (generate->sent_started && generate->n_tokens == 0 &&
         generate->n_text == 0 && !generate->ended)
         return;
-    if (!generate->sent_started) {
-        fill_started(&started, generate);
-        response.started = &started;
-    }
-    if (generate->ended) {
-        fill_finished(&finished, generate, &usage);
-        response.finished = &finished;
-    }
-    if (generate->n_text > 0)
-        response.text = generate->text;
-    response.token_ids = generate->tokens;
-    response.n_token_ids = generate->n_tokens;
-    if (!message_encode(&response.base, &bytes)) {
-        fail_unsent(generate);
-        return;
-    }
-    rpc_stream_send(generate->call, &bytes);
-    generate->sent_started = true;
-    generate->n_tokens = generate->n_text = 0;
-    if (generate->ended) {
-        generate->sent_ended = true;
-        rpc_stream_finish(generate->call);
-    }
+    send_message(generate);
 }
 
 static void on_request_started(struct request *request)
@@ -221,6 +270,11 @@ static void on_request_token(
 {
     struct generate *generate = generate_of(request);
 
+    if (request->wants_logprobs && !generate->out_of_room)
+        generate->out_of_room |=
+            !logprobs_put(&generate->logprobs, token, &request->logprobs);
+    if (generate->out_of_room)
+        return;
     generate->tokens[generate->n_tokens++] = token;
     generate->out_of_room |= !add_text(generate, text, n_text);
     advance(generate);
@@ -313,7 +367,12 @@ static struct sampler_params sampling_of(
             .temperature = given->temperature,
             .top_k = given->top_k,
             .top_p = given->top_p,
+            .min_p = given->min_p,
             .seed = given->seed,
+            .repetition_penalty = given->repetition_penalty,
+            .frequency_penalty = given->frequency_penalty,
+            .presence_penalty = given->presence_penalty,
+            .penalty_window = given->penalty_window,
         };
     while (params.seed == 0) {
         if (RAND_bytes((unsigned char *)&params.seed, sizeof params.seed) != 1)
@@ -321,6 +380,22 @@ static struct sampler_params sampling_of(
         params.seed &= (UINT64_C(1) << SEED_BITS) - 1;
     }
     return params;
+}
+
+static bool copy_biases(struct generate *generate,
+    const Kvpool__V1__SamplingParameters *given, struct sampler_params *params)
+{
+    if (given == NULL || given->n_logit_bias == 0)
+        return true;
+    generate->biases = kv_calloc(given->n_logit_bias, sizeof *generate->biases);
+    if (generate->biases == NULL)
+        return false;
+    for (size_t i = 0; i < given->n_logit_bias; i++)
+        generate->biases[i] = (struct sampler_bias){
+            given->logit_bias[i]->token_id, given->logit_bias[i]->bias};
+    params->biases = generate->biases;
+    params->n_biases = given->n_logit_bias;
+    return true;
 }
 
 static struct generate *make_generate(struct server *server,
@@ -336,7 +411,11 @@ static struct generate *make_generate(struct server *server,
     generate->tokens = kv_calloc(max_tokens, sizeof *generate->tokens);
     generate->text_room = 256;
     generate->text = kv_calloc(1, generate->text_room);
-    if (generate->tokens == NULL || generate->text == NULL) {
+    generate->request.sampling = sampling_of(message->sampling);
+    logprobs_init(&generate->logprobs, message->top_logprobs);
+    if (generate->tokens == NULL || generate->text == NULL ||
+        !copy_biases(
+            generate, message->sampling, &generate->request.sampling)) {
         free_generate(generate);
         return NULL;
     }
@@ -345,7 +424,9 @@ static struct generate *make_generate(struct server *server,
     generate->message = message;
     generate->request.ops = &request_ops;
     generate->request.max_tokens = max_tokens;
-    generate->request.sampling = sampling_of(message->sampling);
+    generate->request.wants_logprobs = message->logprobs;
+    generate->request.n_top_logprobs = message->top_logprobs;
+    generate->request.ignores_end = message->ignore_eos;
     generate->request.stops = (const char *const *)message->stop;
     generate->request.n_stops = message->n_stop;
     generate->request.has_trace_id = trace_id != NULL;

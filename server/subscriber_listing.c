@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/heap.h"
 #include "server/check.h"
+#include "server/histograms.h"
 #include "server/message.h"
 #include "server/state.h"
 #include "server/subscriber.h"
@@ -18,7 +19,7 @@
 #define PART_SESSIONS 128
 
 struct subscriber_listing {
-    bool with_sessions, with_sinks, with_subscribers;
+    bool with_sessions, with_histograms, with_sinks, with_subscribers;
     uint32_t n_parts;
     struct state_place place; /* of the last session, behind the first part */
 
@@ -34,6 +35,7 @@ struct part {
     Kvpool__V1__SnapshotChunk chunk;
     struct state state;
     struct state_page page;
+    struct histograms histograms;
     struct state_sinks sinks;
     struct subscriber_status_list subscribers;
 };
@@ -49,6 +51,9 @@ struct subscriber_listing *subscriber_listing_open(
         if (start->sections[i] ==
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)
             listing->with_sessions = true;
+        if (start->sections[i] ==
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS)
+            listing->with_histograms = true;
         if (start->sections[i] ==
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS)
             listing->with_sinks = true;
@@ -105,6 +110,12 @@ static enum kv_status fill_sessions(
     return KV_OK;
 }
 
+static void fill_histograms(struct part *part, const struct server *server)
+{
+    histograms_fill(&part->histograms, server);
+    part->state.snapshot.histograms = &part->histograms.message;
+}
+
 static void fill_sinks(struct part *part, struct server *server)
 {
     state_sinks_fill(&part->sinks, server);
@@ -155,6 +166,8 @@ static enum kv_status make_part(struct subscriber *subscriber)
             part.state.stamp.position.applied_sequence, &subscriber->cursor);
     if (status == KV_OK && listing->with_sessions)
         status = fill_sessions(&part, subscriber);
+    if (listing->with_histograms && is_first)
+        fill_histograms(&part, subscriber->server);
     if (listing->with_sinks && is_first)
         fill_sinks(&part, subscriber->server);
     if (status == KV_OK && listing->with_subscribers && is_first)

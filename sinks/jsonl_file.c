@@ -184,23 +184,23 @@ static enum kv_status read_line(struct jsonl_file *file, uint64_t begin,
     return status;
 }
 
-/* Cuts what follows the last newline, and what is not known to be on disk after
- * a failure; then learns the first and the last receipt. */
-static enum kv_status examine(struct jsonl_file *file, uint64_t size,
-    uint64_t most, struct kv_error *error)
+/* Whether what has no newline at all may be the beginning of a line of ours, or
+ * what a power cut made of one. */
+static bool may_be_torn(struct jsonl_file *file)
 {
-    uint64_t end, last_begin, first_end;
+    char first;
+
+    return read_at(file->fd, &first, 1, 0) && (first == '{' || first == '\0');
+}
+
+/* Learns the first and the last receipt of the lines up to `end`. */
+static enum kv_status learn(
+    struct jsonl_file *file, uint64_t end, struct kv_error *error)
+{
+    uint64_t last_begin, first_end;
     struct line first, last;
     enum kv_status status;
 
-    if (!find_line(file->fd, size < most ? size : most, &end) ||
-        (end < size &&
-            (ftruncate(file->fd, (off_t)end) != 0 || fdatasync(file->fd) != 0)))
-        return refuse(file, "cutting the end of", error);
-    file->n_written = file->n_synced = end;
-    file->first_sequence = 0;
-    if (end == 0)
-        return KV_OK;
     if (!find_line(file->fd, end - 1, &last_begin) ||
         !find_line_end(file->fd, end, &first_end))
         return refuse(file, "reading", error);
@@ -214,6 +214,32 @@ static enum kv_status examine(struct jsonl_file *file, uint64_t size,
     file->last_sequence = last.sequence;
     memcpy(file->pool_id, last.pool_id, sizeof file->pool_id);
     file->knows_pool = true;
+    return KV_OK;
+}
+
+/* Sees that the file is one of ours; then cuts what follows the last newline,
+ * and what is not known to be on disk after a failure. */
+static enum kv_status examine(struct jsonl_file *file, uint64_t size,
+    uint64_t most, struct kv_error *error)
+{
+    enum kv_status status = KV_OK;
+    uint64_t end;
+
+    if (!find_line(file->fd, size < most ? size : most, &end))
+        return refuse(file, "reading", error);
+    file->first_sequence = 0;
+    if (end > 0)
+        status = learn(file, end, error);
+    else if (size > 0 && !may_be_torn(file))
+        status = kv_error_set(error, KV_INVALID,
+            "%s/%s: what it begins with is no receipt; another file is needed",
+            file->names.dir, file->names.name);
+    if (status != KV_OK)
+        return status;
+    if (end < size &&
+        (ftruncate(file->fd, (off_t)end) != 0 || fdatasync(file->fd) != 0))
+        return refuse(file, "cutting the end of", error);
+    file->n_written = file->n_synced = end;
     return KV_OK;
 }
 

@@ -579,59 +579,44 @@ static enum kv_status http_check(
     return check_url(settings, field, error);
 }
 
-#define TEXT(field, standard_, help_)                                          \
-    {                                                                          \
-        .name = #field, .kind = SINK_TEXT,                                     \
-        .offset = offsetof(struct http_settings, field),                       \
-        .standard = (standard_), .help = (help_)                               \
-    }
-#define UINT(field, standard_, least_, most_, unit_, help_)                    \
-    {                                                                          \
-        .name = #field, .kind = SINK_UINT,                                     \
-        .offset = offsetof(struct http_settings, field),                       \
-        .standard = (standard_), .least = (least_), .most = (most_),           \
-        .value = (unit_), .help = (help_)                                      \
-    }
+#define AT(field) offsetof(struct http_settings, field)
 
 static const struct sink_setting http_table[] = {
-    TEXT(url, NULL, "Where batches are POSTed; http:// or https://"),
-    UINT(batch_receipts, "500", 1, 10000, "receipts",
-        "A batch has at most so many receipts"),
-    UINT(batch_bytes, "1048576", 1024, 16777216, "bytes",
-        "and at most so much JSON; a single receipt may be larger"),
-    UINT(linger_ms, "200", 0, 60000, "ms",
-        "A batch that is not full waits so long for more"),
-    {.name = "gzip",
-        .kind = SINK_BOOL,
-        .offset = offsetof(struct http_settings, gzip),
-        .standard = "false",
-        .help = "Compress batches (Content-Encoding: gzip)"},
-    TEXT(source, "",
-        "The events' source; \"\": urn:uuid: and the ledger's pool_id"),
-    TEXT(token_file, "",
-        "File with a bearer token, read anew for every request; needs https "
-        "or a target on this machine; \"\": none"),
-    TEXT(ca_file, "",
-        "File of PEM certificates, the only ones that may vouch for the "
-        "target; \"\": those of the system"),
-    TEXT(proxy, "",
-        "http:// URL of a proxy; those of the environment are not looked at; "
-        "\"\": none"),
-    UINT(connect_timeout_ms, "5000", 1, 600000, "ms",
-        "A connection, with its TLS, must stand within"),
-    UINT(timeout_ms, "30000", 1, 3600000, "ms",
-        "A request must be answered in full within"),
-    UINT(retry_least_ms, "200", 1, 3600000, "ms",
-        "The first retry comes after so long, each further one after twice as "
-        "long, less a random part of up to a half"),
-    UINT(retry_most_ms, "30000", 1, 3600000, "ms",
-        "but at most after so long; an answer of 3xx or 4xx (but 408, 429) "
-        "waits so long at once"),
-    UINT(retry_after_most_ms, "300000", 0, 86400000, "ms",
-        "A Retry-After of the target's is honoured up to"),
-    UINT(close_ms, "5000", 0, 600000, "ms",
-        "At the end, what is not acknowledged within is left to the next "
-        "start"),
+    {"url", SINK_TEXT, AT(url), NULL, 0, 0, "URL",
+        "where batches are POSTed; http:// or https://, without a user in it"},
+    {"batch_receipts", SINK_UINT, AT(batch_receipts), "500", 1, 10000, "",
+        "receipts in a batch, at most"},
+    {"batch_bytes", SINK_UINT, AT(batch_bytes), "1048576", 1024, 16777216,
+        "bytes", "JSON in a batch, at most; a single receipt may be larger"},
+    {"linger_ms", SINK_UINT, AT(linger_ms), "200", 0, 60000, "ms",
+        "how long a batch that is not full waits for more"},
+    {"gzip", SINK_BOOL, AT(gzip), "false", 0, 0, "",
+        "compress batches (Content-Encoding: gzip)"},
+    {"source", SINK_TEXT, AT(source), "", 0, 0, "URI",
+        "the events' source; empty is urn:uuid: and the ledger's pool_id"},
+    {"token_file", SINK_TEXT, AT(token_file), "", 0, 0, "FILE",
+        "a bearer token, read for every request; for https, or a target on "
+        "this machine; empty is none"},
+    {"ca_file", SINK_TEXT, AT(ca_file), "", 0, 0, "FILE",
+        "certificates (PEM) of the only authorities to trust; empty is the "
+        "system's"},
+    {"proxy", SINK_TEXT, AT(proxy), "", 0, 0, "URL",
+        "an http:// proxy; empty is none, whatever the environment has"},
+    {"connect_timeout_ms", SINK_UINT, AT(connect_timeout_ms), "5000", 1, 600000,
+        "ms", "limit for a connection and its TLS"},
+    {"timeout_ms", SINK_UINT, AT(timeout_ms), "30000", 1, 3600000, "ms",
+        "limit for a request and its answer"},
+    {"retry_least_ms", SINK_UINT, AT(retry_least_ms), "200", 1, 3600000, "ms",
+        "pause before the first retry; each further one is twice as long, less "
+        "a random part of up to a half"},
+    {"retry_most_ms", SINK_UINT, AT(retry_most_ms), "30000", 1, 3600000, "ms",
+        "pause at most, and at once after an answer of 3xx or 4xx (but 408, "
+        "429)"},
+    {"retry_after_most_ms", SINK_UINT, AT(retry_after_most_ms), "300000", 0,
+        86400000, "ms", "a Retry-After of the target is honoured up to this"},
+    {"close_ms", SINK_UINT, AT(close_ms), "5000", 0, 600000, "ms",
+        "what is not acknowledged so long after the end is left to the next "
+        "start"},
 };
 
 const struct sink_kind sink_http_kind = {

@@ -27,7 +27,8 @@ struct sink_setting {
     size_t offset;        /* of the field in the kind's struct of settings */
     const char *standard; /* as text; NULL: it must be given */
     uint64_t least, most; /* SINK_UINT */
-    const char *value;    /* SINK_UINT: its unit; SINK_CHOICE: a|b|c */
+    const char *value;    /* SINK_TEXT: what --help calls it; SINK_UINT: its
+                             unit; SINK_CHOICE: a|b|c; SINK_BOOL: not used */
     const char *help;
 };
 

@@ -278,70 +278,49 @@ static enum kv_status nats_check(
     return kv_error_set(error, KV_INVALID, "%s", fault);
 }
 
-#define TEXT(field, standard_, help_)                                          \
-    {                                                                          \
-        .name = #field, .kind = SINK_TEXT,                                     \
-        .offset = offsetof(struct nats_settings, field),                       \
-        .standard = (standard_), .help = (help_)                               \
-    }
-#define UINT(field, standard_, least_, most_, unit_, help_)                    \
-    {                                                                          \
-        .name = #field, .kind = SINK_UINT,                                     \
-        .offset = offsetof(struct nats_settings, field),                       \
-        .standard = (standard_), .least = (least_), .most = (most_),           \
-        .value = (unit_), .help = (help_)                                      \
-    }
+#define AT(field) offsetof(struct nats_settings, field)
 
 static const struct sink_setting nats_table[] = {
-    TEXT(url, NULL,
-        "The server, nats://host:port or tls://host:port; several of one "
-        "cluster are parted by commas"),
-    TEXT(stream, "KVPOOL", "The JetStream stream that keeps the receipts"),
-    TEXT(subject, "kvpool.receipts",
-        "A receipt is published on this and its event: "
-        "kvpool.receipts.kv_eviction"),
-    {.name = "create_stream",
-        .kind = SINK_BOOL,
-        .offset = offsetof(struct nats_settings, create_stream),
-        .standard = "true",
-        .help = "Create the stream, on disk and without limits, if it is not "
-                "there"},
-    UINT(duplicate_window_s, "120", 1, 604800, "s",
-        "A stream that we create drops what it was sent twice within"),
-    {.name = "payload",
-        .kind = SINK_CHOICE,
-        .offset = offsetof(struct nats_settings, payload),
-        .standard = "json",
-        .value = "json|protobuf",
-        .help = "A message is the receipt as JSON, or its bytes as proven by "
-                "the ledger"},
-    TEXT(user, "", "User to connect as, with password_file; \"\": none"),
-    TEXT(password_file, "",
-        "File with the user's password, read at every connect"),
-    TEXT(token_file, "",
-        "File with a token to connect with, read at every connect; \"\": "
-        "none"),
-    TEXT(credentials_file, "",
-        "Credentials file (.creds: a JWT and its key) to connect with; \"\": "
-        "none"),
-    TEXT(ca_file, "",
-        "File of PEM certificates that may vouch for a tls:// server, beside "
-        "those of the system"),
-    UINT(max_pending, "1024", 1, 65536, "messages",
-        "So many may be without an acknowledgement"),
-    UINT(max_pending_bytes, "4194304", 65536, 268435456, "bytes",
-        "and so many bytes of them, as the ledger has them"),
-    UINT(connect_timeout_ms, "2000", 1, 600000, "ms",
-        "A connection must stand within"),
-    UINT(ack_timeout_ms, "5000", 1, 600000, "ms",
-        "Without an acknowledgement for so long, the connection is given up"),
-    UINT(retry_least_ms, "200", 1, 3600000, "ms",
-        "The first retry comes after so long, each further one after twice as "
-        "long, less a random part of up to a half"),
-    UINT(retry_most_ms, "30000", 1, 3600000, "ms", "but at most after so long"),
-    UINT(close_ms, "5000", 0, 600000, "ms",
-        "At the end, what is not acknowledged within is left to the next "
-        "start"),
+    {"url", SINK_TEXT, AT(url), NULL, 0, 0, "URLS",
+        "nats://host:port or tls://host:port; several of one cluster with "
+        "commas between"},
+    {"stream", SINK_TEXT, AT(stream), "KVPOOL", 0, 0, "NAME",
+        "the JetStream stream that keeps the receipts"},
+    {"subject", SINK_TEXT, AT(subject), "kvpool.receipts", 0, 0, "SUBJECT",
+        "a receipt's subject is this, a dot and its event"},
+    {"create_stream", SINK_BOOL, AT(create_stream), "true", 0, 0, "",
+        "make the stream if it is not there: on disk, without limits"},
+    {"duplicate_window_s", SINK_UINT, AT(duplicate_window_s), "120", 1, 604800,
+        "s", "a stream that was made drops what it gets twice within"},
+    {"payload", SINK_CHOICE, AT(payload), "json", 0, 0, "json|protobuf",
+        "the receipt as JSON, or its bytes as the ledger proves them"},
+    {"user", SINK_TEXT, AT(user), "", 0, 0, "NAME",
+        "user to connect as, with password_file; empty is none"},
+    {"password_file", SINK_TEXT, AT(password_file), "", 0, 0, "FILE",
+        "the user's password, read for every connection"},
+    {"token_file", SINK_TEXT, AT(token_file), "", 0, 0, "FILE",
+        "a token to connect with, read for every connection; empty is none"},
+    {"credentials_file", SINK_TEXT, AT(credentials_file), "", 0, 0, "FILE",
+        "credentials (.creds: a JWT and its key) to connect with; empty is "
+        "none"},
+    {"ca_file", SINK_TEXT, AT(ca_file), "", 0, 0, "FILE",
+        "certificates (PEM) of authorities to trust beside the system's"},
+    {"max_pending", SINK_UINT, AT(max_pending), "1024", 1, 65536, "",
+        "receipts without an acknowledgement, at most"},
+    {"max_pending_bytes", SINK_UINT, AT(max_pending_bytes), "4194304", 65536,
+        268435456, "bytes", "and their bytes, as the ledger has them"},
+    {"connect_timeout_ms", SINK_UINT, AT(connect_timeout_ms), "2000", 1, 600000,
+        "ms", "limit for a connection"},
+    {"ack_timeout_ms", SINK_UINT, AT(ack_timeout_ms), "5000", 1, 600000, "ms",
+        "without an acknowledgement for so long the connection is given up"},
+    {"retry_least_ms", SINK_UINT, AT(retry_least_ms), "200", 1, 3600000, "ms",
+        "pause before the first retry; each further one is twice as long, less "
+        "a random part of up to a half"},
+    {"retry_most_ms", SINK_UINT, AT(retry_most_ms), "30000", 1, 3600000, "ms",
+        "pause at most"},
+    {"close_ms", SINK_UINT, AT(close_ms), "5000", 0, 600000, "ms",
+        "what is not acknowledged so long after the end is left to the next "
+        "start"},
 };
 
 const struct sink_kind sink_nats_kind = {

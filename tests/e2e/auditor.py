@@ -65,6 +65,7 @@ class Auditor:
             self.epoch = receipt.epoch
             self.mono_ns = None
             self.statistics = None
+            self.evictions_by_reason = {}
         if self.mono_ns is not None and receipt.mono_ns < self.mono_ns:
             self._wrong("monotonic time went back")
         self.mono_ns = receipt.mono_ns
@@ -78,6 +79,7 @@ class Auditor:
         if lifecycle.WhichOneof("change") == "boot":
             self.boot = lifecycle.boot
             self.statistics = None
+            self.evictions_by_reason = {}
             self.used = 0
 
     # --- statistics ---

@@ -56,8 +56,8 @@ def sink_tables():
     text = run("--help").stdout
     text = text[text.index("  kind: "):text.index("\nExit code")]
     entry = re.compile(
-        r"^    (?P<name>\w+): (?P<value>\S+)\s+(?P<help>\S.*)\n"
-        r"\s+(?:(?P<range>\d+ to .*?), )?(?:default (?P<default>.+)|needed)$",
+        r"^    (?P<name>\w+): (?P<value>\S+)\s+(?P<help>\S.*(?:\n {32}.*)*?)\n"
+        r" {32}(?:(?P<range>\d+ to .*?), )?(?:default (?P<default>.+)|needed)$",
         re.M)
     tables = []
     for kind in re.split(r"^  kind: ", text, flags=re.M)[1:]:
@@ -72,7 +72,8 @@ def sink_tables():
                        "empty" if match["default"] == "empty" else
                        "`%s`" % match["default"])
             rows.append("| `%s` | %s | %s | %s |" % (
-                match["name"], value, default, match["help"]))
+                match["name"], value, default,
+                " ".join(match["help"].split())))
         tables.append("\n".join(rows) + "\n")
     return tables
 

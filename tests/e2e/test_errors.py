@@ -11,6 +11,10 @@ SAMPLING = inference.SamplingParameters
 NAN, INFINITY = float("nan"), float("inf")
 
 
+def biases(*tokens, bias=1):
+    return [inference.LogitBias(token_id=t, bias=bias) for t in tokens]
+
+
 class ErrorTest(ServerTest):
     flags = ("--kv-cache-size-mb=8", "--enable-receipts",
              "--snapshot-interval-ms=0", "--no-receipts-log",
@@ -62,17 +66,6 @@ class ErrorTest(ServerTest):
         one_second = common.DurationSetting(duration_ns=10 ** 9)
         settings = common.RetentionSettings
         for field, fields in {
-                "sampling.min_p": dict(sampling=SAMPLING(min_p=0.5)),
-                "sampling.repetition_penalty":
-                    dict(sampling=SAMPLING(repetition_penalty=1.5)),
-                "sampling.frequency_penalty":
-                    dict(sampling=SAMPLING(frequency_penalty=1)),
-                "sampling.presence_penalty":
-                    dict(sampling=SAMPLING(presence_penalty=1)),
-                "sampling.penalty_window":
-                    dict(sampling=SAMPLING(penalty_window=10)),
-                "sampling.logit_bias": dict(sampling=SAMPLING(
-                    logit_bias=[inference.LogitBias(token_id=5, bias=1)])),
                 "continue_from":
                     dict(continue_from=inference.ContinueFrom(tokens=2)),
                 "retention.absolute_ttl": dict(
@@ -83,9 +76,6 @@ class ErrorTest(ServerTest):
                 "retention.lease": dict(retention=settings(
                     lease=common.LeaseSetting(lease_id="a",
                                               duration_ns=10 ** 9))),
-                "logprobs": dict(logprobs=True),
-                "top_logprobs": dict(logprobs=True, top_logprobs=3),
-                "ignore_eos": dict(ignore_eos=True),
                 "prefill_only": dict(prefill_only=True)}.items():
             with self.subTest(field):
                 failure = self.generate_fails(
@@ -107,7 +97,7 @@ class ErrorTest(ServerTest):
                 self.unsupported(self.server.pool.Evict, request, field)
 
     def test_sections_and_orders_that_are_not_supported_are_named(self):
-        for section in ("TENANTS", "BLOCK_MAP", "HISTOGRAMS", "SINKS"):
+        for section in ("TENANTS", "BLOCK_MAP"):
             with self.subTest(section):
                 self.unsupported(
                     self.server.pool.Snapshot, pool.SnapshotRequest(
@@ -174,6 +164,34 @@ class ErrorTest(ServerTest):
                  dict(sampling=SAMPLING(temperature=1, top_p=NAN))),
                 ("sampling.top_k", "3073",
                  dict(sampling=SAMPLING(temperature=1, top_k=3073))),
+                ("sampling.min_p", "1.5", dict(sampling=SAMPLING(min_p=1.5))),
+                ("sampling.min_p", "nan", dict(sampling=SAMPLING(min_p=NAN))),
+                ("sampling.repetition_penalty", "2.5",
+                 dict(sampling=SAMPLING(repetition_penalty=2.5))),
+                ("sampling.repetition_penalty", "-1",
+                 dict(sampling=SAMPLING(repetition_penalty=-1))),
+                ("sampling.repetition_penalty", "nan",
+                 dict(sampling=SAMPLING(repetition_penalty=NAN))),
+                ("sampling.frequency_penalty", "-2.5",
+                 dict(sampling=SAMPLING(frequency_penalty=-2.5))),
+                ("sampling.frequency_penalty", "inf",
+                 dict(sampling=SAMPLING(frequency_penalty=INFINITY))),
+                ("sampling.presence_penalty", "3",
+                 dict(sampling=SAMPLING(presence_penalty=3))),
+                ("sampling.penalty_window", "513",
+                 dict(sampling=SAMPLING(penalty_window=context + 1))),
+                ("sampling.logit_bias[1].token_id", "3072",
+                 dict(sampling=SAMPLING(logit_bias=biases(5, 3072)))),
+                ("sampling.logit_bias[0].bias", "101",
+                 dict(sampling=SAMPLING(logit_bias=biases(5, bias=101)))),
+                ("sampling.logit_bias[0].bias", "nan",
+                 dict(sampling=SAMPLING(logit_bias=biases(5, bias=NAN)))),
+                ("sampling.logit_bias", "5",
+                 dict(sampling=SAMPLING(logit_bias=biases(5, 6, 5)))),
+                ("sampling.logit_bias", "1025",
+                 dict(sampling=SAMPLING(logit_bias=biases(*range(1025))))),
+                ("top_logprobs", "21", dict(logprobs=True, top_logprobs=21)),
+                ("top_logprobs", "3", dict(top_logprobs=3)),
                 ("stop[0]", None, dict(stop=[""])),
                 ("stop[1]", None, dict(stop=["a", "b" * 257])),
                 ("stop", "17", dict(stop=["s"] * 17)),

@@ -188,6 +188,55 @@ class KvpoolctlTest(ServerTest):
             for words in ("allocation: a got", "recomputation: b came back"):
                 self.assertIn(words, text)
 
+    def test_flags_of_sampling_reach_the_server(self):
+        def ids(*flags):
+            return self.json("generate", "What is a river?",
+                             "--max-tokens=12", *flags)["token_ids"]
+
+        plain = ids()
+        self.assertEqual(ids("--logit-bias=77=100"), [77] * 12)
+        self.assertNotIn(plain[0], ids("--logit-bias",
+                                       "%d=-100,77=-1.5" % plain[0]))
+        self.assertEqual(
+            ids("--temperature=2", "--min-p=1"), plain)
+        banned = ids("--logit-bias=77=100,78=99", "--presence-penalty=2",
+                     "--penalty-window=1")
+        self.assertEqual(banned, [77, 78] * 6)
+        self.assertEqual(banned, ids("--logit-bias=77=100,78=99",
+                                     "--frequency-penalty=2",
+                                     "--penalty-window=1"))
+        self.assertEqual(ids("--logit-bias=77=-100,78=-99",
+                             "--repetition-penalty=1"), plain)
+        self.assertEqual(len(self.json(
+            "generate", "What is a river?", "--ignore-eos",
+            "--max-tokens=90")["token_ids"]), 90)
+
+    def test_log_probabilities_are_in_the_json(self):
+        flags = ("generate", "A", "--max-tokens=9", "--logprobs")
+        plain = self.json(*flags)
+        self.assertEqual([p["token_id"] for p in plain["logprobs"]],
+                         plain["token_ids"])
+        self.assertEqual([p["top"] for p in plain["logprobs"]],
+                         [[]] * len(plain["token_ids"]))
+        for token in self.json(*flags, "--top-logprobs=4")["logprobs"]:
+            self.assertEqual(len(token["top"]), 4)
+            self.assertEqual(token["top"][0]["token_id"], token["token_id"])
+            self.assertLessEqual(token["logprob"], 0)
+            bytes.fromhex(token["piece"])
+        lines = self.jsonl(*flags)
+        self.assertEqual([p for line in lines for p in line["logprobs"]],
+                         plain["logprobs"])
+        self.assertNotIn("logprobs", self.json("generate", "A"))
+
+    def test_a_snapshot_shows_how_long_tokens_took(self):
+        self.ctl("generate", "A dog", "--max-tokens=5", "--ignore-eos")
+        kept = self.json("snapshot", "--histograms")["histograms"]
+        self.assertGreaterEqual(kept["time_per_output_token"]["count"], 4)
+        text = self.ctl("snapshot", "--histograms").stdout
+        for words in ("  first token", "  next token", "mean", "99%"):
+            self.assertIn(words, text)
+        self.assertNotIn("next token", self.ctl("snapshot").stdout)
+
     def test_errors_of_the_server_name_the_field_and_fail(self):
         done = self.ctl("generate", "a", "--max-tokens=100000", code=FAILED)
         self.assertIn("max_tokens", done.stderr)

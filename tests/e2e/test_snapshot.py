@@ -5,6 +5,10 @@ from kvpool_e2e import (CALL_SECONDS, ServerTest, ledger_end, main, pool,
                         session_target, stats)
 
 
+def stats_section(name):
+    return pool.SnapshotSection.Value("SNAPSHOT_SECTION_" + name)
+
+
 class SnapshotTest(ServerTest):
     flags = ("--kv-cache-size-mb=6", "--enable-receipts",
              "--max-batch-size=4")
@@ -16,6 +20,28 @@ class SnapshotTest(ServerTest):
             for i in range(n):
                 cls.generate(cls, text="What is a dog?", tenant=tenant,
                              session="s%d" % i, max_tokens=2)
+
+    def test_histograms_count_every_request_and_token(self):
+        before = self.snapshot(stats_section("HISTOGRAMS"))
+        self.assertFalse(self.snapshot().HasField("histograms"))
+        out = self.generate(text="What is a cat?", max_tokens=6,
+                            ignore_eos=True)
+        after = self.snapshot(stats_section("HISTOGRAMS"))
+        for name, n, total in (
+                ("queue_wait", 1, out.usage.queue_ns),
+                ("time_to_first_token", 1, out.usage.ttft_ns),
+                ("time_per_output_token", 5, out.usage.decode_ns)):
+            old = getattr(before.histograms, name)
+            new = getattr(after.histograms, name)
+            self.assertEqual(new.count - old.count, n, name)
+            self.assertEqual(new.sum_ns - old.sum_ns, total, name)
+            self.assertEqual(sum(new.counts), new.count)
+            self.assertEqual(len(new.counts), len(new.bounds_ns) + 1)
+            self.assertEqual(list(new.bounds_ns), sorted(new.bounds_ns))
+        self.assertEqual(after.histograms.time_to_first_token.count +
+                         after.histograms.time_per_output_token.count,
+                         after.load.generated_tokens_total)
+        self.assertFalse(after.histograms.HasField("age_at_eviction"))
 
     def check_sums(self, s):
         b, t, r = s.blocks, s.statistics, s.ratios

@@ -59,20 +59,38 @@ START_TEST(sampling_is_of_the_same_logits_that_are_handed_out)
     logits = logits_new(&engine);
     scratch = calloc(engine.n_vocab, sizeof *scratch);
     for (uint64_t draw = 0; draw < 4; draw++) {
+        struct sampler_logprobs expected, measured = {0};
         struct compute_slice slice = {
             .tokens = tokens,
             .n_tokens = 3,
             .blocks = engine.blocks[0],
             .samples = true,
-            .sampling = {.temperature = (float)draw, .top_k = 40, .seed = 7},
+            .sampling = {.temperature = (float)draw,
+                .top_k = 40,
+                .presence_penalty = 1,
+                .seed = 7},
             .draw = draw,
+            .history = tokens,
+            .n_history = 3,
             .logits = logits,
+            .logprobs = &measured,
+            .n_top_logprobs = 5,
+        };
+        const struct sampler_input input = {
+            .logits = logits,
+            .n_vocab = engine.n_vocab,
+            .draw = draw,
+            .history = tokens,
+            .n_history = 3,
         };
 
         compute_run(engine.compute, &slice, 1);
         ck_assert_uint_eq(
-            slice.next_token, sampler_choose(&slice.sampling, logits,
-                                  engine.n_vocab, draw, scratch));
+            slice.next_token, sampler_choose(&slice.sampling, &input, scratch));
+        sampler_measure(logits, engine.n_vocab, slice.next_token, 5, &expected);
+        ck_assert_uint_eq(measured.n_top, 5);
+        ck_assert_mem_eq(measured.top, expected.top, 5 * sizeof *expected.top);
+        ck_assert_float_eq(measured.chosen, expected.chosen);
     }
     free(scratch);
     free(logits);
@@ -235,20 +253,41 @@ START_TEST(what_does_not_fit_or_is_not_known_is_refused)
 }
 END_TEST
 
+START_TEST(heads_that_are_no_whole_number_of_blocks_are_refused)
+{
+    const struct model model = {.name = "odd",
+        .shape = {.n_layers = 3, .n_kv_heads = 2, .head_dim = 48}};
+    struct kv_error error = {.text = ""};
+
+    ck_assert_int_eq(
+        kv_check_block(&model, KV_TYPE_Q8_0, 16, &error), KV_INVALID);
+    ck_assert_ptr_nonnull(strstr(error.text, "q8_0"));
+    ck_assert_ptr_nonnull(strstr(error.text, "48"));
+    ck_assert_uint_eq(kv_block_bytes(&model.shape, KV_TYPE_Q8_0, 16), 0);
+    ck_assert_int_eq(kv_check_block(&model, KV_TYPE_F16, 16, &error), KV_OK);
+}
+END_TEST
+
 START_TEST(kv_types_have_names_and_sizes)
 {
     const struct model_shape shape = {
         .n_layers = 3, .n_kv_heads = 2, .head_dim = 10};
+    const struct model_shape wide = {
+        .n_layers = 3, .n_kv_heads = 2, .head_dim = 64};
     enum kv_type type;
 
     ck_assert(kv_type_parse("f16", &type));
     ck_assert_int_eq(type, KV_TYPE_F16);
     ck_assert(kv_type_parse("f32", &type));
     ck_assert_str_eq(kv_type_name(type), "f32");
-    ck_assert(!kv_type_parse("q8_0", &type));
+    ck_assert(kv_type_parse("q8_0", &type));
+    ck_assert_int_eq(type, KV_TYPE_Q8_0);
+    ck_assert(!kv_type_parse("q4_0", &type));
     ck_assert_uint_eq(kv_bytes_per_token(&shape, KV_TYPE_F16), 240);
     ck_assert_uint_eq(kv_block_bytes(&shape, KV_TYPE_F16, 1), 256);
     ck_assert_uint_eq(kv_block_bytes(&shape, KV_TYPE_F32, 4), 1920);
+    ck_assert_uint_eq(kv_bytes_per_token(&wide, KV_TYPE_Q8_0), 2 * 34 * 12);
+    ck_assert_uint_eq(kv_bytes_per_token(&wide, KV_TYPE_F16), 2 * 64 * 12);
 }
 END_TEST
 
@@ -261,6 +300,7 @@ int main(void)
         done_is_called_on_the_team_and_may_start_the_next_step,
         open_fails_cleanly_wherever_memory_ends,
         what_does_not_fit_or_is_not_known_is_refused,
+        heads_that_are_no_whole_number_of_blocks_are_refused,
         kv_types_have_names_and_sizes,
     };
 

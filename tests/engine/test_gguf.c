@@ -242,7 +242,7 @@ START_TEST(a_type_without_kernels_is_refused_by_its_name)
     tensor->type = 12;
     expect_refusal(KV_UNSUPPORTED,
         "tensor blk.0.attn_q.weight has type Q4_K; supported are F32, F16, "
-        "Q4_0, Q8_0, TQ1_0, TQ2_0");
+        "BF16, Q4_0, Q8_0, TQ1_0, TQ2_0");
     tensor->type = 4;
     expect_refusal(
         KV_UNSUPPORTED, "blk.0.attn_q.weight has the unknown type 4");

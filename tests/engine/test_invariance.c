@@ -66,9 +66,10 @@ static void check_equal(
 }
 
 /* The plain run: one thread, one sequence after the other, token by token. */
-static float *plain_run(const char *path, const char *kernels)
+static float *plain_run(
+    const char *path, const char *kernels, enum kv_type kv_type)
 {
-    const struct engine_config config = {path, kernels, KV_TYPE_F16, 1, 16};
+    const struct engine_config config = {path, kernels, kv_type, 1, 16};
     struct engine engine;
     float *logits;
 
@@ -89,7 +90,7 @@ static float *plain_run(const char *path, const char *kernels)
 
 /* The first n_runs of the ways to cut the same work. */
 static void check_invariance(
-    const char *path, const char *kernels, size_t n_runs)
+    const char *path, const char *kernels, enum kv_type kv_type, size_t n_runs)
 {
     static const struct {
         uint32_t n_threads, block_tokens, slice_tokens;
@@ -98,11 +99,11 @@ static void check_invariance(
 
     if (!engine_has_kernels(kernels))
         return;
-    plain = plain_run(path, kernels);
+    plain = plain_run(path, kernels, kv_type);
     for (size_t i = 0; i < n_runs; i++) {
         struct engine engine;
 
-        engine_open(&engine, &(struct engine_config){path, kernels, KV_TYPE_F16,
+        engine_open(&engine, &(struct engine_config){path, kernels, kv_type,
                                  runs[i].n_threads, runs[i].block_tokens});
         logits = logits_new(&engine);
         feed_together(&engine, runs[i].slice_tokens, logits);
@@ -115,13 +116,17 @@ static void check_invariance(
 
 START_TEST(no_batch_no_slicing_no_team_changes_a_bit)
 {
-    check_invariance(ENGINE_DEMO, "avx2", N_RUNS);
+    static const enum kv_type kv_types[] = {
+        KV_TYPE_F32, KV_TYPE_F16, KV_TYPE_Q8_0};
+
+    for (size_t i = 0; i < sizeof kv_types / sizeof *kv_types; i++)
+        check_invariance(ENGINE_DEMO, "auto", kv_types[i], N_RUNS);
 }
 END_TEST
 
 START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_the_reference)
 {
-    check_invariance(ENGINE_DEMO, "scalar", 1); /* it is slow */
+    check_invariance(ENGINE_DEMO, "scalar", KV_TYPE_F16, 1); /* it is slow */
 }
 END_TEST
 
@@ -136,7 +141,7 @@ START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         if (engine_shared_path(models[i], path) == NULL)
             return;
-        check_invariance(path, "avx2", N_RUNS);
+        check_invariance(path, "auto", KV_TYPE_F16, N_RUNS);
     }
 }
 END_TEST
@@ -149,11 +154,12 @@ START_TEST(kernels_agree_on_the_demo_model)
 
     if (!engine_has_kernels("avx2"))
         return;
-    scalar = plain_run(ENGINE_DEMO, "scalar");
-    avx2 = plain_run(ENGINE_DEMO, "avx2");
+    scalar = plain_run(ENGINE_DEMO, "scalar", KV_TYPE_F16);
+    avx2 = plain_run(ENGINE_DEMO, "avx2", KV_TYPE_F16);
     engine_open(&engine,
-        &(struct engine_config){ENGINE_DEMO, "auto", KV_TYPE_F16, 1, 16});
+        &(struct engine_config){ENGINE_DEMO, "avx2", KV_TYPE_F16, 1, 16});
     ck_assert_str_eq(compute_kernels(engine.compute), "avx2");
+    ck_assert_uint_gt(compute_repacked_bytes(engine.compute), 0);
     for (size_t i = 0; i < N_SEQUENCES * engine.n_vocab; i++)
         distance = fmaxf(distance, fabsf(scalar[i] - avx2[i]));
     ck_assert_float_gt(distance, 0);

@@ -65,8 +65,8 @@ static void set_up(void)
             n_sets++;
 }
 
-static const enum gguf_tensor_type types[] = {
-    GGUF_F32, GGUF_F16, GGUF_Q8_0, GGUF_Q4_0, GGUF_TQ1_0, GGUF_TQ2_0};
+static const enum gguf_tensor_type types[] = {GGUF_F32, GGUF_F16, GGUF_BF16,
+    GGUF_Q8_0, GGUF_Q4_0, GGUF_TQ1_0, GGUF_TQ2_0};
 #define N_TYPES ((int)(sizeof types / sizeof *types))
 
 /* Any bytes are integers; scales and floats are of ordinary size. */
@@ -87,6 +87,8 @@ static void fill_weights(enum gguf_tensor_type type)
             memcpy(block, &value, sizeof value);
         else if (type == GGUF_TQ1_0 || type == GGUF_TQ2_0)
             memcpy(block + block_bytes - 2, &half, sizeof half);
+        else if (type == GGUF_BF16)
+            memcpy(block, (const unsigned char *)&value + 2, 2);
         else
             memcpy(block, &half, sizeof half);
     }
@@ -278,7 +280,7 @@ START_TEST(extreme_integers_do_not_saturate)
 {
     static const unsigned char extremes[] = {0x00, 0x7f, 0x80, 0xff};
 
-    for (int type = 2; type < N_TYPES; type++)
+    for (int type = 3; type < N_TYPES; type++) /* of integers */
         for (size_t e = 0; e < sizeof extremes; e++)
             for (int sign = -1; sign <= 1; sign += 2) {
                 float out[MAX_SETS] = {0};
@@ -481,18 +483,50 @@ START_TEST(halves_round_to_nearest_ties_to_even)
 }
 END_TEST
 
-/* Scores and mixtures of n_keys rows of n, as F32 and as F16. */
-static void check_attention(size_t n_keys, size_t n, bool is_f16)
+/* How a set reads keys and values of a type. */
+struct reading {
+    kernel_score_cb score;
+    kernel_mix_cb mix;
+};
+
+static struct reading reading_of(
+    const struct kernels *set, enum gguf_tensor_type type)
 {
-    static float rows[16 * 136], query[136], scores[MAX_SETS][16];
-    static float out[MAX_SETS][136];
-    static uint16_t halves[16 * 136];
+    if (type == GGUF_F32)
+        return (struct reading){set->score_f32, set->mix_f32};
+    if (type == GGUF_F16)
+        return (struct reading){set->score_f16, set->mix_f16};
+    return (struct reading){set->score_q8_0, set->mix_q8_0};
+}
+
+/* Numbers from -1 to 1, or blocks of any bytes with such a scale. */
+static void fill_rows(unsigned char *rows, size_t n, enum gguf_tensor_type type)
+{
+    const size_t block_bytes = gguf_type_block_bytes(type);
+
+    for (size_t i = 0; i < n / gguf_type_block_elements(type); i++) {
+        const float value = random_float();
+        const uint16_t half = quants_f32_to_f16(value / 127);
+
+        for (size_t j = 0; j < block_bytes; j++)
+            rows[i * block_bytes + j] = (unsigned char)random_u32();
+        if (type == GGUF_F32)
+            memcpy(rows + i * block_bytes, &value, sizeof value);
+        else
+            memcpy(rows + i * block_bytes, &half, sizeof half);
+    }
+}
+
+/* Scores and mixtures of n_keys rows of n. */
+static void check_attention(size_t n_keys, size_t n, enum gguf_tensor_type type)
+{
+    static unsigned char rows[16 * 136 * 4];
+    static float query[136], scores[MAX_SETS][16], out[MAX_SETS][136];
+    const size_t row_bytes =
+        n / gguf_type_block_elements(type) * gguf_type_block_bytes(type);
     const void *pointers[16];
 
-    for (size_t i = 0; i < n_keys * n; i++) {
-        rows[i] = random_float();
-        halves[i] = quants_f32_to_f16(rows[i]);
-    }
+    fill_rows(rows, n_keys * n, type);
     for (size_t i = 0; i < n; i++) {
         query[i] = random_float();
         out[0][i] = random_float();
@@ -500,19 +534,15 @@ static void check_attention(size_t n_keys, size_t n, bool is_f16)
             out[j][i] = out[0][i];
     }
     for (size_t k = 0; k < n_keys; k++)
-        pointers[k] = is_f16 ? (const void *)(halves + k * n)
-                             : (const void *)(rows + k * n);
+        pointers[k] = rows + k * row_bytes;
     for (int i = 0; i < n_sets; i++) {
-        const struct kernels *set = sets[i];
+        const struct reading reading = reading_of(sets[i], type);
         float alone;
 
-        (is_f16 ? set->score_f16 : set->score_f32)(
-            scores[i], query, pointers, n_keys, n, 0.5f);
-        (is_f16 ? set->mix_f16 : set->mix_f32)(
-            out[i], 0.25f, scores[0], pointers, n_keys, n);
+        reading.score(scores[i], query, pointers, n_keys, n, 0.5f);
+        reading.mix(out[i], 0.25f, scores[0], pointers, n_keys, n);
         for (size_t k = 0; k < n_keys; k++) {
-            (is_f16 ? set->score_f16 : set->score_f32)(
-                &alone, query, pointers + k, 1, n, 0.5f);
+            reading.score(&alone, query, pointers + k, 1, n, 0.5f);
             HOLDS(alone == scores[i][k]);
         }
     }
@@ -528,8 +558,10 @@ START_TEST(attention_is_that_of_the_reference)
 
     for (size_t n_keys = 1; n_keys <= 16; n_keys++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-            check_attention(n_keys, sizes[i], false);
-            check_attention(n_keys, sizes[i], true);
+            check_attention(n_keys, sizes[i], GGUF_F32);
+            check_attention(n_keys, sizes[i], GGUF_F16);
+            if (sizes[i] % QUANTS_SMALL == 0)
+                check_attention(n_keys, sizes[i], GGUF_Q8_0);
         }
 }
 END_TEST

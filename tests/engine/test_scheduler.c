@@ -21,6 +21,7 @@
 struct client {
     struct request request; /* first */
     uint32_t tokens[MAX_TOKENS];
+    struct sampler_logprobs logprobs[MAX_TOKENS];
     size_t n_tokens;
     char text[4096];
     size_t n_text;
@@ -142,6 +143,7 @@ static void on_token(
 
     ck_assert(client->started && !client->ended);
     ck_assert_uint_lt(client->n_tokens, MAX_TOKENS);
+    client->logprobs[client->n_tokens] = request->logprobs;
     client->tokens[client->n_tokens++] = token;
     add_text(client, text, n_text);
 }
@@ -183,19 +185,21 @@ static const char *const alike[N_CLIENTS] = {
 static const char *const *prompts = different;
 
 /* Submits a request on a session of this name; "" is none. */
-static enum kv_status submit(struct client *client, const char *id,
-    const char *text, uint32_t max_tokens)
+static enum kv_status submit_for(const char *tenant, struct client *client,
+    const char *id, const char *text, uint32_t max_tokens)
 {
-    const struct pool_key key = {
-        .tenant = "", .id = id, .id_bytes = strlen(id)};
+    const struct pool_key key = {.tenant = tenant,
+        .tenant_bytes = strlen(tenant),
+        .id = id,
+        .id_bytes = strlen(id)};
     uint32_t *ids = NULL;
     size_t n_ids = 0;
     bool created;
     enum kv_status status;
 
     if (key.id_bytes == 0)
-        status = pool_session_anonymous(
-            rig.pool, "", 0, rig.now_ns, &client->request.session);
+        status = pool_session_anonymous(rig.pool, tenant, key.tenant_bytes,
+            rig.now_ns, &client->request.session);
     else
         status = pool_session_get(
             rig.pool, &key, rig.now_ns, &client->request.session, &created);
@@ -206,10 +210,18 @@ static enum kv_status submit(struct client *client, const char *id,
             KV_OK);
     client->request.ops = &ops;
     client->request.max_tokens = max_tokens;
+    client->request.wants_logprobs = true;
+    client->request.n_top_logprobs = 3;
     status = scheduler_submit(
         rig.scheduler, &client->request, ids, n_ids, rig.now_ns);
     kv_free(ids);
     return status;
+}
+
+static enum kv_status submit(struct client *client, const char *id,
+    const char *text, uint32_t max_tokens)
+{
+    return submit_for("", client, id, text, max_tokens);
 }
 
 /* ---- the loop */
@@ -276,6 +288,12 @@ static void check_same(const struct client *a, const struct client *b)
 {
     ck_assert_uint_eq(a->n_tokens, b->n_tokens);
     ck_assert_mem_eq(a->tokens, b->tokens, a->n_tokens * sizeof *a->tokens);
+    for (size_t i = 0; i < a->n_tokens; i++) {
+        ck_assert_float_eq(a->logprobs[i].chosen, b->logprobs[i].chosen);
+        ck_assert_uint_eq(a->logprobs[i].n_top, 3);
+        ck_assert_mem_eq(a->logprobs[i].top, b->logprobs[i].top,
+            3 * sizeof *a->logprobs[i].top);
+    }
     ck_assert_uint_eq(a->n_text, b->n_text);
     ck_assert_mem_eq(a->text, b->text, a->n_text);
     ck_assert_int_eq(a->end, b->end);
@@ -305,8 +323,21 @@ static void submit_all(struct client *clients, uint32_t max_tokens,
 
 /* ---- the same tokens whatever happens */
 
+static const struct sampler_bias biases[] = {{400, 3}, {401, -100}};
+
 static const struct sampler_params seeded = {
-    .temperature = 0.9f, .top_k = 40, .top_p = 0.95f, .seed = 7};
+    .temperature = 0.9f,
+    .top_k = 40,
+    .top_p = 0.95f,
+    .min_p = 0.01f,
+    .repetition_penalty = 1.1f,
+    .frequency_penalty = 0.3f,
+    .presence_penalty = 0.2f,
+    .penalty_window = 20,
+    .biases = biases,
+    .n_biases = 2,
+    .seed = 7,
+};
 
 START_TEST(batched_and_chunked_sequences_yield_what_plain_ones_do)
 {
@@ -661,6 +692,169 @@ START_TEST(a_stop_string_is_no_part_of_the_text)
 }
 END_TEST
 
+START_TEST(an_end_of_text_that_is_ignored_is_a_token_like_others)
+{
+    struct client plain = {0}, longer = {0};
+
+    rig_open(&plain_config);
+    ck_assert_int_eq(submit(&plain, "", prompts[1], MAX_TOKENS), KV_OK);
+    run_all(&plain, 1);
+    ck_assert_int_eq(plain.end, REQUEST_END_OF_TEXT);
+    longer.request.ignores_end = true;
+    ck_assert_int_eq(submit(&longer, "", prompts[1], MAX_TOKENS), KV_OK);
+    run_all(&longer, 1);
+    ck_assert_int_eq(longer.end, REQUEST_MAX_TOKENS);
+    ck_assert_uint_eq(longer.n_tokens, MAX_TOKENS);
+    ck_assert_mem_eq(
+        plain.tokens, longer.tokens, plain.n_tokens * sizeof *plain.tokens);
+    rig_close();
+}
+END_TEST
+
+START_TEST(latencies_are_of_first_steps_and_tokens)
+{
+    const struct scheduler_latencies *latencies;
+    struct client clients[2] = {0};
+
+    rig_open(&plain_config);
+    latencies = scheduler_latencies(rig.scheduler);
+    ck_assert_int_eq(submit(&clients[0], "a", prompts[0], 6), KV_OK);
+    ck_assert_int_eq(submit(&clients[1], "b", prompts[1], 4), KV_OK);
+    scheduler_cancel(rig.scheduler, &clients[1].request, rig.now_ns);
+    run_all(clients, 1);
+    ck_assert_uint_eq(latencies->queue_wait.count, 1);
+    ck_assert_uint_eq(latencies->first_token.count, 1);
+    ck_assert_int_eq(
+        latencies->first_token.sum_ns, clients[0].request.usage.ttft_ns);
+    ck_assert_uint_eq(latencies->next_token.count, 5);
+    ck_assert_int_eq(
+        latencies->next_token.sum_ns, clients[0].request.usage.decode_ns);
+    /* The clock of this test goes a millisecond for each motion. */
+    ck_assert_uint_eq(latencies->next_token.counts[4], 5);
+    ck_assert_int_eq(latencies->queue_wait.sum_ns, KV_NS_PER_MS);
+    rig_close();
+}
+END_TEST
+
+/* ---- tenants */
+
+/* One has eight requests there before another comes with its one. */
+START_TEST(a_tenant_with_many_requests_does_not_hold_back_anothers)
+{
+    struct client many[8] = {0}, one = {0};
+    struct rig_config config = plain_config;
+    int n_ended = 0;
+
+    config.max_running = 2;
+    rig_open(&config);
+    for (int i = 0; i < 8; i++)
+        ck_assert_int_eq(
+            submit_for("many", &many[i], "", prompts[i % N_CLIENTS], 6), KV_OK);
+    step();
+    ck_assert(many[0].started && many[1].started);
+    ck_assert_int_eq(submit_for("one", &one, "", prompts[2], 6), KV_OK);
+    while (!one.ended)
+        step();
+    for (int i = 0; i < 8; i++)
+        n_ended += many[i].ended;
+    /* It waited for a place, and for nobody who came before it. */
+    ck_assert_int_le(n_ended, 3);
+    run_all(many, 8);
+    for (int i = 1; i < 8; i++) /* among themselves they go by age */
+        ck_assert_int_ge(
+            many[i].request.usage.queue_ns, many[i - 1].request.usage.queue_ns);
+    rig_close();
+}
+END_TEST
+
+START_TEST(tenants_share_what_prompts_may_take_of_a_step)
+{
+    struct client a[3] = {0}, b = {0};
+    struct rig_config config = plain_config;
+
+    config.max_running = MAX_RUNNING;
+    config.max_batch_tokens = 12;
+    rig_open(&config);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(submit_for("a", &a[i], "", alike[i], 4), KV_OK);
+    ck_assert_int_eq(submit_for("b", &b, "", alike[3], 4), KV_OK);
+    ck_assert_uint_eq(plan(), 2);
+    ck_assert_uint_eq(a[0].request.n_slice, 6);
+    ck_assert_uint_eq(b.request.n_slice, 6);
+    compute_run(rig.compute, rig.slices, rig.n_slices);
+    commit();
+    run_all(a, 3);
+    run_all(&b, 1);
+    rig_close();
+}
+END_TEST
+
+START_TEST(sequences_of_many_tenants_short_of_blocks_yield_what_plain_ones_do)
+{
+    static const char *const names[] = {"a", "b", "c"};
+    struct client plain[N_CLIENTS] = {0};
+
+    run_plain(plain, 16, &seeded);
+    for (uint32_t round = 0; round < 12; round++) {
+        struct client clients[N_CLIENTS] = {0};
+        const struct rig_config config = {
+            .n_blocks = 10 + round,
+            .block_tokens = 4,
+            .max_running = 1 + round % MAX_RUNNING,
+            .max_batch_tokens = 6 + round,
+            .max_waiting = 16,
+        };
+
+        rig_open(&config);
+        rig.random += round;
+        for (int i = 0; i < N_CLIENTS; i++) {
+            char id[8];
+
+            snprintf(id, sizeof id, "s%d", i);
+            clients[i].request.sampling = seeded;
+            ck_assert_int_eq(submit_for(names[draw(3)], &clients[i],
+                                 draw(2) == 0 ? "" : id, prompts[i], 16),
+                KV_OK);
+        }
+        run_all(clients, N_CLIENTS);
+        for (int i = 0; i < N_CLIENTS; i++)
+            check_same(&plain[i], &clients[i]);
+        check_pool();
+        rig_close();
+    }
+}
+END_TEST
+
+START_TEST(a_submit_without_memory_leaves_the_session_as_it_was)
+{
+    struct client client = {0};
+    enum kv_status status = KV_NO_MEMORY;
+
+    rig_open(&plain_config);
+    ck_assert_int_eq(submit(&client, "kept", prompts[0], 1), KV_OK);
+    run_all(&client, 1);
+    for (int nth = 0; status == KV_NO_MEMORY; nth++) {
+        const size_t n_tokens =
+            pool_session_info(rig.pool, client.request.session).n_tokens;
+        const uint32_t input[40] = {5};
+
+        client = (struct client){.request = client.request};
+        faulty_heap_fail_at(nth);
+        status = scheduler_submit(
+            rig.scheduler, &client.request, input, 40, rig.now_ns);
+        faulty_heap_fail_at(-1);
+        ck_assert_int_lt(nth, 20);
+        if (status == KV_NO_MEMORY)
+            ck_assert_uint_eq(
+                pool_session_info(rig.pool, client.request.session).n_tokens,
+                n_tokens);
+    }
+    ck_assert_int_eq(status, KV_OK);
+    scheduler_hand_back(rig.scheduler, rig.now_ns);
+    rig_close();
+}
+END_TEST
+
 /* ---- budgets and memory */
 
 /* Time stands still, runs, jumps: the steps go on, and prompts in big pieces
@@ -862,6 +1056,12 @@ int main(void)
         a_full_context_and_a_full_queue_are_said,
         who_is_set_aside_does_not_count_as_waiting,
         a_stop_string_is_no_part_of_the_text,
+        an_end_of_text_that_is_ignored_is_a_token_like_others,
+        a_tenant_with_many_requests_does_not_hold_back_anothers,
+        tenants_share_what_prompts_may_take_of_a_step,
+        sequences_of_many_tenants_short_of_blocks_yield_what_plain_ones_do,
+        a_submit_without_memory_leaves_the_session_as_it_was,
+        latencies_are_of_first_steps_and_tokens,
         one_slow_step_does_not_cut_prompts_short_for_ever,
         a_step_allocates_nothing_but_what_sessions_need,
         a_failing_heap_ends_requests_and_nothing_else,

@@ -1,6 +1,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "engine/team.h"
@@ -90,6 +91,22 @@ START_TEST(a_team_that_fell_asleep_wakes_up)
 }
 END_TEST
 
+START_TEST(a_run_returns_when_its_lead_has)
+{
+    struct step step = {.chunk = 10};
+
+    ck_assert_int_eq(team_open(&step.team, 3, 0, NULL), KV_OK);
+    for (int i = 0; i < 10; i++) {
+        memset(step.counts, 0, sizeof step.counts);
+        atomic_store(&step.is_done, false);
+        team_run(step.team, run_rounds, &step);
+        ck_assert(atomic_load(&step.is_done));
+    }
+    team_close(step.team);
+    ck_assert_int_eq(atomic_load(&step.n_failed), 0);
+}
+END_TEST
+
 START_TEST(a_team_may_close_without_having_worked)
 {
     struct team *team;
@@ -121,6 +138,7 @@ int main(void)
     const TTest *tests[] = {
         every_item_is_computed_once_a_round_by_any_number_of_threads,
         a_team_that_fell_asleep_wakes_up,
+        a_run_returns_when_its_lead_has,
         a_team_may_close_without_having_worked,
         a_team_without_memory_says_so,
     };

@@ -239,8 +239,8 @@ START_TEST(a_vocabulary_that_cannot_be_is_refused)
     static const char *const ids[] = {"tokenizer.ggml.bos_token_id",
         "tokenizer.ggml.eos_token_id", "tokenizer.ggml.unknown_token_id"};
 
-    tiny_model_set_text(&tiny, "tokenizer.ggml.model", "gpt2");
-    expect_refusal(KV_UNSUPPORTED, "tokenizer gpt2; supported is llama");
+    tiny_model_set_text(&tiny, "tokenizer.ggml.model", "t5");
+    expect_refusal(KV_UNSUPPORTED, "tokenizer t5; supported are llama");
     tiny_model_drop_key(&tiny, "tokenizer.ggml.model");
     expect_refusal(KV_INVALID, "tokenizer.ggml.model is missing");
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {

@@ -173,20 +173,20 @@ static void check_line(const struct tokenizer *tokenizer, const char *text,
     kv_free(ids);
 }
 
-START_TEST(awkward_texts_have_the_ids_of_llama_cpp)
+static void check_vocabulary(const char *folder, const char *name)
 {
     static const char separator[] = "\n__ggml_vocab_test__\n";
-    const char *folder = models_folder(), *text, *line, *next;
+    const char *text, *line, *next;
     char path[512], *texts, *lines;
     struct vocabulary vocabulary;
     size_t n_checked = 0;
 
-    if (folder == NULL)
-        return;
-    snprintf(path, sizeof path, "%s/vocab/ggml-vocab-llama-spm.gguf", folder);
+    snprintf(path, sizeof path, "%s/vocab/ggml-vocab-%s.gguf", folder, name);
     vocabulary = open_vocabulary(path);
-    texts = read_text(folder, "ggml-vocab-llama-spm.gguf.inp");
-    lines = read_text(folder, "ggml-vocab-llama-spm.gguf.out");
+    snprintf(path, sizeof path, "ggml-vocab-%s.gguf.inp", name);
+    texts = read_text(folder, path);
+    snprintf(path, sizeof path, "ggml-vocab-%s.gguf.out", name);
+    lines = read_text(folder, path);
     for (text = texts, line = lines; (next = strstr(text, separator)) != NULL;
          n_checked++) {
         check_line(vocabulary.tokenizer, text, (size_t)(next - text), line);
@@ -197,6 +197,16 @@ START_TEST(awkward_texts_have_the_ids_of_llama_cpp)
     free(lines);
     free(texts);
     close_vocabulary(vocabulary);
+}
+
+START_TEST(awkward_texts_have_the_ids_of_llama_cpp)
+{
+    static const char *const names[] = {
+        "llama-spm", "gpt-2", "falcon", "deepseek-llm"};
+    const char *folder = models_folder();
+
+    for (size_t i = 0; folder != NULL && i < 4; i++)
+        check_vocabulary(folder, names[i]);
 }
 END_TEST
 

@@ -182,10 +182,7 @@ END_TEST
 
 START_TEST(names_that_could_harm_a_terminal_are_not_repeated)
 {
-    static const char *const names[] = {"\033[2J",
-        "\xC2\x9B"
-        "2J",
-        "\xFF"};
+    static const char *const names[] = {"\033[2J", "\xC2\x9B[2J", "\xFF"};
 
     ck_assert_int_eq(give(&anna, 0, 1), KV_OK);
     for (size_t i = 0; i < 3; i++) {

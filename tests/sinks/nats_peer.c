@@ -97,7 +97,11 @@ void nats_peer_start(
 
 void nats_peer_signal(const struct nats_peer *peer, int number)
 {
+    int status;
+
     ck_assert_int_eq(kill(peer->pid, number), 0);
+    if (number == SIGSTOP)
+        ck_assert_int_eq(waitpid(peer->pid, &status, WUNTRACED), peer->pid);
 }
 
 void nats_peer_kill(struct nats_peer *peer)

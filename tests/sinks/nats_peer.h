@@ -25,6 +25,7 @@ bool nats_peer_is_installed(void);
 void nats_peer_start(
     struct nats_peer *peer, const char *dir, const char *configuration);
 void nats_peer_restart(struct nats_peer *peer, const char *configuration);
+/* After SIGSTOP it has stopped. */
 void nats_peer_signal(const struct nats_peer *peer, int number);
 void nats_peer_kill(struct nats_peer *peer);
 

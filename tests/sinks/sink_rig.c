@@ -31,20 +31,21 @@ void sink_rig_init(struct sink_rig *rig)
 
 static void on_set_closed(void *ctx)
 {
-    ((struct sink_rig *)ctx)->set_is_closed = true;
+    ((struct sink_rig *)ctx)->closing = NULL;
 }
 
 static bool set_is_closed(void *ctx)
 {
-    return ((struct sink_rig *)ctx)->set_is_closed;
+    return ((struct sink_rig *)ctx)->closing == NULL;
 }
 
 void sink_rig_close_set(struct sink_rig *rig)
 {
     if (rig->set == NULL)
         return;
-    sink_set_close(rig->set, on_set_closed, rig);
+    rig->closing = rig->set;
     rig->set = NULL;
+    sink_set_close(rig->closing, on_set_closed, rig);
     sink_rig_run_until(rig, set_is_closed, rig);
 }
 
@@ -151,9 +152,13 @@ void sink_rig_issue(struct sink_rig *rig, int n)
 
 /* ---- running */
 
+/* It wakes the loop too. */
 static void on_tick(uv_timer_t *timer)
 {
-    (void)timer; /* it only wakes the loop */
+    struct sink_rig *rig = timer->data;
+
+    if (rig->closing != NULL)
+        sink_set_tick(rig->closing, kv_clock_mono_ns());
 }
 
 void sink_rig_run_until(
@@ -163,6 +168,7 @@ void sink_rig_run_until(
     uv_timer_t tick;
 
     uv_timer_init(&rig->loop, &tick);
+    tick.data = rig;
     uv_timer_start(&tick, on_tick, 10, 10);
     while (!holds(ctx)) {
         ck_assert_msg(kv_clock_mono_ns() < end, "it does not happen: %s",

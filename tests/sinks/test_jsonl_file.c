@@ -263,16 +263,21 @@ END_TEST
 
 START_TEST(a_file_of_other_things_is_left_alone)
 {
-    append_bytes("# notes\nto be kept\n");
-    issue(1);
-    ck_assert_int_eq(write_runs(10, 0), KV_INVALID);
-    ck_assert_ptr_nonnull(strstr(error.text, "is no receipt"));
-    {
-        char text[64];
+    static const char *const texts[] = {
+        "# notes\nto be kept\n", "# notes\nto be kept", "no line at all"};
+    char *text = calloc(1, TEXT_BYTES), path[400];
 
+    issue(1);
+    snprintf(path, sizeof path, "%s/r.jsonl", dir);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        append_bytes(texts[i]);
+        ck_assert_int_eq(write_runs(10, 0), KV_INVALID);
+        ck_assert_ptr_nonnull(strstr(error.text, "is no receipt"));
         read_file("r.jsonl", text);
-        ck_assert_str_eq(text, "# notes\nto be kept\n");
+        ck_assert_str_eq(text, texts[i]);
+        ck_assert_int_eq(unlink(path), 0);
     }
+    free(text);
 }
 END_TEST
 

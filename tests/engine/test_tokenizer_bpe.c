@@ -1,0 +1,499 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/heap.h"
+#include "base/utf8.h"
+#include "engine/tokenizer_internal.h"
+#include "tests/engine/tiny_vocabulary.h"
+#include "tests/support/check_main.h"
+#include "tests/support/faulty_heap.h"
+
+#define G "\xC4\xA0" /* U+0120, as which a space is spelled */
+
+static const char *const families[] = {"default", "gpt-2", "llama-bpe", "qwen2",
+    "smollm", "falcon", "deepseek-llm", "deepseek-coder"};
+#define N_FAMILIES (sizeof families / sizeof *families)
+
+static struct tiny_vocabulary tiny;
+static unsigned char *bytes;
+static struct gguf *gguf;
+static struct tokenizer *tokenizer;
+
+static void set_up(void)
+{
+    faulty_heap_install();
+    tiny_vocabulary_init(&tiny, "gpt-2");
+    bytes = NULL;
+    gguf = NULL;
+    tokenizer = NULL;
+}
+
+static void close_all(void)
+{
+    tokenizer_close(tokenizer);
+    gguf_close(gguf);
+    free(bytes);
+    tokenizer = NULL;
+    gguf = NULL;
+    bytes = NULL;
+}
+
+static void tear_down(void)
+{
+    close_all();
+    ck_assert_int_eq(faulty_heap_live(), 0);
+}
+
+static void open_gguf(void)
+{
+    struct kv_error error = {KV_OK, ""};
+    size_t n;
+
+    bytes = tiny_vocabulary_write(&tiny, &n);
+    ck_assert_msg(gguf_open_memory(&gguf, bytes, n, "m", &error) == KV_OK, "%s",
+        error.text);
+}
+
+static void open_tokenizer(void)
+{
+    struct kv_error error = {KV_OK, ""};
+
+    close_all();
+    open_gguf();
+    ck_assert_msg(tokenizer_open(&tokenizer, gguf, tiny_vocabulary_size(&tiny),
+                      &error) == KV_OK,
+        "%s", error.text);
+}
+
+static void open_family(const char *pre)
+{
+    tiny.pre = pre;
+    tiny.bos_id = TINY_END;
+    open_tokenizer();
+}
+
+static void expect_refusal(enum kv_status status, const char *words)
+{
+    struct kv_error error = {KV_OK, ""};
+
+    close_all();
+    open_gguf();
+    ck_assert_int_eq(
+        tokenizer_open(&tokenizer, gguf, tiny_vocabulary_size(&tiny), &error),
+        status);
+    ck_assert_ptr_null(tokenizer);
+    ck_assert_int_eq(error.status, status);
+    ck_assert_msg(strstr(error.text, words) != NULL,
+        "\"%s\" does not say \"%s\"", error.text, words);
+}
+
+/* Compares with pieces between bars: "lo|w". */
+static void expect_pieces(const char *text, const char *wanted)
+{
+    char got[400] = "";
+    size_t n_got = 0, n;
+    uint32_t *ids;
+
+    ck_assert_int_eq(
+        tokenizer_encode(tokenizer, text, strlen(text), false, &ids, &n),
+        KV_OK);
+    for (size_t i = 0; i < n; i++) {
+        struct gguf_string piece = tokenizer_piece(tokenizer, ids[i]);
+
+        if (i > 0)
+            got[n_got++] = '|';
+        memcpy(got + n_got, piece.data, piece.n);
+        n_got += piece.n;
+    }
+    kv_free(ids);
+    ck_assert_str_eq(got, wanted);
+}
+
+static void add_lower(void)
+{
+    static const char *const words[] = {
+        "er", "lo", "low", "lower", G "l", G "lo"};
+    static const char *const merges[] = {
+        "e r", "l o", "lo w", "low er", G " l", G " lo"};
+
+    for (size_t i = 0; i < 6; i++) {
+        tiny_vocabulary_add_word(&tiny, words[i], 1);
+        tiny_vocabulary_add_merge(&tiny, merges[i]);
+    }
+}
+
+START_TEST(pairs_merge_in_the_order_of_the_file)
+{
+    add_lower();
+    open_tokenizer();
+    expect_pieces("lower", "lower");
+    expect_pieces("lowe", "low|e");
+    expect_pieces("wer", "w|er");
+    expect_pieces(" lo", " lo");
+    expect_pieces(" low", " |low");
+    expect_pieces("", "");
+}
+END_TEST
+
+START_TEST(of_the_same_merge_the_leftmost_goes_first)
+{
+    tiny_vocabulary_add_word(&tiny, "aa", 1);
+    tiny_vocabulary_add_merge(&tiny, "a a");
+    open_tokenizer();
+    expect_pieces("aaa", "aa|a");
+    expect_pieces("aaaaa", "aa|aa|a");
+}
+END_TEST
+
+START_TEST(nothing_merges_across_words)
+{
+    tiny_vocabulary_add_word(&tiny, "a1", 1);
+    tiny_vocabulary_add_merge(&tiny, "a 1");
+    open_tokenizer();
+    expect_pieces("a1", "a|1");
+}
+END_TEST
+
+START_TEST(llama_bpe_takes_a_word_that_is_a_token_as_it_is)
+{
+    tiny_vocabulary_add_word(&tiny, G "whole", 1);
+    open_family("llama-bpe");
+    expect_pieces("x whole", "x| whole");
+    open_family("qwen2");
+    expect_pieces("x whole", "x| |w|h|o|l|e");
+}
+END_TEST
+
+START_TEST(user_defined_tokens_are_cut_out_and_are_their_text)
+{
+    tiny_vocabulary_add_word(&tiny, "<x>", 4);
+    tiny_vocabulary_add_word(&tiny, "\xC3\xB8", 4);
+    open_tokenizer();
+    expect_pieces("a<x>b", "a|<x>|b");
+    expect_pieces("a\xC3\xB8", "a|\xC3\xB8");
+}
+END_TEST
+
+START_TEST(a_text_cannot_name_a_control_token)
+{
+    uint32_t *ids;
+    size_t n;
+
+    tiny_vocabulary_add_word(&tiny, "abc", 3);
+    open_family("llama-bpe");
+    expect_pieces("abc", "a|b|c");
+    ck_assert_int_eq(
+        tokenizer_encode(tokenizer, "<|endoftext|>", 13, false, &ids, &n),
+        KV_OK);
+    for (size_t i = 0; i < n; i++)
+        ck_assert_uint_lt(ids[i], 256);
+    kv_free(ids);
+    ck_assert(tokenizer_is_end(tokenizer, TINY_END));
+    ck_assert_uint_eq(tokenizer_piece(tokenizer, TINY_END).n, 0);
+}
+END_TEST
+
+START_TEST(a_byte_without_a_token_is_unknown_or_left_out)
+{
+    tiny.missing_byte = 'b';
+    tiny_vocabulary_add_word(&tiny, "?", 2);
+    open_tokenizer();
+    expect_pieces("abc", "a|c");
+    tiny.unknown_id = TINY_FIRST_WORD;
+    open_tokenizer();
+    expect_pieces("abc", "a||c");
+}
+END_TEST
+
+START_TEST(a_token_that_spells_no_bytes_is_its_text)
+{
+    struct gguf_string piece;
+
+    tiny_vocabulary_add_word(&tiny, "a\xE2\x96\x81", 1);
+    open_family("llama-bpe");
+    piece = tokenizer_piece(tokenizer, TINY_FIRST_WORD);
+    ck_assert_uint_eq(piece.n, 4);
+    ck_assert_mem_eq(piece.data, "a\xE2\x96\x81", 4);
+}
+END_TEST
+
+START_TEST(every_byte_is_the_piece_of_its_token)
+{
+    open_tokenizer();
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        struct gguf_string piece = tokenizer_piece(tokenizer, byte);
+
+        ck_assert_uint_eq(piece.n, 1);
+        ck_assert_uint_eq((unsigned char)*piece.data, byte);
+    }
+}
+END_TEST
+
+START_TEST(the_file_and_the_pre_tokenizer_say_whether_a_text_has_a_beginning)
+{
+    struct tokenizer_info info;
+    uint32_t *ids;
+    size_t n;
+
+    open_tokenizer();
+    info = tokenizer_info(tokenizer);
+    ck_assert(!info.adds_bos);
+    ck_assert_str_eq(info.kind, "bpe/gpt-2");
+    ck_assert(!tokenizer_strips_space(tokenizer));
+    open_family("llama-bpe");
+    ck_assert_str_eq(tokenizer_info(tokenizer).kind, "bpe/llama-bpe");
+    ck_assert_int_eq(
+        tokenizer_encode(tokenizer, "a", 1, true, &ids, &n), KV_OK);
+    ck_assert_uint_eq(n, 2);
+    ck_assert_uint_eq(ids[0], TINY_END);
+    kv_free(ids);
+    tiny.adds_bos = 0;
+    open_family("llama-bpe");
+    ck_assert(!tokenizer_info(tokenizer).adds_bos);
+    tiny.adds_bos = 1;
+    open_family("gpt-2");
+    ck_assert(tokenizer_info(tokenizer).adds_bos);
+}
+END_TEST
+
+START_TEST(settings_that_cannot_be_are_refused)
+{
+    tiny.pre = NULL;
+    expect_refusal(KV_INVALID, "tokenizer.ggml.pre is missing");
+    tiny.pre = "klingon";
+    expect_refusal(KV_UNSUPPORTED, "pre: pre-tokenizer klingon; supported are");
+    tiny.pre = "gpt-2";
+    tiny.adds_space_prefix = 1;
+    expect_refusal(KV_UNSUPPORTED, "add_space_prefix is true");
+    tiny.adds_space_prefix = 0;
+    tiny.adds_bos = 1;
+    expect_refusal(KV_INVALID, "bos_token_id is missing");
+    tiny.adds_bos = -1;
+    tiny.no_merges_key = 1;
+    expect_refusal(KV_INVALID, "tokenizer.ggml.merges is missing");
+}
+END_TEST
+
+START_TEST(a_merge_that_cannot_be_is_refused_by_its_entry)
+{
+    static const struct {
+        const char *entry, *words;
+    } cases[] = {
+        {"", "entry 1 () is not two tokens"},
+        {" ", "entry 1 ( ) is not two tokens"},
+        {"ab", "entry 1 (ab) is not two tokens"},
+        {" b", "entry 1 ( b) is not two tokens"},
+        {"a ", "entry 1 (a ) is not two tokens"},
+        {"a b c", "entry 1 (a b c) is not two tokens"},
+        {"a  b", "is not two tokens"},
+        {"a zz", "entry 1 (a zz) has a half, or makes a whole, that is no"},
+        {"zz a", "has a half"},
+        {"a c", "makes a whole"},
+        {"a \xE2\x96\x81", "has a half"},
+        {"a \xC4", "has a half"},
+        {"a <|endoftext|>", "has a half"},
+        {"a b", "entry 1 (a b) was there before"},
+    };
+
+    tiny_vocabulary_add_word(&tiny, "ab", 1);
+    tiny_vocabulary_add_merge(&tiny, "a b");
+    tiny_vocabulary_add_merge(&tiny, "");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tiny.merges[1] = cases[i].entry;
+        expect_refusal(KV_INVALID, cases[i].words);
+    }
+}
+END_TEST
+
+static uint64_t random_state;
+
+static uint32_t draw(uint32_t n)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((random_state >> 33) % n);
+}
+
+static void expect_round_trip(const char *text, size_t n)
+{
+    uint32_t *ids;
+    size_t n_ids, at = 0;
+
+    ck_assert_int_eq(
+        tokenizer_encode(tokenizer, text, n, false, &ids, &n_ids), KV_OK);
+    for (size_t i = 0; i < n_ids; i++) {
+        struct gguf_string piece = tokenizer_piece(tokenizer, ids[i]);
+
+        if (n - at < piece.n || memcmp(text + at, piece.data, piece.n) != 0)
+            break;
+        at += piece.n;
+    }
+    ck_assert_uint_eq(at, n);
+    ck_assert_uint_ge(n_ids * tokenizer_longest_piece(tokenizer), n);
+    kv_free(ids);
+}
+
+/* Bytes as they come, or characters that patterns care about. */
+static size_t random_text(char *text, size_t n_max)
+{
+    static const char *const parts[] = {" ", "\n", "\r\n", "\t", "'s", "'LL",
+        "low", "er", "0", "12345", "\xC3\xA9", "\xE3\x80\x80", "\xC2\x85",
+        "\xE1\xA0\x8E", "\xF0\x9F\x98\x80", "\xE4\xB8\xAD", "...", "$", "_"};
+    bool is_raw = draw(4) == 0;
+    size_t n = 0, n_wanted = draw((uint32_t)n_max - 8);
+
+    while (n < n_wanted) {
+        const char *part = parts[draw(sizeof parts / sizeof *parts)];
+
+        if (is_raw) {
+            text[n++] = (char)draw(draw(2) == 0 ? 128 : 256);
+            continue;
+        }
+        memcpy(text + n, part, strlen(part));
+        n += strlen(part);
+    }
+    return n;
+}
+
+START_TEST(the_pieces_of_any_text_joined_are_the_text)
+{
+    char text[100];
+    size_t n_valid = 0;
+
+    add_lower();
+    random_state = 1;
+    for (size_t i = 0; i < N_FAMILIES; i++) {
+        open_family(families[i]);
+        for (int round = 0; round < 500; round++) {
+            size_t n = random_text(text, sizeof text), n_ids;
+            uint32_t *ids = NULL;
+
+            if (kv_utf8_valid(text, n)) {
+                expect_round_trip(text, n);
+                n_valid++;
+                continue;
+            }
+            ck_assert_int_eq(
+                tokenizer_encode(tokenizer, text, n, false, &ids, &n_ids),
+                KV_INVALID);
+            ck_assert_ptr_null(ids);
+        }
+    }
+    ck_assert_uint_ge(n_valid, 2000);
+}
+END_TEST
+
+/* A million letters are one word: what is considered grows with the text, and
+ * not with its square. */
+START_TEST(a_long_word_costs_three_candidates_a_byte)
+{
+    enum { N = 1 << 20 };
+    char *text = malloc(N);
+    struct token_list list = {.ids = NULL};
+
+    ck_assert_ptr_nonnull(text);
+    memset(text, 'a', N);
+    tiny_vocabulary_add_word(&tiny, "aa", 1);
+    tiny_vocabulary_add_word(&tiny, "aaaa", 1);
+    tiny_vocabulary_add_merge(&tiny, "a a");
+    tiny_vocabulary_add_merge(&tiny, "aa aa");
+    open_tokenizer();
+    ck_assert_int_eq(tokenizer_encode_bpe(tokenizer, text, N, &list), KV_OK);
+    ck_assert_uint_eq(list.n, N / 4);
+    ck_assert_uint_ge(list.n_candidates, N);
+    ck_assert_uint_le(list.n_candidates, 3 * N);
+    kv_free(list.ids);
+    free(text);
+}
+END_TEST
+
+/* What makes a careless pattern look at a run again from each of its places.
+ * A match that took more than a fixed number of steps a byte would be refused.
+ */
+START_TEST(no_text_makes_a_pre_tokenizer_look_twice)
+{
+    enum { N = 1 << 15 };
+    static const char *const parts[] = {" ", "\n ", "\r", "a", "1", "!", " \t",
+        "' ", "'", "\xE3\x80\x80", "\xE4\xB8\xAD", "a1", "\xC2\x85", "a "};
+    char *text = calloc(1, N + 8);
+
+    ck_assert_ptr_nonnull(text);
+    for (size_t i = 0; i < N_FAMILIES; i++) {
+        open_family(families[i]);
+        for (size_t j = 0; j < sizeof parts / sizeof *parts; j++) {
+            size_t n_part = strlen(parts[j]), n = 0;
+
+            for (; n + n_part <= N; n += n_part)
+                memcpy(text + n, parts[j], n_part);
+            text[n++] = 'x';
+            expect_round_trip(text, n);
+        }
+    }
+    free(text);
+}
+END_TEST
+
+START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
+{
+    enum kv_status status;
+    struct kv_error error;
+    int live, n_failed = 0;
+
+    add_lower();
+    open_gguf();
+    live = faulty_heap_live();
+    /* Without memory for its JIT, PCRE2 goes on without it. */
+    for (int nth = 0; nth < 60; nth++) {
+        faulty_heap_fail_at(nth);
+        status = tokenizer_open(
+            &tokenizer, gguf, tiny_vocabulary_size(&tiny), &error);
+        faulty_heap_fail_at(-1);
+        ck_assert(status == KV_OK || status == KV_NO_MEMORY);
+        n_failed += status == KV_NO_MEMORY;
+        if (status == KV_OK)
+            tokenizer_close(tokenizer);
+        tokenizer = NULL;
+        ck_assert_int_eq(faulty_heap_live(), live);
+    }
+    ck_assert_int_ge(n_failed, 8);
+    open_tokenizer();
+    live = faulty_heap_live();
+    status = KV_NO_MEMORY;
+    for (n_failed = 0; status != KV_OK; n_failed++) {
+        uint32_t *ids = NULL;
+        size_t n;
+
+        faulty_heap_fail_at(n_failed);
+        status = tokenizer_encode(tokenizer, "lower x", 7, false, &ids, &n);
+        faulty_heap_fail_at(-1);
+        ck_assert(status == KV_OK || status == KV_NO_MEMORY);
+        kv_free(ids);
+        ck_assert_int_eq(faulty_heap_live(), live);
+    }
+    ck_assert_int_ge(n_failed, 5);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *tests[] = {
+        pairs_merge_in_the_order_of_the_file,
+        of_the_same_merge_the_leftmost_goes_first,
+        nothing_merges_across_words,
+        llama_bpe_takes_a_word_that_is_a_token_as_it_is,
+        user_defined_tokens_are_cut_out_and_are_their_text,
+        a_text_cannot_name_a_control_token,
+        a_byte_without_a_token_is_unknown_or_left_out,
+        a_token_that_spells_no_bytes_is_its_text,
+        every_byte_is_the_piece_of_its_token,
+        the_file_and_the_pre_tokenizer_say_whether_a_text_has_a_beginning,
+        settings_that_cannot_be_are_refused,
+        a_merge_that_cannot_be_is_refused_by_its_entry,
+        the_pieces_of_any_text_joined_are_the_text,
+        a_long_word_costs_three_candidates_a_byte,
+        no_text_makes_a_pre_tokenizer_look_twice,
+        an_allocation_that_fails_is_no_memory_and_leaves_nothing,
+    };
+
+    return CHECK_RUN("tokenizer_bpe", set_up, tear_down, tests);
+}
