@@ -10,6 +10,9 @@
 #define N_BLOCKS 256
 #define SESSION_TOKENS 63 /* 16 blocks, the last not full */
 
+static const char names[] = "abcdefgh";
+#define N_SESSIONS (sizeof names - 1)
+
 static struct rpc_loop *loop;
 static struct pool *pool;
 static struct scrubber *scrubber;
@@ -105,9 +108,9 @@ static size_t count_in_arena(char name)
 
 static void expect_evicted_gone(void)
 {
-    for (char name = 'a'; name <= 'h'; name++)
+    for (size_t i = 0; i < N_SESSIONS; i++)
         ck_assert_uint_eq(
-            count_in_arena(name), name % 2 != 0 ? 0 : 16 * BLOCK_BYTES);
+            count_in_arena(names[i]), i % 2 == 0 ? 0 : 16 * BLOCK_BYTES);
     ck_assert_uint_eq(pool_blocks(pool).scrubbing, 0);
     ck_assert_uint_eq(pool_blocks(pool).free, N_BLOCKS - 4 * 16);
 }
@@ -119,11 +122,11 @@ static void cache_and_evict(void)
     const struct pool_cause cause = {
         .reason = POOL_REASON_MANUAL, .requested_by = "anonymous"};
 
-    for (char name = 'a'; name <= 'h'; name++)
-        cache(name);
+    for (size_t i = 0; i < N_SESSIONS; i++)
+        cache(names[i]);
     scope = pool_batch_begin(pool, kv_clock_mono_ns());
-    for (char name = 'a'; name <= 'h'; name = (char)(name + 2))
-        evict(name);
+    for (size_t i = 0; i < N_SESSIONS; i += 2)
+        evict(names[i]);
     pool_batch_end(pool, &scope, &cause, kv_clock_mono_ns());
     ck_assert_uint_eq(count_in_arena('a'), 16 * BLOCK_BYTES);
 }
