@@ -116,7 +116,7 @@ static const struct option_spec snapshot_options[] = {
     {"block-map", '\0', OPTION_FLAG, PLACE(with_block_map),
         .help = "the first 4096 runs of the arena"},
     {"histograms", '\0', OPTION_FLAG, PLACE(with_histograms),
-        .help = "how long requests and tokens took, how old sessions went"},
+        .help = "times of requests, and ages of sessions"},
     {"sinks", '\0', OPTION_FLAG, PLACE(with_sinks),
         .help = "where receipts go, and how far each place is"},
     {"subscribers", '\0', OPTION_FLAG, PLACE(with_subscribers),

@@ -112,7 +112,7 @@ class KvpoolctlTest(ServerTest):
         self.assertIn("age_at_eviction", found["histograms"])
         text = self.ctl("snapshot", *parts).stdout
         self.assertIn("FIRST BLOCK", text)
-        self.assertIn("evicted age", text)
+        self.assertIn("age evicted", text)
 
     def test_snapshot_and_describe_parse(self):
         snapshot = self.json("snapshot")
