@@ -173,13 +173,20 @@ static void open_bench(struct bench *bench, struct pool_observer *observer)
         .max_sessions = bench->size.n_sessions + 1,
         .max_kept_tokens = UINT64_MAX,
         .default_idle_ttl_ns = 3600 * KV_NS_PER_S,
+        .share_prefixes = true,
         .secret = {1, 2},
         .observer = observer,
     };
     struct kv_error error;
 
     *observer = (struct pool_observer){
-        bench, on_evicted, on_batch, on_allocated, on_released, on_scrubbed};
+        .ctx = bench,
+        .evicted = on_evicted,
+        .batch = on_batch,
+        .allocated = on_allocated,
+        .released = on_released,
+        .scrubbed = on_scrubbed,
+    };
     bench->now_ns = kv_clock_mono_ns();
     if (pool_open(&bench->pool, &config, bench->now_ns, &error) != KV_OK)
         fail(error.text);
