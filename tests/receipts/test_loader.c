@@ -1,6 +1,7 @@
 /* The loader over a log that is made up: chunks of ten, a gate that reads wait
  * at, and a count of them. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -339,6 +340,19 @@ END_TEST
 
 /* ---- readers at random, and who leaves at random */
 
+/* However long the thread takes. */
+static bool find_at_last(struct reader *reader, uint64_t sequence)
+{
+    enum kv_status status;
+
+    loader_leave(loader, &reader->cursor);
+    while ((status = find(reader, sequence)) == KV_BUSY) {
+        sched_yield();
+        loader_collect(loader);
+    }
+    return status == KV_OK;
+}
+
 START_TEST(readers_at_random_are_served_or_told)
 {
     static struct reader readers[16];
@@ -355,6 +369,8 @@ START_TEST(readers_at_random_are_served_or_told)
         n_served += find(reader, 1 + (uint64_t)rand() % 300) == KV_OK;
         if (rand() % 4 == 0)
             loader_collect(loader);
+        if (step % 100 == 0)
+            n_served += find_at_last(reader, 1 + (uint64_t)rand() % 300);
     }
     ck_assert_int_gt(n_served, 100);
     for (int i = 0; i < 16; i++)
