@@ -4,10 +4,10 @@ llama-server, and prints a table in Markdown.
 
     deploy/packages.sh build bench python
     build/release/bench/synth_model --preset llama-110m --type q8_0 MODEL.gguf
-    bench/prefix.py MODEL.gguf --llama-server PATH [--threads N] [--rounds N]
+    bench/prefix.py MODEL.gguf [--llama-server PATH] [--threads N] [--rounds N]
 
-llama-server is built beside the repository by whoever measures. The two take
-turns; in each round the beginning is new. Times are a client's: from the request
+llama-server is built beside the repository by whoever measures; without it ours
+is measured alone. The two take turns; in each round the beginning is new. Times are a client's: from the request
 to the first token. Of several requests at once the slowest counts.
 """
 import argparse
@@ -151,21 +151,35 @@ def measure(server, rng):
     }
 
 
+def row(what, rounds):
+    mine, *peer = zip(*rounds)
+    middle = statistics.median(mine)
+    if not peer:
+        return f"| {what} | {middle:.0f} | | |"
+    each = [theirs / ours for ours, theirs in zip(mine, *peer)]
+    theirs = statistics.median(*peer)
+    return (f"| {what} | {middle:.0f} | {theirs:.0f} | {theirs / middle:.2f} "
+            f"({min(each):.2f}-{max(each):.2f}) |")
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--llama-server", required=True)
+    parser.add_argument("--llama-server")
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     rng = random.Random(1)
-    with tempfile.TemporaryDirectory() as folder, \
-            Kvpool(args, make_stubs(folder)) as ours, Llama(args) as peer:
-        for server in (ours, peer):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        servers = [stack.enter_context(Kvpool(args, make_stubs(folder)))]
+        if args.llama_server:
+            servers.append(stack.enter_context(Llama(args)))
+        for server in servers:
             measure(server, rng)
-        rounds = [(measure(ours, rng), measure(peer, rng))
+        rounds = [[measure(server, rng) for server in servers]
                   for _ in range(args.rounds)]
 
     print(f"{os.path.basename(args.model)}, {args.threads} threads, medians of "
@@ -173,13 +187,8 @@ def main():
     print("| time to the first token, ms | kvpool | llama-server | "
           "times as fast |\n|---|---|---|---|")
     for what in rounds[0][0]:
-        mine = [a[what] * 1e3 for a, _ in rounds]
-        theirs = [b[what] * 1e3 for _, b in rounds]
-        each = [b / a for a, b in zip(mine, theirs)]
-        print(f"| {what} | {statistics.median(mine):.0f} | "
-              f"{statistics.median(theirs):.0f} | "
-              f"{statistics.median(theirs) / statistics.median(mine):.2f} "
-              f"({min(each):.2f}-{max(each):.2f}) |")
+        print(row(what, [[server[what] * 1e3 for server in each]
+                         for each in rounds]))
 
 
 main()
