@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "base/heap.h"
+#include "engine/merge_heap.h"
 #include "engine/tokenizer_internal.h"
 
 /* Byte-level BPE. A word starts as a list of the tokens of its bytes; of all
@@ -19,62 +20,13 @@ struct symbol {
     uint32_t prev, next;
 };
 
-struct candidate {
-    uint32_t rank, id;    /* of the merge */
-    uint32_t left, right; /* symbols */
-    uint32_t n;           /* bytes of both when it was found */
-};
-
 struct merger {
     const struct tokenizer *tokenizer;
     struct token_list *list;
     size_t max_bytes; /* of a word, for which there is room below */
     struct symbol *symbols;
-    struct candidate *heap; /* the best is first */
-    size_t n_heap;
+    struct merge_heap heap;
 };
-
-static bool is_better(const struct candidate *a, const struct candidate *b)
-{
-    return a->rank < b->rank || (a->rank == b->rank && a->left < b->left);
-}
-
-static void swap(struct candidate *a, struct candidate *b)
-{
-    struct candidate other = *a;
-
-    *a = *b;
-    *b = other;
-}
-
-static void heap_push(struct merger *merger, struct candidate candidate)
-{
-    struct candidate *heap = merger->heap;
-    size_t at = merger->n_heap++;
-
-    heap[at] = candidate;
-    while (at > 0 && is_better(&heap[at], &heap[(at - 1) / 2])) {
-        swap(&heap[at], &heap[(at - 1) / 2]);
-        at = (at - 1) / 2;
-    }
-}
-
-static struct candidate heap_pop(struct merger *merger)
-{
-    struct candidate *heap = merger->heap, best = heap[0];
-    size_t n = --merger->n_heap, at = 0, child;
-
-    heap[0] = heap[n];
-    while ((child = 2 * at + 1) < n) {
-        if (child + 1 < n && is_better(&heap[child + 1], &heap[child]))
-            child++;
-        if (!is_better(&heap[child], &heap[at]))
-            break;
-        swap(&heap[child], &heap[at]);
-        at = child;
-    }
-    return best;
-}
 
 static void consider(struct merger *merger, uint32_t left, uint32_t right)
 {
@@ -88,9 +40,14 @@ static void consider(struct merger *merger, uint32_t left, uint32_t right)
     if (merge == NULL)
         return;
     merger->list->n_candidates++;
-    heap_push(merger,
-        (struct candidate){(uint32_t)(merge - merger->tokenizer->merges),
-            merge->id, left, right, symbols[left].n + symbols[right].n});
+    merge_heap_push(
+        &merger->heap, (struct merge_candidate){
+                           .order = (double)(merge - merger->tokenizer->merges),
+                           .left = left,
+                           .right = right,
+                           .n = symbols[left].n + symbols[right].n,
+                           .id = merge->id,
+                       });
 }
 
 static void merge_symbols(struct merger *merger, uint32_t n)
@@ -99,8 +56,8 @@ static void merge_symbols(struct merger *merger, uint32_t n)
 
     for (uint32_t i = 1; i < n; i++)
         consider(merger, i - 1, i);
-    while (merger->n_heap > 0) {
-        struct candidate best = heap_pop(merger);
+    while (merger->heap.n > 0) {
+        struct merge_candidate best = merge_heap_pop(&merger->heap);
         struct symbol *left = &symbols[best.left];
         struct symbol *right = &symbols[best.right];
 
@@ -126,11 +83,12 @@ static bool reserve_word(struct merger *merger, size_t n)
         return true;
     merger->max_bytes = 0;
     kv_free(merger->symbols);
-    kv_free(merger->heap);
+    kv_free(merger->heap.candidates);
     merger->symbols = kv_calloc(n_max, sizeof *merger->symbols);
     /* One candidate for each pair, and two more after each merge. */
-    merger->heap = kv_calloc(n_max, 3 * sizeof *merger->heap);
-    if (merger->symbols == NULL || merger->heap == NULL)
+    merger->heap.candidates =
+        kv_calloc(n_max, 3 * sizeof *merger->heap.candidates);
+    if (merger->symbols == NULL || merger->heap.candidates == NULL)
         return false;
     merger->max_bytes = n_max;
     return true;
@@ -169,7 +127,7 @@ enum kv_status tokenizer_encode_bpe(const struct tokenizer *tokenizer,
     enum kv_status status =
         splitter_split(tokenizer->splitter, text, n, add_word, &merger);
 
-    kv_free(merger.heap);
+    kv_free(merger.heap.candidates);
     kv_free(merger.symbols);
     return status;
 }

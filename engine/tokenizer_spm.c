@@ -2,6 +2,7 @@
 
 #include "base/heap.h"
 #include "base/utf8.h"
+#include "engine/merge_heap.h"
 #include "engine/tokenizer_internal.h"
 
 /* SentencePiece BPE. A text starts as a list of characters; of all neighbours
@@ -22,63 +23,14 @@ struct symbol {
     uint32_t prev, next;
 };
 
-struct bigram {
-    float score;
-    uint32_t left, right; /* symbols */
-    uint32_t n;           /* bytes of both when it was found */
-};
-
 struct merger {
     const struct tokenizer *tokenizer;
     char *text; /* spaces replaced */
     size_t n;
     struct symbol *symbols;
     uint32_t n_symbols;
-    struct bigram *heap; /* the best is first */
-    size_t n_heap;
+    struct merge_heap heap;
 };
-
-static bool is_better(const struct bigram *a, const struct bigram *b)
-{
-    return a->score > b->score || (a->score == b->score && a->left < b->left);
-}
-
-static void swap(struct bigram *a, struct bigram *b)
-{
-    struct bigram other = *a;
-
-    *a = *b;
-    *b = other;
-}
-
-static void heap_push(struct merger *merger, struct bigram bigram)
-{
-    struct bigram *heap = merger->heap;
-    size_t at = merger->n_heap++;
-
-    heap[at] = bigram;
-    while (at > 0 && is_better(&heap[at], &heap[(at - 1) / 2])) {
-        swap(&heap[at], &heap[(at - 1) / 2]);
-        at = (at - 1) / 2;
-    }
-}
-
-static struct bigram heap_pop(struct merger *merger)
-{
-    struct bigram *heap = merger->heap, best = heap[0];
-    size_t n = --merger->n_heap, at = 0, child;
-
-    heap[0] = heap[n];
-    while ((child = 2 * at + 1) < n) {
-        if (child + 1 < n && is_better(&heap[child + 1], &heap[child]))
-            child++;
-        if (!is_better(&heap[child], &heap[at]))
-            break;
-        swap(&heap[child], &heap[at]);
-        at = child;
-    }
-    return best;
-}
 
 static void consider(struct merger *merger, uint32_t left, uint32_t right)
 {
@@ -92,8 +44,13 @@ static void consider(struct merger *merger, uint32_t left, uint32_t right)
         merger->tokenizer, merger->text + symbols[left].begin, n);
     if (id == NIL)
         return;
-    heap_push(merger,
-        (struct bigram){merger->tokenizer->tokens[id].score, left, right, n});
+    merge_heap_push(&merger->heap,
+        (struct merge_candidate){
+            .order = -(double)merger->tokenizer->tokens[id].score,
+            .left = left,
+            .right = right,
+            .n = n,
+        });
 }
 
 static void split_characters(struct merger *merger)
@@ -118,20 +75,20 @@ static void merge(struct merger *merger)
 
     for (uint32_t i = 1; i < merger->n_symbols; i++)
         consider(merger, i - 1, i);
-    while (merger->n_heap > 0) {
-        struct bigram bigram = heap_pop(merger);
-        struct symbol *left = &symbols[bigram.left];
-        struct symbol *right = &symbols[bigram.right];
+    while (merger->heap.n > 0) {
+        struct merge_candidate best = merge_heap_pop(&merger->heap);
+        struct symbol *left = &symbols[best.left];
+        struct symbol *right = &symbols[best.right];
 
-        if (left->n == 0 || right->n == 0 || left->n + right->n != bigram.n)
+        if (left->n == 0 || right->n == 0 || left->n + right->n != best.n)
             continue;
-        left->n = bigram.n;
+        left->n = best.n;
         right->n = 0;
         left->next = right->next;
         if (right->next != NIL)
-            symbols[right->next].prev = bigram.left;
-        consider(merger, left->prev, bigram.left);
-        consider(merger, bigram.left, left->next);
+            symbols[right->next].prev = best.left;
+        consider(merger, left->prev, best.left);
+        consider(merger, best.left, left->next);
     }
 }
 
@@ -180,8 +137,10 @@ enum kv_status tokenizer_encode_spm(const struct tokenizer *tokenizer,
     merger.text = kv_calloc(n + 1, SPACE_BYTES);
     merger.symbols = kv_calloc(n + 1, sizeof *merger.symbols);
     /* One candidate for each pair, and two more after each merge. */
-    merger.heap = kv_calloc(n + 1, 3 * sizeof *merger.heap);
-    if (merger.text == NULL || merger.symbols == NULL || merger.heap == NULL)
+    merger.heap.candidates =
+        kv_calloc(n + 1, 3 * sizeof *merger.heap.candidates);
+    if (merger.text == NULL || merger.symbols == NULL ||
+        merger.heap.candidates == NULL)
         goto done;
     escape_spaces(&merger, text, n);
     if (!token_list_reserve(list, merger.n))
@@ -191,7 +150,7 @@ enum kv_status tokenizer_encode_spm(const struct tokenizer *tokenizer,
     emit(&merger, list);
     status = KV_OK;
 done:
-    kv_free(merger.heap);
+    kv_free(merger.heap.candidates);
     kv_free(merger.symbols);
     kv_free(merger.text);
     return status;
