@@ -145,6 +145,24 @@ static enum kv_status check_recorded(const struct check *check)
     return KV_OK;
 }
 
+/* The counters of the epoch went on by just so much. */
+static enum kv_status check_counters(const struct check *check,
+    const struct audit_change *change, uint64_t allocated, uint64_t freed)
+{
+    const Kvpool__V1__PoolStatistics *before = change->before;
+    const Kvpool__V1__PoolStatistics *after = change->after;
+
+    if (after->allocated_bytes_total - before->allocated_bytes_total ==
+            allocated &&
+        after->freed_bytes_total - before->freed_bytes_total == freed)
+        return KV_OK;
+    return audit_wrong(check,
+        "allocated went from %" PRIu64 " to %" PRIu64 " and freed from %" PRIu64
+        " to %" PRIu64 ", and the extents add up to %" PRIu64,
+        before->allocated_bytes_total, after->allocated_bytes_total,
+        before->freed_bytes_total, after->freed_bytes_total, allocated + freed);
+}
+
 static enum kv_status check_gain(
     const struct check *check, const struct audit_change *change)
 {
@@ -159,16 +177,10 @@ static enum kv_status check_gain(
     if (status == KV_OK)
         status = audit_check_extents(check, allocation->reused_extents,
             allocation->n_reused_extents, total, false, &reused);
+    if (status == KV_OK)
+        status = check_counters(check, change, sum, 0);
     if (status != KV_OK)
         return status;
-    if (after->allocated_bytes_total - before->allocated_bytes_total != sum ||
-        after->freed_bytes_total != before->freed_bytes_total)
-        return audit_wrong(check,
-            "allocated went from %" PRIu64 " to %" PRIu64
-            " and freed from %" PRIu64 " to %" PRIu64
-            ", and the extents add up to %" PRIu64,
-            before->allocated_bytes_total, after->allocated_bytes_total,
-            before->freed_bytes_total, after->freed_bytes_total, sum);
     if (sum + reused == 0)
         return audit_wrong(check, "an allocation of nothing");
     if (!leaves_the_rest(change, 1) ||
@@ -225,16 +237,10 @@ static enum kv_status check_loss(
     if (status == KV_OK)
         status = audit_check_extents(check, release->shared_extents,
             release->n_shared_extents, total, false, &shared);
+    if (status == KV_OK)
+        status = check_counters(check, change, 0, sum);
     if (status != KV_OK)
         return status;
-    if (after->freed_bytes_total - before->freed_bytes_total != sum ||
-        after->allocated_bytes_total != before->allocated_bytes_total)
-        return audit_wrong(check,
-            "allocated went from %" PRIu64 " to %" PRIu64
-            " and freed from %" PRIu64 " to %" PRIu64
-            ", and the extents add up to %" PRIu64,
-            before->allocated_bytes_total, after->allocated_bytes_total,
-            before->freed_bytes_total, after->freed_bytes_total, sum);
     if (sum + shared == 0)
         return audit_wrong(check, "a release of nothing");
     if (!leaves_the_rest(change, -1) ||
