@@ -15,16 +15,35 @@ int64_t kv_histogram_bound_ns(size_t nth)
     return bound * steps[nth % 3];
 }
 
+static size_t bucket_of(int64_t duration_ns)
+{
+    size_t low = 0, high = KV_HISTOGRAM_BOUNDS;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (kv_histogram_bound_ns(middle) < duration_ns)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 void kv_histogram_add(struct kv_histogram *histogram, int64_t duration_ns)
 {
-    const int64_t duration = duration_ns > 0 ? duration_ns : 0;
-    size_t bucket = 0;
+    kv_histogram_add_many(histogram, duration_ns, 1);
+}
 
-    while (bucket < KV_HISTOGRAM_BOUNDS &&
-           duration > kv_histogram_bound_ns(bucket))
-        bucket++;
-    histogram->counts[bucket]++;
-    histogram->count++;
-    if (__builtin_add_overflow(histogram->sum_ns, duration, &histogram->sum_ns))
+void kv_histogram_add_many(
+    struct kv_histogram *histogram, int64_t duration_ns, uint64_t n)
+{
+    const int64_t duration = duration_ns > 0 ? duration_ns : 0;
+    int64_t sum_ns;
+
+    histogram->counts[bucket_of(duration)] += n;
+    histogram->count += n;
+    if (__builtin_mul_overflow(duration, n, &sum_ns) ||
+        __builtin_add_overflow(histogram->sum_ns, sum_ns, &histogram->sum_ns))
         histogram->sum_ns = INT64_MAX;
 }

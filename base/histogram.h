@@ -1,5 +1,6 @@
 /* How durations are distributed: counts in buckets that grow as 1, 2, 5, from
- * 0.1 ms to 500 s. All zero is an empty one.
+ * 0.1 ms to 5,000,000 s, which is 58 days: from the time between two tokens to
+ * the age of a session. All zero is an empty one.
  *
  * Thread: one at a time. */
 #ifndef BASE_HISTOGRAM_H
@@ -8,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KV_HISTOGRAM_BOUNDS 21
+#define KV_HISTOGRAM_BOUNDS 33
 
 struct kv_histogram {
     uint64_t counts[KV_HISTOGRAM_BOUNDS + 1]; /* the last: above every bound */
@@ -21,5 +22,9 @@ int64_t kv_histogram_bound_ns(size_t nth);
 
 /* What is below zero counts as zero. The sum stays at its largest value. */
 void kv_histogram_add(struct kv_histogram *histogram, int64_t duration_ns);
+
+/* The same n times. */
+void kv_histogram_add_many(
+    struct kv_histogram *histogram, int64_t duration_ns, uint64_t n);
 
 #endif

@@ -1,42 +1,8 @@
 #include "server/census.h"
 
-#include "base/clock.h"
-
-int64_t census_bound_ns(unsigned i)
-{
-    return KV_NS_PER_MS << i;
-}
-
-/* The least i whose bound is not less. */
-static unsigned bucket_of(int64_t duration_ns)
-{
-    uint64_t n_ms;
-    unsigned i;
-
-    if (duration_ns <= KV_NS_PER_MS)
-        return 0;
-    n_ms = (uint64_t)((duration_ns - 1) / KV_NS_PER_MS); /* at least 1 */
-    i = 64 - (unsigned)__builtin_clzll(n_ms);
-    return i < CENSUS_BOUNDS ? i : CENSUS_BOUNDS;
-}
-
-void census_add(
-    struct census_histogram *histogram, int64_t duration_ns, uint64_t n)
-{
-    int64_t sum_ns;
-
-    if (duration_ns < 0)
-        duration_ns = 0;
-    histogram->counts[bucket_of(duration_ns)] += n;
-    histogram->count += n;
-    if (__builtin_mul_overflow(duration_ns, n, &sum_ns) ||
-        __builtin_add_overflow(histogram->sum_ns, sum_ns, &histogram->sum_ns))
-        histogram->sum_ns = INT64_MAX;
-}
-
 void census_count_reuse(struct census *census, int64_t gap_ns, uint64_t n)
 {
-    census_add(&census->reuse_gap, gap_ns, n);
+    kv_histogram_add_many(&census->reuse_gap, gap_ns, n);
 }
 
 /* ---- between the pool and its observer */
@@ -60,8 +26,8 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     struct census *census = ctx;
 
     if (eviction->part == eviction->n_parts) {
-        census_add(&census->age_at_eviction, eviction->age_ns, 1);
-        census_add(&census->idle_at_eviction, eviction->idle_ns, 1);
+        kv_histogram_add(&census->age_at_eviction, eviction->age_ns);
+        kv_histogram_add(&census->idle_at_eviction, eviction->idle_ns);
     }
     if (census->next != NULL && census->next->evicted != NULL)
         census->next->evicted(census->next->ctx, eviction);
@@ -93,7 +59,7 @@ static void on_recomputed(
 {
     struct census *census = ctx;
 
-    census_add(&census->return_gap, recomputation->gap_ns, 1);
+    kv_histogram_add(&census->return_gap, recomputation->gap_ns);
     if (census->next != NULL && census->next->recomputed != NULL)
         census->next->recomputed(census->next->ctx, recomputation);
 }

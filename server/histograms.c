@@ -1,31 +1,16 @@
 #include "server/histograms.h"
 
 /* The counts are borrowed: the owner sends before it measures again. */
-static Kvpool__V1__DurationHistogram *fill_request(
+static Kvpool__V1__DurationHistogram *fill(
     struct histograms *out, size_t nth, const struct kv_histogram *histogram)
 {
-    Kvpool__V1__DurationHistogram *message = &out->requests[nth];
+    Kvpool__V1__DurationHistogram *message = &out->kept[nth];
 
     kvpool__v1__duration_histogram__init(message);
-    message->bounds_ns = out->request_bounds_ns;
+    message->bounds_ns = out->bounds_ns;
     message->n_bounds_ns = KV_HISTOGRAM_BOUNDS;
     message->counts = (uint64_t *)histogram->counts;
     message->n_counts = KV_HISTOGRAM_BOUNDS + 1;
-    message->count = histogram->count;
-    message->sum_ns = histogram->sum_ns;
-    return message;
-}
-
-static Kvpool__V1__DurationHistogram *fill_session(struct histograms *out,
-    size_t nth, const struct census_histogram *histogram)
-{
-    Kvpool__V1__DurationHistogram *message = &out->sessions[nth];
-
-    kvpool__v1__duration_histogram__init(message);
-    message->bounds_ns = out->session_bounds_ns;
-    message->n_bounds_ns = CENSUS_BOUNDS;
-    message->counts = (uint64_t *)histogram->counts;
-    message->n_counts = CENSUS_BOUNDS + 1;
     message->count = histogram->count;
     message->sum_ns = histogram->sum_ns;
     return message;
@@ -39,17 +24,13 @@ void histograms_fill(struct histograms *out, const struct server *server)
     Kvpool__V1__Histograms *message = &out->message;
 
     for (size_t i = 0; i < KV_HISTOGRAM_BOUNDS; i++)
-        out->request_bounds_ns[i] = kv_histogram_bound_ns(i);
-    for (unsigned i = 0; i < CENSUS_BOUNDS; i++)
-        out->session_bounds_ns[i] = census_bound_ns(i);
+        out->bounds_ns[i] = kv_histogram_bound_ns(i);
     kvpool__v1__histograms__init(message);
-    message->queue_wait = fill_request(out, 0, &latencies->queue_wait);
-    message->time_to_first_token =
-        fill_request(out, 1, &latencies->first_token);
-    message->time_per_output_token =
-        fill_request(out, 2, &latencies->next_token);
-    message->age_at_eviction = fill_session(out, 0, &census->age_at_eviction);
-    message->idle_at_eviction = fill_session(out, 1, &census->idle_at_eviction);
-    message->reuse_gap = fill_session(out, 2, &census->reuse_gap);
-    message->return_gap = fill_session(out, 3, &census->return_gap);
+    message->queue_wait = fill(out, 0, &latencies->queue_wait);
+    message->time_to_first_token = fill(out, 1, &latencies->first_token);
+    message->time_per_output_token = fill(out, 2, &latencies->next_token);
+    message->age_at_eviction = fill(out, 3, &census->age_at_eviction);
+    message->idle_at_eviction = fill(out, 4, &census->idle_at_eviction);
+    message->reuse_gap = fill(out, 5, &census->reuse_gap);
+    message->return_gap = fill(out, 6, &census->return_gap);
 }
