@@ -172,29 +172,31 @@ static bool is_busy(const struct pool_session_info *info)
 }
 
 void state_session_fill(struct state_session *out, const struct pool *pool,
-    const struct pool_session_info *info, int64_t mono_ns, int64_t wall_ns)
+    const struct pool_session *from, int64_t mono_ns, int64_t wall_ns)
 {
+    const struct pool_session_info info = pool_session_info(pool, from);
     Kvpool__V1__Session *session = &out->session;
 
-    copy_name(out->tenant, info->key.tenant, info->key.tenant_bytes);
-    copy_name(out->id, info->key.id, info->key.id_bytes);
+    copy_name(out->tenant, info.key.tenant, info.key.tenant_bytes);
+    copy_name(out->id, info.key.id, info.key.id_bytes);
     kvpool__v1__session_key__init(&out->key);
     out->key.tenant = out->tenant;
     out->key.session_id = out->id;
     kvpool__v1__session__init(session);
     session->key = &out->key;
-    session->state = (Kvpool__V1__SessionState)info->state;
-    session->blocks = info->n_blocks;
-    session->shared_blocks = info->n_shared_blocks;
-    session->used_bytes = info->n_blocks * pool_config(pool)->block_bytes;
-    session->tokens = info->n_tokens;
-    session->cached_tokens = info->n_cached_tokens;
-    session->age_ns = mono_ns - info->created_ns;
-    session->idle_ns = is_busy(info) ? 0 : mono_ns - info->released_ns;
+    session->state = (Kvpool__V1__SessionState)info.state;
+    session->blocks = info.n_blocks;
+    session->shared_blocks = info.n_shared_blocks;
+    session->used_bytes = info.n_blocks * pool_config(pool)->block_bytes;
+    session->tokens = info.n_tokens;
+    session->cached_tokens = info.n_cached_tokens;
+    session->age_ns = mono_ns - info.created_ns;
+    session->idle_ns = is_busy(&info) ? 0 : mono_ns - info.released_ns;
     session->created_unix_ns = wall_ns - session->age_ns;
     session->last_access_unix_ns = wall_ns - session->idle_ns;
-    session->hits = info->hits;
-    session->evictions = info->evictions;
+    session->hits = info.hits;
+    session->evictions = info.evictions;
+    retention_fill(&out->retention, pool, from, mono_ns, wall_ns);
     session->retention = &out->retention.retention;
 }
 
@@ -386,11 +388,8 @@ enum kv_status state_page_fill(struct state_page *page, struct server *server,
     while (session != NULL && page->n < page_size && visits++ < PAGE_VISITS) {
         info = pool_session_glance(session);
         if (state_matches(server->pool, &info, filter, mono_ns)) {
-            info = pool_session_info(server->pool, session);
-            state_session_fill(
-                &page->entries[page->n], server->pool, &info, mono_ns, wall_ns);
-            retention_fill(&page->entries[page->n].retention, server->pool,
-                session, mono_ns, wall_ns);
+            state_session_fill(&page->entries[page->n], server->pool, session,
+                mono_ns, wall_ns);
             page->list[page->n] = &page->entries[page->n].session;
             page->n++;
         }

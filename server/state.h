@@ -96,8 +96,9 @@ bool state_matches(const struct pool *pool,
 uint64_t state_rank(
     const struct pool_session_info *info, Kvpool__V1__SessionOrder order);
 
+/* All of it, with its retention. */
 void state_session_fill(struct state_session *out, const struct pool *pool,
-    const struct pool_session_info *info, int64_t mono_ns, int64_t wall_ns);
+    const struct pool_session *session, int64_t mono_ns, int64_t wall_ns);
 
 void state_token_print(const struct server *server,
     const Kvpool__V1__SessionFilter *filter, Kvpool__V1__SessionOrder order,

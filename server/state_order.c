@@ -176,13 +176,8 @@ enum kv_status state_order_fill(
     if (page->n > 0)
         qsort(order->heap, page->n, sizeof *order->heap, compare_for_sort);
     for (size_t i = 0; i < page->n; i++) {
-        struct pool_session *session =
-            pool_session_find(pool, &order->heap[i]->key);
-        struct pool_session_info info = pool_session_info(pool, session);
-
-        state_session_fill(&page->entries[i], pool, &info, mono_ns, wall_ns);
-        retention_fill(
-            &page->entries[i].retention, pool, session, mono_ns, wall_ns);
+        state_session_fill(&page->entries[i], pool,
+            pool_session_find(pool, &order->heap[i]->key), mono_ns, wall_ns);
         page->list[i] = &page->entries[i].session;
     }
     return KV_OK;
