@@ -379,11 +379,14 @@ bool evict_for_room(struct pool *pool, uint32_t n_blocks,
     return blocks->n_free + blocks->n_scrubbing >= n_blocks;
 }
 
-void evict_for_place(
-    struct pool *pool, const struct pool_key *key, int64_t now_ns)
+void evict_for_place(struct pool *pool, const struct pool_key *key,
+    const uint8_t *trace_id, int64_t now_ns)
 {
     const struct pool_cause cause = {
-        .reason = POOL_REASON_LRU, .forced_by = key};
+        .reason = POOL_REASON_LRU,
+        .forced_by = key,
+        .trace_id = trace_id,
+    };
     struct pool_session *victim = next_victim(pool);
     const struct departure departure = {
         .session = victim, .cause = &cause, .now_ns = now_ns};

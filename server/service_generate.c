@@ -107,15 +107,16 @@ static enum kv_status get_session(struct server *server,
     struct request *request, bool *created, struct rpc_error *error)
 {
     struct pool_key key = check_pool_key(message->tenant, message->session_id);
+    const uint8_t *trace_id = request->has_trace_id ? request->trace_id : NULL;
     int64_t now = kv_clock_mono_ns();
     enum kv_status status;
 
     if (key.id_bytes == 0)
-        status = pool_session_anonymous(
-            server->pool, key.tenant, key.tenant_bytes, now, &request->session);
+        status = pool_session_anonymous(server->pool, key.tenant,
+            key.tenant_bytes, trace_id, now, &request->session);
     else
         status = pool_session_get(
-            server->pool, &key, now, &request->session, created);
+            server->pool, &key, trace_id, now, &request->session, created);
     if (status == KV_OK)
         count_reuse(server, request->session, now);
     else if (status == KV_LIMIT)
