@@ -10,7 +10,6 @@
 #include "engine/forward_internal.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "engine/quants.h"
@@ -137,17 +136,14 @@ static void embed(void *ctx, size_t begin, size_t end, uint32_t thread)
 {
     struct forward *f = ctx;
     const struct model_shape *shape = &f->model->shape;
-    const size_t n_angles = shape->rope_dims / 2;
+    const size_t n_pairs = shape->rope.n_dims / 2;
 
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         embed_token(f, f->tokens[t].id, f->x + t * shape->n_embd);
-        for (size_t i = 0; i < n_angles; i++) {
-            const double angle = f->tokens[t].position * f->frequencies[i];
-
-            f->cosines[t * n_angles + i] = (float)cos(angle);
-            f->sines[t * n_angles + i] = (float)sin(angle);
-        }
+        rope_angles(&shape->rope, f->model->rope_frequencies,
+            f->tokens[t].position, f->cosines + t * n_pairs,
+            f->sines + t * n_pairs);
     }
 }
 
@@ -195,6 +191,18 @@ static void norm_ffn_input(void *ctx, size_t begin, size_t end, uint32_t thread)
         norm_input(f, t, take_delta(f, t), layer->ffn_norm, formats);
 }
 
+/* out = max(gate, 0)^2 * up. Products alone: the same in every set of kernels.
+ */
+static void relu_squared_mul(
+    float *out, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float positive = gate[i] > 0 ? gate[i] : 0;
+
+        out[i] = positive * positive * up[i];
+    }
+}
+
 static void activate(void *ctx, size_t begin, size_t end, uint32_t thread)
 {
     struct forward *f = ctx;
@@ -206,7 +214,10 @@ static void activate(void *ctx, size_t begin, size_t end, uint32_t thread)
     for (size_t t = begin; t < end; t++) {
         float *values = f->input.values + t * n;
 
-        f->kernels->silu_mul(values, f->gate + t * n, f->up + t * n, n);
+        if (f->model->shape.activation == MODEL_SILU)
+            f->kernels->silu_mul(values, f->gate + t * n, f->up + t * n, n);
+        else
+            relu_squared_mul(values, f->gate + t * n, f->up + t * n, n);
         if (layer->ffn_sub_norm != NULL)
             norm_input(f, t, values, layer->ffn_sub_norm, formats);
         else
@@ -317,7 +328,7 @@ void forward_step(
         add_layer_product(f, MATRIX_K, f->k);
         add_layer_product(f, MATRIX_V, f->v);
         multiply(f);
-        each_token(f, n_q, forward_rotate_and_store);
+        each_token(f, n_q, forward_store_heads);
         if (l + 1 == shape->n_layers)
             keep_wanted_tokens(f);
         if (f->n_tokens == 0)

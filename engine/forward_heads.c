@@ -5,25 +5,21 @@
 #include "engine/forward_internal.h"
 #include "engine/quants.h"
 
-/* Rotates the first rope_dims of each head by the token's angles. */
-static void rotate(
-    const struct forward *f, size_t token, float *heads, uint32_t n_heads)
+/* Bias, norm of each head, rotation. */
+static void finish_heads(struct forward *f, size_t token, float *heads,
+    uint32_t n_heads, const float *bias, const float *norm)
 {
     const struct model_shape *shape = &f->model->shape;
-    const size_t n_angles = shape->rope_dims / 2;
-    const bool is_neox = shape->rope_style == ROPE_NEOX;
-    const size_t stride = is_neox ? 1 : 2, distance = is_neox ? n_angles : 1;
-    const float *cosines = f->cosines + token * n_angles;
-    const float *sines = f->sines + token * n_angles;
+    const size_t n = shape->head_dim, n_pairs = shape->rope.n_dims / 2;
 
-    for (uint32_t h = 0; h < n_heads; h++, heads += shape->head_dim)
-        for (size_t i = 0; i < n_angles; i++) {
-            float *a = heads + i * stride, *b = a + distance;
-            const float old_a = *a, old_b = *b;
-
-            *a = old_a * cosines[i] - old_b * sines[i];
-            *b = old_a * sines[i] + old_b * cosines[i];
-        }
+    if (bias != NULL)
+        f->kernels->add(heads, bias, n_heads * n);
+    if (norm != NULL)
+        for (uint32_t h = 0; h < n_heads; h++)
+            f->kernels->rms_norm(
+                heads + h * n, heads + h * n, norm, n, shape->norm_epsilon);
+    rope_rotate(&shape->rope, f->cosines + token * n_pairs,
+        f->sines + token * n_pairs, heads, n_heads, n);
 }
 
 static void store_q8_0(
@@ -58,18 +54,22 @@ static void store_row(struct forward *f, const struct forward_token *token,
         f->kernels->to_f16((void *)to, row, n);
 }
 
-void forward_rotate_and_store(
-    void *ctx, size_t begin, size_t end, uint32_t thread)
+void forward_store_heads(void *ctx, size_t begin, size_t end, uint32_t thread)
 {
     struct forward *f = ctx;
     const struct model_shape *shape = &f->model->shape;
     const size_t n_q = (size_t)shape->n_heads * shape->head_dim;
     const size_t n_kv = (size_t)shape->n_kv_heads * shape->head_dim;
+    const struct model_layer *layer = f->layer;
 
     (void)thread;
     for (size_t t = begin; t < end; t++) {
-        rotate(f, t, f->q + t * n_q, shape->n_heads);
-        rotate(f, t, f->k + t * n_kv, shape->n_kv_heads);
+        finish_heads(
+            f, t, f->q + t * n_q, shape->n_heads, layer->q_bias, layer->q_norm);
+        finish_heads(f, t, f->k + t * n_kv, shape->n_kv_heads, layer->k_bias,
+            layer->k_norm);
+        if (layer->v_bias != NULL)
+            f->kernels->add(f->v + t * n_kv, layer->v_bias, n_kv);
         store_row(f, &f->tokens[t], KV_PART_KEYS, f->k + t * n_kv, n_kv);
         store_row(f, &f->tokens[t], KV_PART_VALUES, f->v + t * n_kv, n_kv);
     }

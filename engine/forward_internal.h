@@ -34,8 +34,7 @@ struct forward {
 
     /* All of this lies in one allocation, tokens first. */
     struct forward_token *tokens;
-    double *frequencies; /* [rope_dims / 2] */
-    float *cosines;      /* [n_tokens][rope_dims / 2] */
+    float *cosines; /* [n_tokens][rope.n_dims / 2] */
     float *sines;
     float *x;                      /* [n_tokens][n_embd], the residual stream */
     float *delta;                  /* [n_tokens][n_embd], what is added to it */
@@ -54,9 +53,9 @@ struct forward {
     size_t n_products;
 };
 
-/* Jobs of the team over a step's tokens, ctx being the forward. */
-void forward_rotate_and_store(
-    void *ctx, size_t begin, size_t end, uint32_t thread);
+/* A job of the team over a step's tokens, ctx being the forward: finishes their
+ * queries and keys, and stores keys and values in their blocks. */
+void forward_store_heads(void *ctx, size_t begin, size_t end, uint32_t thread);
 
 /* A round: input = attention(q), over the keys and values in the blocks. */
 void forward_attend(struct forward *f);

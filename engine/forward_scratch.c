@@ -1,5 +1,3 @@
-#include <math.h>
-
 #include "base/heap.h"
 #include "engine/forward_internal.h"
 #include "engine/quants.h"
@@ -42,9 +40,8 @@ static void carve_scratch(struct forward *f, struct carver *carver)
     struct activations *input = &f->input;
 
     f->tokens = carve(carver, n, 1, sizeof *f->tokens);
-    f->frequencies = carve(carver, shape->rope_dims, 1, sizeof(double));
-    f->cosines = carve(carver, n, shape->rope_dims / 2, f32);
-    f->sines = carve(carver, n, shape->rope_dims / 2, f32);
+    f->cosines = carve(carver, n, shape->rope.n_dims / 2, f32);
+    f->sines = carve(carver, n, shape->rope.n_dims / 2, f32);
     f->x = carve(carver, n, shape->n_embd, f32);
     f->delta = carve(carver, n, shape->n_embd, f32);
     f->q = carve(carver, n, n_q, f32);
@@ -62,15 +59,6 @@ static void carve_scratch(struct forward *f, struct carver *carver)
     f->logits = carve(carver, f->max_slices, shape->n_vocab, f32);
     f->entries = carve(
         carver, team_n_threads(f->team), shape->n_vocab, sizeof *f->entries);
-}
-
-static void fill_frequencies(struct forward *f)
-{
-    const struct model_shape *shape = &f->model->shape;
-
-    for (uint32_t i = 0; i < shape->rope_dims / 2; i++)
-        f->frequencies[i] =
-            pow(shape->rope_base, -2.0 * i / (double)shape->rope_dims);
 }
 
 enum kv_status forward_open(struct forward **out,
@@ -120,7 +108,6 @@ enum kv_status forward_open(struct forward **out,
     };
     carve(&carver, 1, 1, sizeof *f);
     carve_scratch(f, &carver);
-    fill_frequencies(f);
     *out = f;
     return KV_OK;
 }
