@@ -243,8 +243,8 @@ static void walk(struct world *world, struct evict_call *call)
 
 /* ---- nobody is missed */
 
-static void check_decided(const struct world *world, const struct evict_call *call,
-    size_t target, size_t at)
+static void check_decided(const struct world *world,
+    const struct evict_call *call, size_t target, size_t at)
 {
     const struct actor *actor = &world->actors[at];
     bool is_held = actor_hold_until_ns(actor) > 0;
@@ -292,8 +292,8 @@ static void check_call(const struct world *world, const struct evict_call *call)
 
 /* ---- the call */
 
-static void end_batch(
-    struct world *world, struct evict_call *call, struct pool_batch_scope *scope)
+static void end_batch(struct world *world, struct evict_call *call,
+    struct pool_batch_scope *scope)
 {
     Kvpool__V1__EvictCall told = KVPOOL__V1__EVICT_CALL__INIT;
 

@@ -34,14 +34,16 @@ void heap_starve(uint32_t nth)
     static const struct kv_heap heap = {dry_calloc, dry_realloc, free};
 
     left = nth;
-    refused = false;
     kv_heap_use(&heap);
 }
 
 bool heap_feed(void)
 {
+    bool was_refused = refused;
+
     left = 0;
-    return refused;
+    refused = false;
+    return was_refused;
 }
 
 void heap_pause(void)

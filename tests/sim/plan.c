@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define N_FIRST 24 /* numbers that name the same session to every operation */
+
 const char *const plan_policies[PLAN_N_POLICIES] = {
     "lru", "lru_tail", "priority", "s3fifo", "cost"};
 
@@ -28,16 +30,16 @@ static const struct {
     const char *name;
     uint32_t weight;
 } kinds[OP_N_KINDS] = {
-    [OP_GET] = {"get", 2},
-    [OP_BEGIN] = {"begin", 16},
-    [OP_ANONYMOUS] = {"anonymous", 4},
+    [OP_GET] = {"get", 1},
+    [OP_BEGIN] = {"begin", 10},
+    [OP_ANONYMOUS] = {"anonymous", 2},
     [OP_APPEND] = {"append", 20},
     [OP_ADOPT] = {"adopt", 16},
     [OP_RESERVE] = {"reserve", 24},
     [OP_COMMIT] = {"commit", 24},
     [OP_TRUNCATE] = {"truncate", 3},
     [OP_PROMPT] = {"prompt", 4},
-    [OP_END] = {"end", 16},
+    [OP_END] = {"end", 14},
     [OP_SET_ASIDE] = {"set_aside", 1},
     [OP_IDLE_TTL] = {"idle_ttl", 2},
     [OP_TTL] = {"ttl", 1},
@@ -93,6 +95,24 @@ static void *must_have(void *memory)
     return memory;
 }
 
+/* A whole turn of a conversation, so that much gets done. */
+static size_t draw_turn(uint64_t *random, struct op *ops, size_t n_ops)
+{
+    static const enum op_kind turn[] = {OP_BEGIN, OP_APPEND, OP_ADOPT,
+        OP_RESERVE, OP_SCRUB_TAKE, OP_SCRUB_DONE, OP_RESERVE, OP_COMMIT,
+        OP_END};
+    const struct op op = {.a = draw(random) % N_FIRST,
+        .b = 2 * (draw(random) % 20),
+        .c = 2 * (draw(random) % 3)};
+    size_t n = 0;
+
+    for (; n < sizeof turn / sizeof *turn && n < n_ops; n++) {
+        ops[n] = op;
+        ops[n].kind = turn[n];
+    }
+    return n;
+}
+
 void plan_draw(struct plan *plan, uint64_t seed, size_t n_ops)
 {
     uint64_t random = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
@@ -109,12 +129,15 @@ void plan_draw(struct plan *plan, uint64_t seed, size_t n_ops)
     plan->ops = must_have(calloc(n_ops, sizeof *plan->ops));
     plan->n_ops = n_ops;
     for (size_t i = 0; i < n_ops; i++)
-        plan->ops[i] = (struct op){
-            .kind = draw_kind(&random),
-            .a = draw(&random) % 1000,
-            .b = draw(&random) % 1000,
-            .c = draw(&random) % 1000,
-        };
+        if (draw(&random) % 16 == 0)
+            i += draw_turn(&random, plan->ops + i, n_ops - i) - 1;
+        else
+            plan->ops[i] = (struct op){
+                .kind = draw_kind(&random),
+                .a = draw(&random) % 1000,
+                .b = draw(&random) % 1000,
+                .c = draw(&random) % 1000,
+            };
 }
 
 void plan_free(struct plan *plan)

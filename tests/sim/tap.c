@@ -48,11 +48,6 @@ static bool chooses_by_age(const struct world *world)
     return world->plan->settings[PLAN_POLICY] <= 1;
 }
 
-static bool chooses_by_priority(const struct world *world)
-{
-    return strcmp(pool_policy_name(world->pool), "priority") == 0;
-}
-
 /* Whether the other one should have gone before. Who has lost blocks in this
  * operation has had its turn. */
 static bool goes_before(const struct world *world, const struct actor *other,
@@ -61,9 +56,9 @@ static bool goes_before(const struct world *world, const struct actor *other,
     if (!other->exists || other->state != POOL_SESSION_CACHED ||
         !other->frees_something || other->lost_now)
         return false;
-    if (chooses_by_priority(world) && other->priority != victim->priority)
+    if (world_ranks_priority(world) && other->priority != victim->priority)
         return other->priority < victim->priority;
-    return (chooses_by_priority(world) || chooses_by_age(world)) &&
+    return (world_ranks_priority(world) || chooses_by_age(world)) &&
            other->rank < victim->rank;
 }
 

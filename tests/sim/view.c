@@ -148,6 +148,8 @@ void view_expect(struct world *world, uint64_t sum)
 {
     struct view *view = &world->view;
 
+    if (world->plan->settings[PLAN_ALLOCATIONS] == 0)
+        return;
     if (view->begin == view->end)
         view->begin = view->end = 0;
     if (view->end == view->capacity) {

@@ -81,6 +81,11 @@ struct pool_session *world_session(const struct world *world, size_t actor)
                                : world->actors[actor].anonymous;
 }
 
+bool world_ranks_priority(const struct world *world)
+{
+    return strcmp(pool_policy_name(world->pool), "priority") == 0;
+}
+
 int64_t actor_hold_until_ns(const struct actor *actor)
 {
     int64_t until_ns = actor->pin_until_ns;
@@ -313,8 +318,39 @@ static void do_append(struct world *world, const struct op *op)
         say(world, at, tokens[i]);
 }
 
-/* Tokens of full blocks that the actor could take over from the other. */
-static size_t in_common(const struct world *world, size_t at, size_t other)
+/* ---- blocks with the same content
+ *
+ * Of these the pool lists one only, and when that one goes the others are not
+ * found: such a block need not be adopted. */
+
+static bool *twin(struct world *world, uint64_t word)
+{
+    return &world->twins[word % WORLD_TWINS];
+}
+
+static bool has_same_block(
+    const struct world *world, size_t at, size_t other, size_t end)
+{
+    const struct actor *a = &world->actors[at], *b = &world->actors[other];
+
+    return other != at && b->exists && b->n_cached >= end &&
+           a->words[end - 1] == b->words[end - 1];
+}
+
+/* After the actor has filled these blocks, which others may have too. */
+static void note_twins(struct world *world, size_t at, size_t from, size_t to)
+{
+    size_t block_tokens = world->plan->settings[PLAN_BLOCK_TOKENS];
+
+    from += block_tokens - from % block_tokens;
+    for (size_t end = from; end <= to; end += block_tokens)
+        for (size_t other = 0; other < WORLD_ACTORS; other++)
+            if (has_same_block(world, at, other, end))
+                *twin(world, world->actors[at].words[end - 1]) = true;
+}
+
+/* Tokens of full blocks that the actor should take over from the other. */
+static size_t in_common(struct world *world, size_t at, size_t other)
 {
     const struct actor *a = &world->actors[at], *b = &world->actors[other];
     size_t block_tokens = world->plan->settings[PLAN_BLOCK_TOKENS], n = 0;
@@ -322,8 +358,9 @@ static size_t in_common(const struct world *world, size_t at, size_t other)
     if (!b->exists || other == at || world_tenant(other) != world_tenant(at) ||
         a->n_tokens == 0)
         return 0;
-    while (
-        n < a->n_tokens - 1 && n < b->n_cached && a->tokens[n] == b->tokens[n])
+    while (n < a->n_tokens - 1 && n < b->n_cached &&
+           a->tokens[n] == b->tokens[n] &&
+           ((n + 1) % block_tokens > 0 || !*twin(world, a->words[n])))
         n++;
     return n - n % block_tokens;
 }
@@ -468,6 +505,7 @@ static void do_commit(struct world *world, const struct op *op)
             n_computed - info.n_cached_tokens, NULL, world->now_ns,
             world->now_ns);
     pool_session_commit(world->pool, session, end);
+    note_twins(world, at, info.n_cached_tokens, end);
 }
 
 static void do_truncate(struct world *world, const struct op *op)
@@ -559,7 +597,7 @@ static void do_retain(struct world *world, const struct op *op)
         lease(world, at, op, session, duration_ns / 2);
         break;
     default:
-        if (priority != actor->priority)
+        if (priority != actor->priority && world_ranks_priority(world))
             actor->rank = world->at; /* it goes to another queue, last */
         pool_session_set_priority(world->pool, session, priority);
         actor->priority = priority;

@@ -36,6 +36,7 @@
 #define WORLD_BLOCK_BYTES 64
 #define WORLD_MAX_BLOCKS 96
 #define WORLD_MAX_TOKENS 512
+#define WORLD_TWINS 4099
 #define WORLD_TTL_LATE_NS (2 * KV_NS_PER_MS)
 
 /* A session, or a request without one, as the operations have made it. */
@@ -105,6 +106,7 @@ struct world {
     uint32_t starving; /* or will, this many allocations on; 0: no */
 
     struct actor actors[WORLD_ACTORS];
+    bool twins[WORLD_TWINS]; /* by word: several blocks have ended with it */
     struct books books;
     struct view view;
     struct pool_scrub out[POOL_SCRUBS_OUT];
@@ -125,6 +127,9 @@ struct pool_key world_key(size_t actor);
 struct pool_session *world_session(const struct world *world, size_t actor);
 size_t world_actor(const struct world *world, const struct pool_key *key);
 int world_tenant(size_t actor);
+
+/* Whether the policy looks at priorities first. */
+bool world_ranks_priority(const struct world *world);
 
 /* The end of its last hold, and when its TTLs fall due; 0 and INT64_MAX if
  * there is none. */
