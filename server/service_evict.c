@@ -699,12 +699,12 @@ static void on_evict(void *ctx, struct rpc_call *call,
     begin_evict(evict);
 }
 
-static void on_durable(struct ledger_watcher *watcher)
+static void on_answers(struct rpc_post *post)
 {
-    struct server *server =
-        KV_LIST_ENTRY(watcher, struct server, evict_watcher);
+    struct server *server = KV_LIST_ENTRY(post, struct server, evict_post);
     struct ledger_position position;
 
+    server->evict_answers = false;
     recorder_position(server->recorder, &position);
     KV_LIST_EACH (link, &server->evict_calls) {
         struct evict *evict = KV_LIST_ENTRY(link, struct evict, link);
@@ -714,6 +714,18 @@ static void on_durable(struct ledger_watcher *watcher)
         else if (recorder_state(server->recorder) == LEDGER_FAILED)
             answer_unkept(evict);
     }
+}
+
+/* Not here: subscribers get the receipts first, whose turns are posted too. */
+static void on_durable(struct ledger_watcher *watcher)
+{
+    struct server *server =
+        KV_LIST_ENTRY(watcher, struct server, evict_watcher);
+
+    if (server->evict_answers || kv_list_empty(&server->evict_calls))
+        return;
+    server->evict_post.run = on_answers;
+    server->evict_answers = rpc_loop_post(server->loop, &server->evict_post);
 }
 
 enum kv_status service_evict_add(struct server *server)
