@@ -119,6 +119,8 @@ static void carve_scratch(struct forward *f, struct carver *carver)
     input->large.quants = carve(carver, n, widest, 1);
     input->large.scales = carve(carver, n, widest / QUANTS_LARGE, f32);
     input->large.sums = carve(carver, n, widest / QUANTS_LARGE, i32);
+    input->part_sums =
+        carve(carver, n, widest / ACTIVATION_PART, sizeof(int16_t));
     f->logits = carve(carver, f->max_slices, shape->n_vocab, f32);
     f->entries = carve(
         carver, team_n_threads(f->team), shape->n_vocab, sizeof *f->entries);
@@ -275,6 +277,9 @@ static void round_input(struct forward *f, size_t token, unsigned formats)
         round_row(f, &in->small, token, QUANTS_SMALL);
     if (formats & ACTIVATION_LARGE)
         round_row(f, &in->large, token, QUANTS_LARGE);
+    if (formats & ACTIVATION_PARTS)
+        f->kernels->sum_parts(in->large.quants + token * in->n_cols, in->n_cols,
+            in->part_sums + token * (in->n_cols / ACTIVATION_PART));
 }
 
 /* The input becomes the norm of x, a row of the input's width. */

@@ -85,7 +85,7 @@ struct model_type_usage {
     uint32_t n_tensors;
     uint64_t n_bytes;
 };
-#define MODEL_MAX_TYPES 8
+#define MODEL_MAX_TYPES GGUF_N_TYPES
 
 /* Weights by type, most bytes first; returns how many types. */
 size_t model_type_usage(
