@@ -24,7 +24,7 @@ struct weight {
     enum gguf_tensor_type type;
     uint32_t n_rows, n_cols;
     const void *data;
-    float scale; /* 1 unless the file has a `.scale` tensor beside it */
+    float scale; /* 1 unless there is a `.scale` tensor, or it is I2_S */
 };
 
 struct model_layer {
