@@ -64,9 +64,9 @@ START_TEST(a_llama_has_the_shape_that_its_file_says)
     ck_assert_uint_eq(shape->head_dim, 8);
     ck_assert_uint_eq(shape->n_vocab, TINY_N_FIXED);
     ck_assert_uint_eq(shape->n_context, 64);
-    ck_assert_uint_eq(shape->rope_dims, 8);
-    ck_assert_int_eq(shape->rope_style, ROPE_INTERLEAVED);
-    ck_assert_float_eq(shape->rope_base, 10000.0f);
+    ck_assert_uint_eq(shape->rope.n_dims, 8);
+    ck_assert_int_eq(shape->rope.style, ROPE_INTERLEAVED);
+    ck_assert_float_eq(shape->rope.base, 10000.0f);
     ck_assert_float_eq(shape->norm_epsilon, 1e-5f);
     ck_assert_ptr_null(model->layers[0].attn_sub_norm);
     ck_assert_uint_eq(model->layers[1].down.n_rows, 32);
@@ -83,7 +83,7 @@ START_TEST(a_bitnet_has_sub_norms_and_turns_like_neox)
     tiny_model_init(&tiny, "bitnet");
     tiny_model_tensor(&tiny, "blk.1.ffn_sub_norm.weight")->fill = 3.0f;
     model = open_tiny();
-    ck_assert_int_eq(model->shape.rope_style, ROPE_NEOX);
+    ck_assert_int_eq(model->shape.rope.style, ROPE_NEOX);
     ck_assert_ptr_nonnull(model->layers[0].attn_sub_norm);
     ck_assert_float_eq(model->layers[1].ffn_sub_norm[63], 3.0f);
     model_close(model);
