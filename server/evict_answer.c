@@ -99,13 +99,13 @@ void evict_answer_ready(struct evict_answer *answer)
         kv_list_append(&answer->server->evict_calls, &answer->link);
 }
 
-static void on_durable(struct ledger_watcher *watcher)
+static void on_answers(struct rpc_post *post)
 {
-    struct server *server =
-        KV_LIST_ENTRY(watcher, struct server, evict_watcher);
+    struct server *server = KV_LIST_ENTRY(post, struct server, evict_post);
     const bool failed = recorder_state(server->recorder) == LEDGER_FAILED;
     struct ledger_position position;
 
+    server->evict_answers = false;
     recorder_position(server->recorder, &position);
     KV_LIST_EACH (link, &server->evict_calls) {
         struct evict_answer *answer =
@@ -121,6 +121,18 @@ static void on_durable(struct ledger_watcher *watcher)
         else
             reply_unkept(answer);
     }
+}
+
+/* Not here: subscribers get the receipts first, whose turns are posted too. */
+static void on_durable(struct ledger_watcher *watcher)
+{
+    struct server *server =
+        KV_LIST_ENTRY(watcher, struct server, evict_watcher);
+
+    if (server->evict_answers || kv_list_empty(&server->evict_calls))
+        return;
+    server->evict_post.run = on_answers;
+    server->evict_answers = rpc_loop_post(server->loop, &server->evict_post);
 }
 
 void evict_answers_begin(struct server *server)

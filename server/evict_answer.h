@@ -1,8 +1,7 @@
 /* The answer to an Evict call, from when it is known until it is sent.
  *
  *   ready ──┬──> sent, if nobody has to wait
- *           └──> (on evict_calls) ──> its receipts are durable, or never will
- * be
+ *           └──> on evict_calls ──> its receipts are durable, or never will
  *
  * It waits until the receipts are released, which is when the blocks have been
  * zeroed, and in the journal; unless the request asks for less. A call that is

@@ -54,6 +54,8 @@ struct server {
     struct kv_list evict_repeats; /* and for the first to be decided */
     struct evp_md_ctx_st *sha256; /* of requests; NULL before there is one */
     struct ledger_watcher evict_watcher;
+    struct rpc_post evict_post;
+    bool evict_answers; /* that post is under way */
 
     struct kv_list subscribers; /* and those among them with a turn to come, */
     struct kv_list subscribers_waiting, subscribers_due; /* see subscriber.h */
