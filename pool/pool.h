@@ -21,8 +21,8 @@
  *   reserve  blocks for them, evicting others if needed
  *   commit   their keys and values now lie in the blocks
  *
- * Given-up blocks are zeroed by somebody else's thread: pool_scrub_next() hands
- * out what is to be zeroed, pool_scrub_done() takes it back.
+ * Given-up blocks are zeroed by somebody else, on any thread: pool_scrub_next()
+ * hands out what is to be zeroed, pool_scrub_done() takes it back.
  *
  * A session that does not run is the pool's: it may be evicted, and forgotten,
  * by any call that is given another session, by pool_expire, and by its own
