@@ -40,6 +40,13 @@ static const struct gguf_tensor *find_tensor(struct model_loader *loader,
     return tensor;
 }
 
+size_t weight_bytes(const struct weight *weight)
+{
+    return (size_t)weight->n_rows * weight->n_cols /
+           gguf_type_block_elements(weight->type) *
+           gguf_type_block_bytes(weight->type);
+}
+
 static enum kv_status load_matrix(struct model_loader *loader, const char *name,
     uint32_t n_rows, uint32_t n_cols, struct weight *out)
 {
@@ -377,10 +384,30 @@ static enum kv_status name_model(struct model_loader *loader)
     return KV_OK;
 }
 
+/* Large models come in several files, of which this would be one. */
+static enum kv_status refuse_part(struct model_loader *loader)
+{
+    uint64_t n_parts = 1;
+    const enum kv_status status =
+        gguf_get_uint(loader->gguf, "split.count", &n_parts, loader->error);
+
+    if (status != KV_OK && status != KV_NOT_FOUND)
+        return status;
+    if (n_parts <= 1)
+        return KV_OK;
+    return kv_error_set(loader->error, KV_UNSUPPORTED,
+        "%s: key split.count is %" PRIu64
+        ": it is a part of a model; one file is supported, into which "
+        "llama-gguf-split --merge makes them",
+        gguf_name(loader->gguf), n_parts);
+}
+
 static enum kv_status load(struct model_loader *loader)
 {
-    enum kv_status status = model_read_architecture(loader);
+    enum kv_status status = refuse_part(loader);
 
+    if (status == KV_OK)
+        status = model_read_architecture(loader);
     if (status == KV_OK)
         status = name_model(loader);
     if (status == KV_OK)

@@ -17,6 +17,15 @@ static void deal_blocks(struct engine *engine, uint32_t blocks_per_sequence)
                 i * 37 % blocks_per_sequence * ENGINE_MAX_SEQUENCES + s;
 }
 
+static enum kv_status open_model(struct engine *engine,
+    const struct engine_config *config, struct kv_error *error)
+{
+    if (config->path != NULL)
+        return model_open(&engine->model, config->path, error);
+    return model_open_memory(&engine->model, config->bytes, config->n_bytes,
+        "a model in memory", error);
+}
+
 void engine_open(struct engine *engine, const struct engine_config *config)
 {
     const uint32_t blocks_per_sequence =
@@ -32,8 +41,8 @@ void engine_open(struct engine *engine, const struct engine_config *config)
         .kernels = config->kernels,
     };
 
-    ck_assert_msg(model_open(&engine->model, config->path, &error) == KV_OK,
-        "%s", error.text);
+    ck_assert_msg(
+        open_model(engine, config, &error) == KV_OK, "%s", error.text);
     engine->n_vocab = engine->model->shape.n_vocab;
     compute.model = engine->model;
     compute.block_bytes = kv_block_bytes(

@@ -19,7 +19,9 @@ struct engine {
 };
 
 struct engine_config {
-    const char *path;
+    const char *path; /* or NULL, and a file in memory, aligned to 8 bytes */
+    const void *bytes;
+    size_t n_bytes;
     const char *kernels;
     enum kv_type kv_type;
     uint32_t n_threads;
