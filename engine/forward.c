@@ -97,6 +97,9 @@ static void round_input(struct forward *f, size_t token, unsigned formats)
         round_row(f, &in->small, token, QUANTS_SMALL);
     if (formats & ACTIVATION_LARGE)
         round_row(f, &in->large, token, QUANTS_LARGE);
+    if (formats & ACTIVATION_PARTS)
+        f->kernels->sum_parts(in->large.quants + token * in->n_cols, in->n_cols,
+            in->part_sums + token * (in->n_cols / ACTIVATION_PART));
 }
 
 /* The input becomes the norm of x, a row of the input's width. */

@@ -56,6 +56,8 @@ static void carve_scratch(struct forward *f, struct carver *carver)
     input->large.quants = carve(carver, n, widest, 1);
     input->large.scales = carve(carver, n, widest / QUANTS_LARGE, f32);
     input->large.sums = carve(carver, n, widest / QUANTS_LARGE, i32);
+    input->part_sums =
+        carve(carver, n, widest / ACTIVATION_PART, sizeof(int16_t));
     f->logits = carve(carver, f->max_slices, shape->n_vocab, f32);
     f->entries = carve(
         carver, team_n_threads(f->team), shape->n_vocab, sizeof *f->entries);

@@ -47,6 +47,34 @@ size_t weight_bytes(const struct weight *weight)
            gguf_type_block_bytes(weight->type);
 }
 
+/* Numbers 0, 1 and 2 are in the fields of an I2_S, and 3 is not. */
+static bool is_ternary(const unsigned char *fields, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((fields[i] & fields[i] >> 1 & 0x55) != 0)
+            return false;
+    return true;
+}
+
+/* An I2_S has its scale behind the last row. A look at the first row tells it
+ * from what else may stand under its number. */
+static enum kv_status load_own_scale(struct model_loader *loader,
+    const char *name, const struct gguf_tensor *tensor, float *out)
+{
+    const unsigned char *data = tensor->data;
+    const size_t n_rows_bytes =
+        tensor->n_bytes - gguf_type_tail_bytes(tensor->type);
+
+    memcpy(out, data + n_rows_bytes, sizeof *out);
+    if (!is_ternary(data, n_rows_bytes / (size_t)tensor->dims[1]) ||
+        !isfinite(*out))
+        return kv_error_set(loader->error, KV_INVALID,
+            "%s: tensor %s is not ternary weights with a finite scale, as type "
+            "I2_S has them; ggml once had IQ4_NL_4_4 under the same number",
+            gguf_name(loader->gguf), name);
+    return KV_OK;
+}
+
 static enum kv_status load_matrix(struct model_loader *loader, const char *name,
     uint32_t n_rows, uint32_t n_cols, struct weight *out)
 {
@@ -63,13 +91,16 @@ static enum kv_status load_matrix(struct model_loader *loader, const char *name,
         .scale = 1.0f,
     };
     loader->model->n_parameters += (uint64_t)n_rows * n_cols;
-    return KV_OK;
+    return tensor->type == GGUF_I2_S
+               ? load_own_scale(loader, name, tensor, &out->scale)
+               : KV_OK;
 }
 
 static enum kv_status load_scale(
     struct model_loader *loader, const char *name, float *out)
 {
     const struct gguf_tensor *tensor;
+    float scale;
 
     if (gguf_tensor_find(loader->gguf, name) == NULL)
         return KV_OK;
@@ -80,11 +111,12 @@ static enum kv_status load_scale(
         return kv_error_set(loader->error, KV_UNSUPPORTED,
             "%s: tensor %s has type %s; F32 is supported",
             gguf_name(loader->gguf), name, gguf_type_name(tensor->type));
-    memcpy(out, tensor->data, sizeof *out);
-    if (!isfinite(*out))
+    memcpy(&scale, tensor->data, sizeof scale);
+    if (!isfinite(scale))
         return kv_error_set(loader->error, KV_INVALID,
             "%s: tensor %s is %g; a finite number is needed",
-            gguf_name(loader->gguf), name, (double)*out);
+            gguf_name(loader->gguf), name, (double)scale);
+    *out *= scale;
     return KV_OK;
 }
 

@@ -30,7 +30,7 @@ struct weight {
     enum gguf_tensor_type type;
     uint32_t n_rows, n_cols;
     const void *data;
-    float scale; /* 1 unless the file has a `.scale` tensor beside it */
+    float scale; /* 1 unless there is a `.scale` tensor, or it is I2_S */
 };
 
 size_t weight_bytes(const struct weight *weight); /* of data */
@@ -98,7 +98,7 @@ struct model_type_usage {
     uint32_t n_tensors;
     uint64_t n_bytes;
 };
-#define MODEL_MAX_TYPES 8
+#define MODEL_MAX_TYPES GGUF_N_TYPES
 
 /* Weights by type, most bytes first; returns how many types. */
 size_t model_type_usage(

@@ -164,8 +164,8 @@ void evict_idle(struct pool *pool, struct pool_session *session,
 
 /* The policy's first victim, of whom there must be one, is evicted and
  * forgotten: no more sessions are allowed, and one with this key is to come. */
-void evict_for_place(
-    struct pool *pool, const struct pool_key *key, int64_t now_ns);
+void evict_for_place(struct pool *pool, const struct pool_key *key,
+    const uint8_t *trace_id, int64_t now_ns);
 
 /* Gives up idle sessions until n_blocks are free or being zeroed, which they
  * are not yet and must be possible. forced_by is the session that needs them.

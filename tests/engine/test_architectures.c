@@ -3,6 +3,7 @@
  * against a few logits of llama.cpp (release b8000's successor of 2026-11, F32
  * weights, keys and values) for the same files. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/engine/engine_fixture.h"
@@ -195,7 +196,7 @@ static void compare(const struct variant *variant, const char *kernels)
 {
     static double expected[N_TOKENS * TINY_N_FIXED];
     struct tiny_model tiny;
-    struct engine_config config = {
+    const struct engine_config config = {
         .kernels = kernels,
         .kv_type = KV_TYPE_F32,
         .n_threads = 1,
@@ -203,12 +204,13 @@ static void compare(const struct variant *variant, const char *kernels)
     };
     struct engine engine;
     unsigned char *bytes;
+    size_t n_bytes;
     float logits[TINY_N_FIXED];
 
     make(variant, &tiny);
     expect(variant, &tiny, expected);
-    config.bytes = bytes = tiny_model_write(&tiny, &config.n_bytes);
-    engine_open(&engine, &config);
+    bytes = tiny_model_write(&tiny, &n_bytes);
+    engine_open_memory(&engine, &config, bytes, n_bytes);
     for (uint32_t i = 0; i < N_TOKENS; i++) {
         const uint32_t token = token_at(i);
         double gap;

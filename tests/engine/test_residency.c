@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -97,7 +98,7 @@ START_TEST(what_a_file_has_lost_is_an_error_when_it_is_waited_for)
 {
     char path[] = "residency-XXXXXX";
     const int fd = mkstemp(path);
-    struct tiny_file {
+    struct {
         FILE *from;
         char bytes[65536];
         size_t n;

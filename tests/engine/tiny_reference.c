@@ -74,8 +74,9 @@ static void rotate(const struct pass *pass, size_t position, double *head)
     const size_t n_pairs = reference->n_rope_dims / 2;
 
     for (size_t i = 0; i < n_pairs; i++) {
-        const double frequency = reference->stretch[i] /
-                                 pow(reference->rope_base, (double)i / (double)n_pairs);
+        const double frequency =
+            reference->stretch[i] /
+            pow(reference->rope_base, (double)i / (double)n_pairs);
         double *re = head + (reference->rotates_halves ? i : 2 * i);
         double *im = re + (reference->rotates_halves ? n_pairs : 1);
         const double complex turned = (*re + I * *im) * reference->magnitude *
