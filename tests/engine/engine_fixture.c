@@ -34,8 +34,6 @@ static void open_compute(
         .kernels = config->kernels,
     };
 
-    ck_assert_msg(
-        open_model(engine, config, &error) == KV_OK, "%s", error.text);
     engine->n_vocab = engine->model->shape.n_vocab;
     compute.model = engine->model;
     compute.block_bytes = kv_block_bytes(
