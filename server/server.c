@@ -40,6 +40,18 @@ static const char *const services[] = {
 
 /* ---- open: model, pool, computation */
 
+static enum kv_status open_tokenizer(
+    struct server *server, struct kv_error *error)
+{
+    const char *pre = server->options->tokenizer_pre;
+    const struct model *model = server->model;
+
+    return pre[0] == '\0' ? tokenizer_open(&server->tokenizer, model->gguf,
+                                model->shape.n_vocab, error)
+                          : tokenizer_open_as(&server->tokenizer, model->gguf,
+                                model->shape.n_vocab, pre, error);
+}
+
 static enum kv_status open_model(struct server *server,
     const struct progress *progress, struct kv_error *error)
 {
@@ -53,8 +65,7 @@ static enum kv_status open_model(struct server *server,
 
     residency_prefetch_parse(server->options->model_prefetch, &prefetch);
     if (status == KV_OK)
-        status = tokenizer_open(&server->tokenizer, server->model->gguf,
-            server->model->shape.n_vocab, error);
+        status = open_tokenizer(server, error);
     if (status == KV_OK)
         status = kv_check_block(server->model, server->kv_type,
             (uint32_t)server->options->block_tokens, error);
