@@ -1,7 +1,7 @@
 /* Each architecture and each way to stretch a context, on a tiny model whose
  * weights are drawn from a seed: against a plain reference in double, and
- * against a few logits of llama.cpp (release b8000's successor of 2026-11, F32
- * weights, keys and values) for the same files. */
+ * against a few logits of llama.cpp (ggml 0.21.0; weights, keys and values F32)
+ * for the same file. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -98,35 +98,42 @@ static void rotate_half_of_a_head(struct tiny_model *tiny)
 }
 
 static const struct variant variants[] = {
-    {"llama", "llama", NULL, {.n_rope_dims = 8, .stretch = AS_TRAINED}, {0}},
+    {"llama", "llama", NULL, {.n_rope_dims = 8, .stretch = AS_TRAINED},
+        {-0.02456f, 0.00059f, 0.12606f, 1.12085f}},
     {"llama with biases", "llama", add_biases,
-        {.n_rope_dims = 8, .stretch = AS_TRAINED}, {0}},
+        {.n_rope_dims = 8, .stretch = AS_TRAINED},
+        {-0.98078f, -0.55798f, -0.07673f, 1.06099f}},
     {"linear", "llama", stretch_linearly,
-        {.n_rope_dims = 8, .stretch = {0.25, 0.25, 0.25, 0.25}}, {0}},
+        {.n_rope_dims = 8, .stretch = {0.25, 0.25, 0.25, 0.25}},
+        {-1.81316f, 1.23770f, 0.03551f, 1.41696f}},
     {"linear by its old key", "llama", stretch_as_before,
-        {.n_rope_dims = 8, .stretch = {0.5, 0.5, 0.5, 0.5}}, {0}},
-    {"factors of Llama 3", "llama", stretch_each_pair, {.n_rope_dims = 8}, {0}},
+        {.n_rope_dims = 8, .stretch = {0.5, 0.5, 0.5, 0.5}},
+        {-1.32014f, 0.99686f, 0.09514f, 1.18399f}},
+    {"factors of Llama 3", "llama", stretch_each_pair, {.n_rope_dims = 8},
+        {0.01503f, -0.00283f, 0.13394f, 1.11115f}},
     {"yarn with all its keys", "llama", stretch_by_other_yarn,
         {.n_rope_dims = 8,
             .stretch = {0.5625, 0.453125, 0.34375, 0.234375},
             .magnitude = 1.094179988101349},
         {0}},
     {"qwen2", "qwen2", NULL,
-        {.rotates_halves = true, .n_rope_dims = 8, .stretch = AS_TRAINED}, {0}},
+        {.rotates_halves = true, .n_rope_dims = 8, .stretch = AS_TRAINED},
+        {-1.61896f, 0.30634f, -0.23716f, 0.57581f}},
     {"qwen2 with yarn", "qwen2", stretch_by_yarn,
         {.rotates_halves = true,
             .n_rope_dims = 8,
             .rope_base = 4,
             .stretch = {1, 0.875, 0.75, 0.625},
             .magnitude = 1.0247664925007902},
-        {0}},
+        {-0.13484f, -0.04831f, -0.01562f, 0.76639f}},
     {"qwen3", "qwen3", NULL,
         {.rotates_halves = true, .n_rope_dims = 16, .stretch = AS_TRAINED},
-        {0}},
+        {-1.26024f, -0.39488f, -2.15465f, -0.19113f}},
     {"qwen3, half of a head rotated", "qwen3", rotate_half_of_a_head,
         {.rotates_halves = true, .n_rope_dims = 8, .stretch = AS_TRAINED}, {0}},
     {"bitnet", "bitnet", add_scales,
-        {.rotates_halves = true, .n_rope_dims = 8, .stretch = AS_TRAINED}, {0}},
+        {.rotates_halves = true, .n_rope_dims = 8, .stretch = AS_TRAINED},
+        {-1.60916f, 1.37272f, -0.61745f, 1.75090f}},
     {"bitnet that says relu2", "bitnet", say_relu2,
         {.rotates_halves = true,
             .squares_relu = true,
