@@ -16,7 +16,7 @@ struct tiny_reference {
     bool squares_relu;    /* else SiLU */
     uint32_t n_rope_dims; /* of each head */
     double rope_base;
-    double stretch[8]; /* that each pair's frequency is multiplied by */
+    double stretch[8]; /* each pair's frequency is multiplied by it; not 0 */
     double magnitude;  /* by which what is rotated gets longer */
 };
 
