@@ -25,6 +25,11 @@
     LIST(listen, "127.0.0.1:7440", "ADDRESS[,ADDRESS]",                        \
         "where gRPC is served: host:port, [v6]:port or unix:/path")            \
     TEXT(model, "", "FILE", "GGUF model; empty is the built-in demo model")    \
+    CHOICE(model_prefetch, "ahead", "off|ahead|wait",                          \
+        "read the model ahead; wait: before anything is served")               \
+    BOOL(model_lock, false, "lock the weights in memory (RLIMIT_MEMLOCK)")     \
+    TEXT(tokenizer_pre, "", "NAME",                                            \
+        "how text is cut into words where a model's file does not say")        \
     UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
     UINT(block_tokens, 16, 1, 1024, "tokens", "tokens of one block")           \
     CHOICE(                                                                    \
