@@ -3,6 +3,7 @@
  *   pool.c      opens, closes, answers questions
  *   registry.c  which sessions there are, and on which list
  *   retention.c what keeps a session, and for how long
+ *   tenant.c    whose they are; quota.c what each may take, and from whom
  *   run.c       what a run does to its session
  *   share.c     what sessions have in common
  *   evict.c     how blocks are given up, and how it is told
@@ -28,6 +29,7 @@
 #include "pool/scrub_queue.h"
 #include "pool/session.h"
 #include "pool/session_index.h"
+#include "pool/tenant.h"
 #include "pool/timer_wheel.h"
 
 struct pool {
@@ -39,7 +41,8 @@ struct pool {
     struct prefix_index prefixes;
 
     struct kv_map map;
-    struct session_index index;
+    struct treap index;
+    struct tenant_table tenants;
     struct timer_wheel wheel;
     struct policy policy;
     struct kv_list active, cached, held, kept;
@@ -85,8 +88,11 @@ void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
 /* Every block of the session has a pin more, or one less. */
-void registry_pin(struct pool *pool, const struct pool_session *session);
-void registry_unpin(struct pool *pool, const struct pool_session *session);
+void registry_pin(struct pool *pool, struct pool_session *session);
+void registry_unpin(struct pool *pool, struct pool_session *session);
+
+/* The session, which had none, holds blocks. */
+void registry_count_holder(struct pool *pool, struct pool_session *session);
 
 /* How many tokens the session will keep if it loses its blocks. */
 uint64_t registry_tokens_kept(
@@ -162,16 +168,37 @@ void evict_release(struct pool *pool, struct pool_session *session,
 void evict_idle(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* The policy's first victim, of whom there must be one, is evicted and
- * forgotten: no more sessions are allowed, and one with this key is to come. */
-void evict_for_place(struct pool *pool, const struct pool_key *key,
-    const uint8_t *trace_id, int64_t now_ns);
+/* Whether there is a session to evict for a place that this tenant wants. */
+bool evict_has_place(struct pool *pool, struct pool_tenant *asking);
 
-/* Gives up idle sessions until n_blocks are free or being zeroed, which they
- * are not yet and must be possible. forced_by is the session that needs them.
- * false: before that, no more might be given up. */
+/* That session is evicted and forgotten: no more are allowed, and one of this
+ * tenant with this key is to come. */
+void evict_for_place(struct pool *pool, struct pool_tenant *asking,
+    const struct pool_key *key, const uint8_t *trace_id, int64_t now_ns);
+
+/* Gives up idle sessions until n_blocks are free or being zeroed, and within
+ * the quotas of the session that needs them; quota_check says that it can be
+ * done. false: before that, no more might be given up. */
 bool evict_for_room(struct pool *pool, uint32_t n_blocks,
     const struct pool_session *forced_by, const uint8_t *trace_id,
     int64_t now_ns);
+
+/* ---- quota.c */
+
+/* Whether n blocks more are to be had for the tenant by evicting idle sessions:
+ * KV_POOL_FULL, KV_OVER_QUOTA. */
+enum kv_status quota_check(
+    const struct pool *pool, const struct pool_tenant *tenant, uint64_t n);
+
+/* Whose sessions go next, for n blocks that a tenant asks for (NULL: nobody
+ * does), or for one place. */
+struct quota_turn {
+    struct pool_tenant *tenant; /* NULL: anybody's, in the policy's order */
+    uint32_t n_wanted;          /* blocks of them; 0: nobody has to go */
+};
+struct quota_turn quota_turn_for_room(
+    struct pool *pool, struct pool_tenant *asking, uint32_t n);
+struct quota_turn quota_turn_for_place(
+    struct pool *pool, struct pool_tenant *asking);
 
 #endif
