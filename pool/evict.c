@@ -282,7 +282,8 @@ static bool frees_something(
 
 /* Whose turn it is by the policy. A session whose blocks others hold too is
  * passed over; where there is no other, it goes all the same, for the last
- * holder frees them. */
+ * holder frees them. A beginning goes in any case: nobody comes back to it but
+ * through its blocks, and those stay. */
 static struct pool_session *next_victim(struct pool *pool)
 {
     struct pool_session *first, *at;
@@ -290,7 +291,8 @@ static struct pool_session *next_victim(struct pool *pool)
 
     policy_settle(pool);
     first = at = policy_next(pool, NULL);
-    while (at != NULL && n++ < MAX_PASSED_OVER && !frees_something(pool, at))
+    while (at != NULL && n++ < MAX_PASSED_OVER && !at->is_beginning &&
+           !frees_something(pool, at))
         at = policy_next(pool, at);
     if (at == NULL || n > MAX_PASSED_OVER)
         at = first;
@@ -305,7 +307,8 @@ const char *pool_policy_name(const struct pool *pool)
 
 /* How many first blocks of a victim can stay when n_wanted are to be freed: its
  * last ones go as far as nobody else holds them, so that what it gives up is
- * what is freed. Where others hold the very last, it goes altogether. */
+ * what is freed. Where others hold the very last, it goes altogether; so does a
+ * beginning of which there would be another. */
 static uint32_t blocks_left(const struct pool *pool,
     const struct pool_session *victim, uint32_t n_wanted)
 {
@@ -318,7 +321,11 @@ static uint32_t blocks_left(const struct pool *pool,
         n_left--;
         n_wanted--;
     }
-    return n_left == victim->n_blocks ? 0 : n_left;
+    if (n_left == victim->n_blocks ||
+        (victim->is_beginning && n_left > 0 &&
+            beginning_at(pool, victim->blocks[n_left - 1]) != NULL))
+        return 0;
+    return n_left;
 }
 
 /* The session stays where it is, with its first n_left blocks. */
@@ -329,11 +336,13 @@ static void evict_tail(struct pool *pool, struct pool_session *session,
         .session = session,
         .cause = cause,
         .n_left = n_left,
-        .tokens_kept = session->n_tokens,
+        .tokens_kept = session->is_beginning ? 0 : session->n_tokens,
         .now_ns = now_ns,
     };
 
     give_up(pool, &departure);
+    if (session->is_beginning)
+        beginning_shorten(pool, session);
 }
 
 static void evict_victim(struct pool *pool, uint32_t n_wanted,
@@ -379,18 +388,21 @@ bool evict_for_room(struct pool *pool, uint32_t n_blocks,
     return blocks->n_free + blocks->n_scrubbing >= n_blocks;
 }
 
-void evict_for_place(
-    struct pool *pool, const struct pool_key *key, int64_t now_ns)
+void evict_for_place(struct pool *pool, struct pool_session *victim,
+    const struct pool_session *forced_by, int64_t now_ns)
 {
+    const struct pool_key key = session_key(forced_by);
     const struct pool_cause cause = {
-        .reason = POOL_REASON_LRU, .forced_by = key};
-    struct pool_session *victim = next_victim(pool);
+        .reason = POOL_REASON_LRU, .forced_by = &key};
     const struct departure departure = {
-        .session = victim, .cause = &cause, .now_ns = now_ns};
+        .session = victim != NULL ? victim : next_victim(pool),
+        .cause = &cause,
+        .now_ns = now_ns,
+    };
     struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
 
     give_up(pool, &departure);
-    registry_remove(pool, victim);
+    registry_remove(pool, departure.session);
     pool_batch_end(pool, &scope, &cause, now_ns);
 }
 

@@ -21,6 +21,7 @@ struct pool_session *session_open(const struct pool_key *key)
         memcpy(session->name + key->tenant_bytes, key->id, key->id_bytes);
     kv_list_init(&session->link);
     kv_list_init(&session->place.link);
+    kv_list_init(&session->beginning);
     return session;
 }
 

@@ -16,7 +16,7 @@ static int compare_bytes(
 
 static int compare(const struct pool_session *session, const struct pool_key *b)
 {
-    struct pool_key a = session_key(session);
+    struct pool_key a = session_place(session);
     int order =
         compare_bytes(a.tenant, a.tenant_bytes, b->tenant, b->tenant_bytes);
 
@@ -27,7 +27,7 @@ static int compare(const struct pool_session *session, const struct pool_key *b)
 void session_index_insert(
     struct session_index *index, struct pool_session *session)
 {
-    struct pool_key key = session_key(session);
+    struct pool_key key = session_place(session);
     struct pool_session **at = &index->root, *rest;
     struct pool_session **less = &session->order.left;
     struct pool_session **more = &session->order.right;
@@ -55,7 +55,7 @@ void session_index_insert(
 void session_index_remove(
     struct session_index *index, struct pool_session *session)
 {
-    struct pool_key key = session_key(session);
+    struct pool_key key = session_place(session);
     struct pool_session **at = &index->root;
     struct pool_session *left = session->order.left;
     struct pool_session *right = session->order.right;

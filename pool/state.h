@@ -5,13 +5,14 @@
  *   retention.c what keeps a session, and for how long
  *   run.c       what a run does to its session
  *   share.c     what sessions have in common
+ *   beginning.c what requests without a session leave behind
  *   evict.c     how blocks are given up, and how it is told
  *   policy.c    who gives them up first; policy_*.c, one file each
  *   check.c     the laws
  *
- * Every named session is in the map, in the index, and on one list:
+ * Every session is in the map, in the index, and on one list:
  *
- *   active  between begin and end; also every anonymous session
+ *   active  between begin and end; also an anonymous session before
  *   cached  idle with blocks, in the policy's order too; the head was released
  *           longest ago
  *   held    idle with blocks, under a pin or a lease
@@ -43,11 +44,14 @@ struct pool {
     struct timer_wheel wheel;
     struct policy policy;
     struct kv_list active, cached, held, kept;
-    uint32_t n_sessions;     /* on the four lists */
-    uint64_t n_holding;      /* sessions with blocks */
-    uint64_t session_tokens; /* in blocks */
-    uint64_t kept_tokens;    /* of the sessions on kept */
-    uint64_t session_bytes;  /* of memory */
+    uint32_t n_sessions;       /* on the four lists */
+    struct kv_list beginnings; /* oldest end first */
+    struct kv_map leaves;      /* the same, by their last blocks */
+    uint64_t last_anonymous;   /* number of the latest */
+    uint64_t n_holding;        /* sessions with blocks */
+    uint64_t session_tokens;   /* in blocks */
+    uint64_t kept_tokens;      /* of the sessions on kept */
+    uint64_t session_bytes;    /* of memory */
 
     uint64_t cache_hits, cache_misses;
     uint64_t evictions, evictions_by_reason[POOL_REASON_END];
@@ -150,6 +154,25 @@ void share_open(
 
 bool share_is_shared(const struct pool *pool, pool_block_id id);
 
+/* ---- beginning.c */
+
+/* A request without a session, of which there may be a beginning already, ends:
+ * its full blocks stay with it, if they may. false: nothing does. */
+bool beginning_keep(
+    struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* It is one no longer. */
+void beginning_leave(struct pool *pool, struct pool_session *session);
+
+/* Of kv_map. */
+bool beginning_ends_with(const struct kv_map_node *node, const void *key);
+
+/* It has another last block, which is no other's last (see beginning_at). */
+void beginning_shorten(struct pool *pool, struct pool_session *session);
+
+/* The beginning whose last block this is; NULL if there is none. */
+struct pool_session *beginning_at(const struct pool *pool, pool_block_id id);
+
 /* ---- evict.c */
 
 /* The session's blocks leave use, but for its first n_left, without an
@@ -162,10 +185,11 @@ void evict_release(struct pool *pool, struct pool_session *session,
 void evict_idle(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* The policy's first victim, of whom there must be one, is evicted and
- * forgotten: no more sessions are allowed, and one with this key is to come. */
-void evict_for_place(
-    struct pool *pool, const struct pool_key *key, int64_t now_ns);
+/* The cached session is evicted and forgotten: no more are allowed, and another
+ * one is to come. victim is NULL for the policy's first, of whom there must be
+ * one. */
+void evict_for_place(struct pool *pool, struct pool_session *victim,
+    const struct pool_session *forced_by, int64_t now_ns);
 
 /* Gives up idle sessions until n_blocks are free or being zeroed, which they
  * are not yet and must be possible. forced_by is the session that needs them.

@@ -26,7 +26,7 @@ struct walk {
     struct pool_scrub out[POOL_SCRUBS_OUT];
     size_t n_out;
     uint64_t n_full, n_busy, n_reserved, n_preempted, n_expired, n_adopted,
-        n_held;
+        n_held, n_beginnings;
 };
 
 static uint32_t draw(struct walk *walk, uint32_t n)
@@ -183,9 +183,27 @@ static void step_end(struct walk *walk)
     if (session == NULL)
         return;
     pool_session_end(fixture.pool, session, fixture.now_ns);
+    walk->n_beginnings += pool_totals(fixture.pool).beginnings;
     for (int i = 0; i < N_ANONYMOUS; i++)
         if (walk->anonymous[i] == session)
             walk->anonymous[i] = NULL;
+}
+
+/* Anybody who holds blocks, with a name or without. */
+static struct pool_session *draw_holder(struct walk *walk)
+{
+    struct pool_session *session = NULL;
+    struct pool_key place;
+
+    for (uint32_t n = draw(walk, 2 * N_NAMES); n > 0; n--) {
+        session =
+            pool_holder_after(fixture.pool, session != NULL ? &place : NULL);
+        if (session == NULL)
+            break;
+        place = pool_session_place(session);
+        ck_assert_ptr_eq(pool_session_find(fixture.pool, &place), session);
+    }
+    return session;
 }
 
 static void step_evict(struct walk *walk)
@@ -196,7 +214,7 @@ static void step_evict(struct walk *walk)
     uint32_t n = draw(walk, 4);
 
     while (n-- > 0) {
-        struct pool_session *session = fixture_find(draw_name(walk));
+        struct pool_session *session = draw_holder(walk);
 
         if (session != NULL)
             walk->n_preempted += pool_evict_session(fixture.pool, session,
@@ -276,6 +294,7 @@ static struct pool_config draw_config(struct walk *walk)
     config.max_sessions = 1 + draw(walk, N_NAMES + N_ANONYMOUS);
     config.max_kept_tokens = draw(walk, 300);
     config.share_prefixes = draw(walk, 4) > 0;
+    config.max_beginnings = draw(walk, 4) * draw(walk, 4);
     config.eviction_policy = policies[draw(walk, N_POLICIES)];
     config.kept_ttl_ns = draw(walk, 2) * KV_NS_PER_S;
     config.default_idle_ttl_ns = draw(walk, 2) * 2 * KV_NS_PER_S;
@@ -311,6 +330,7 @@ START_TEST(every_law_holds_after_any_sequence_of_operations)
     ck_assert_uint_gt(walk.n_expired, 0);
     ck_assert_uint_gt(walk.n_adopted, 0);
     ck_assert_uint_gt(walk.n_held, 0);
+    ck_assert_uint_gt(walk.n_beginnings, 0);
 }
 END_TEST
 
