@@ -35,7 +35,7 @@ struct part {
     uint64_t scrub_id;
     uint64_t n_shared_kept;
     uint32_t number, n_parts;
-    size_t n_shared; /* runs in pool->extents that live on; of a release */
+    size_t n_shared; /* runs in pool->extents that live on, if they are told */
 };
 
 static void report_eviction(struct pool *pool,
@@ -48,6 +48,8 @@ static void report_eviction(struct pool *pool,
         .cause = departure->cause,
         .extents = pool->extents,
         .n_extents = part->sweep.n_extents,
+        .shared = pool->extents,
+        .n_shared = part->n_shared,
         .bytes_freed =
             part->sweep.n_blocks * (uint64_t)pool->blocks.block_bytes,
         .blocks_freed = part->sweep.n_blocks,
@@ -139,11 +141,13 @@ static void close_departure(
 }
 
 /* An eviction leaves nothing behind, so how many live on says it all, or takes
- * last blocks of which none lives on; of a release it must be told which. */
+ * last blocks of which none lives on; of a release it must be told which, and
+ * of those who have no name of their own. */
 static bool tells_shared(
     const struct pool *pool, const struct departure *departure)
 {
-    return departure->cause == NULL && pool->observer->released != NULL;
+    return (departure->cause == NULL || departure->session->anonymous) &&
+           pool->observer->released != NULL;
 }
 
 /* The next runs of what the session has given up and others hold, from place

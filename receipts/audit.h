@@ -92,7 +92,8 @@ struct audit {
     uint64_t epoch_sequence; /* of the boot receipt; 0 before one */
     bool follows_blocks;     /* as far as can be known, replay knows */
     bool records_blocks;     /* the epoch has had such a receipt */
-    uint64_t shared_kept;    /* of the parts so far of an eviction */
+    uint64_t shared_kept;    /* of the parts so far of an eviction, */
+    uint64_t shared_told;    /* and those of them that it names */
 
     uint64_t n_receipts, n_evictions, n_batches, n_snapshots;
     uint64_t n_allocations, n_releases, n_recomputations;

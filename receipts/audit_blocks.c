@@ -67,6 +67,33 @@ static enum kv_status check_known(
 
 /* ---- evictions */
 
+/* Requests without a session share a name, so what theirs gave up is named,
+ * block by block; a session's is what it held. */
+static enum kv_status drop_shared(
+    const struct check *check, const struct replay_holder *holder, bool is_last)
+{
+    const Kvpool__V1__EvictionReceipt *eviction = check->receipt->eviction;
+    struct audit *audit = check->audit;
+    bool has_name = holder->id[0] != '\0';
+    uint64_t bytes = 0;
+    enum kv_status status = audit_check_extents(check, eviction->shared_extents,
+        eviction->n_shared_extents, eviction->before->total_memory_bytes, false,
+        &bytes);
+
+    if (status == KV_OK)
+        status = follow(check, holder, eviction->shared_extents,
+            eviction->n_shared_extents, replay_drop);
+    if (status != KV_OK || audit->block_bytes == 0)
+        return status;
+    audit->shared_told += bytes / audit->block_bytes;
+    if (!is_last || !audit->records_blocks ||
+        audit->shared_told == (has_name ? 0 : audit->shared_kept))
+        return KV_OK;
+    return audit_wrong(check,
+        "%" PRIu64 " blocks are said to live on, and %" PRIu64 " are named",
+        audit->shared_kept, audit->shared_told);
+}
+
 static enum kv_status follow_lost(
     const struct check *check, const struct replay_holder *holder)
 {
@@ -85,7 +112,8 @@ static enum kv_status follow_lost(
             audit->replay, eviction->block_size_bytes / eviction->blocks_freed);
     status = follow(
         check, holder, eviction->extents, eviction->n_extents, replay_free);
-    /* Requests without a session share a name; theirs is not one's to lose. */
+    if (status == KV_OK)
+        status = drop_shared(check, holder, is_last);
     if (status == KV_OK && is_last && holder->id[0] != '\0' &&
         !(keeps_some && replay_held_blocks(audit->replay, holder) > 0))
         status = tell(check,
@@ -111,7 +139,7 @@ enum kv_status audit_follow_eviction(const struct check *check)
 
     if (is_first) {
         recall_add(audit->recall, &told);
-        audit->shared_kept = 0;
+        audit->shared_kept = audit->shared_told = 0;
     }
     audit->shared_kept += eviction->shared_blocks_kept;
     return audit->follows_blocks ? follow_lost(check, &holder) : KV_OK;

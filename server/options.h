@@ -31,6 +31,8 @@
         kv_type, "f16", "f32|f16|q8_0", "type of keys and values in the pool") \
     BOOL(prefix_cache, true,                                                   \
         "share full blocks between sessions of a tenant that begin alike")     \
+    UINT(max_beginnings, 10000, 0, 16777216, "",                               \
+        "requests without a session whose full blocks stay; 0: none")          \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
     UINT(max_kept_tokens, 16777216, 0, 1099511627776, "tokens",                \
         "tokens kept of evicted sessions")                                     \

@@ -89,6 +89,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         .kept_ttl_ns = (int64_t)options->kept_tokens_ttl_s * KV_NS_PER_S,
         .eviction_policy = options->eviction_policy,
         .share_prefixes = options->prefix_cache,
+        .max_beginnings = (uint32_t)options->max_beginnings,
         .default_idle_ttl_ns =
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
         .secret = {server->secret[0], server->secret[1]},

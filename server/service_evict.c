@@ -61,6 +61,7 @@ struct evict {
         Kvpool__V1__EvictOutcome outcome;
         Kvpool__V1__SessionKey key;
         char tenant[POOL_NAME_BYTES + 1], id[POOL_NAME_BYTES + 1];
+        size_t id_bytes; /* of the place: see add_outcome */
     } * entries;
     Kvpool__V1__EvictOutcome **list;
     size_t n_entries, n_room;
@@ -86,8 +87,10 @@ static bool is_named(const struct evict *evict, size_t target)
            KVPOOL__V1__EVICT_TARGET__TARGET_SESSION;
 }
 
+/* place is the session's, NULL if there is none. As text, the id of a request
+ * without a session is empty, for its place begins with NUL. */
 static Kvpool__V1__EvictOutcome *add_outcome(struct evict *evict, size_t target,
-    const struct pool_key *key, Kvpool__V1__EvictResult result)
+    const struct pool_key *place, Kvpool__V1__EvictResult result)
 {
     struct evict_entry *entry = &evict->entries[evict->n_entries];
 
@@ -95,10 +98,11 @@ static Kvpool__V1__EvictOutcome *add_outcome(struct evict *evict, size_t target,
     kvpool__v1__evict_outcome__init(&entry->outcome);
     entry->outcome.target = (uint32_t)target;
     entry->outcome.result = result;
-    if (key != NULL) {
+    if (place != NULL) {
         kvpool__v1__session_key__init(&entry->key);
-        memcpy(entry->tenant, key->tenant, key->tenant_bytes);
-        memcpy(entry->id, key->id, key->id_bytes);
+        memcpy(entry->tenant, place->tenant, place->tenant_bytes);
+        memcpy(entry->id, place->id, place->id_bytes);
+        entry->id_bytes = place->id_bytes;
         entry->key.tenant = entry->tenant;
         entry->key.session_id = entry->id;
         entry->outcome.session = &entry->key;
@@ -198,9 +202,9 @@ static void evict_one(
     struct server *server = evict->server;
     const struct pool_cause cause = cause_of(evict);
     uint64_t before = applied(server);
-    struct pool_key key = pool_session_info(server->pool, session).key;
+    struct pool_key place = pool_session_place(session);
     Kvpool__V1__EvictOutcome *entry = add_outcome(
-        evict, target, &key, KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_EVICTED);
+        evict, target, &place, KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_EVICTED);
     bool preempt = evict->request->preempt;
     struct pool_outcome outcome =
         evict->request->dry_run ? preview(evict, session)
@@ -234,16 +238,16 @@ static void evict_one(
 
 /* Whether this call has an outcome of the session: what was taken for its bytes
  * is nobody's that a later target names. */
-static bool is_listed(const struct evict *evict, const struct pool_key *key)
+static bool is_listed(const struct evict *evict, const struct pool_key *place)
 {
     for (size_t i = 0; i < evict->n_entries; i++) {
         const struct evict_entry *entry = &evict->entries[i];
 
         if (entry->outcome.session != NULL &&
-            strlen(entry->id) == key->id_bytes &&
-            memcmp(entry->id, key->id, key->id_bytes) == 0 &&
-            strlen(entry->tenant) == key->tenant_bytes &&
-            memcmp(entry->tenant, key->tenant, key->tenant_bytes) == 0)
+            entry->id_bytes == place->id_bytes &&
+            memcmp(entry->id, place->id, place->id_bytes) == 0 &&
+            strlen(entry->tenant) == place->tenant_bytes &&
+            memcmp(entry->tenant, place->tenant, place->tenant_bytes) == 0)
             return true;
     }
     return false;
@@ -287,9 +291,10 @@ static void decide_one(
     struct evict *evict, size_t target, struct pool_session *session)
 {
     struct pool_session_info info = pool_session_glance(session);
+    struct pool_key place = pool_session_place(session);
 
     if ((is_named(evict, target) || evict->request->dry_run) &&
-        is_listed(evict, &info.key))
+        is_listed(evict, &place))
         return;
     if ((is_named(evict, target) || info.n_blocks > 0) && !may_go_on(evict)) {
         evict->response.more = true;
