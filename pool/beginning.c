@@ -110,7 +110,7 @@ static bool make_place(
         return false;
     evict_for_place(pool,
         KV_LIST_ENTRY(pool->beginnings.next, struct pool_session, beginning),
-        session, now_ns);
+        session, NULL, now_ns);
     return true;
 }
 

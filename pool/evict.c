@@ -35,7 +35,7 @@ struct part {
     uint64_t scrub_id;
     uint64_t n_shared_kept;
     uint32_t number, n_parts;
-    size_t n_shared; /* runs in pool->extents that live on, if they are told */
+    size_t n_shared; /* runs in pool->extents that live on */
 };
 
 static void report_eviction(struct pool *pool,
@@ -55,6 +55,8 @@ static void report_eviction(struct pool *pool,
         .blocks_freed = part->sweep.n_blocks,
         .tokens_freed = part->sweep.n_tokens,
         .shared_blocks_kept = part->n_shared_kept,
+        .shared = pool->extents,
+        .n_shared = part->n_shared,
         .tokens_kept = departure->tokens_kept,
         .age_ns = now_ns - session->created_ns,
         .idle_ns = departure->preempted ? 0 : now_ns - session->released_ns,
@@ -142,12 +144,12 @@ static void close_departure(
 
 /* An eviction leaves nothing behind, so how many live on says it all, or takes
  * last blocks of which none lives on; of a release it must be told which, and
- * of those who have no name of their own. */
+ * of a session without a name, since others of the tenant look like it. */
 static bool tells_shared(
     const struct pool *pool, const struct departure *departure)
 {
-    return (departure->cause == NULL || departure->session->anonymous) &&
-           pool->observer->released != NULL;
+    return pool->observer->released != NULL &&
+           (departure->cause == NULL || departure->session->anonymous);
 }
 
 /* The next runs of what the session has given up and others hold, from place
@@ -393,11 +395,15 @@ bool evict_for_room(struct pool *pool, uint32_t n_blocks,
 }
 
 void evict_for_place(struct pool *pool, struct pool_session *victim,
-    const struct pool_session *forced_by, int64_t now_ns)
+    const struct pool_session *forced_by, const uint8_t *trace_id,
+    int64_t now_ns)
 {
     const struct pool_key key = session_key(forced_by);
     const struct pool_cause cause = {
-        .reason = POOL_REASON_LRU, .forced_by = &key};
+        .reason = POOL_REASON_LRU,
+        .forced_by = &key,
+        .trace_id = trace_id,
+    };
     const struct departure departure = {
         .session = victim != NULL ? victim : next_victim(pool),
         .cause = &cause,

@@ -199,18 +199,19 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
 
 /* Somebody goes for a new session: the longest kept, who loses least, or else
  * whom the policy chooses. */
-static void make_place(
-    struct pool *pool, const struct pool_session *session, int64_t now_ns)
+static void make_place(struct pool *pool, const struct pool_session *session,
+    const uint8_t *trace_id, int64_t now_ns)
 {
     if (kv_list_empty(&pool->kept))
-        evict_for_place(pool, NULL, session, now_ns);
+        evict_for_place(pool, NULL, session, trace_id, now_ns);
     else
         registry_remove(pool, longest_kept(pool));
 }
 
 /* A session that is on no list yet. KV_LIMIT, KV_IO, KV_NO_MEMORY. */
 static enum kv_status create(struct pool *pool, const struct pool_key *key,
-    bool anonymous, int64_t now_ns, struct pool_session **out)
+    bool anonymous, const uint8_t *trace_id, int64_t now_ns,
+    struct pool_session **out)
 {
     bool is_full = pool->n_sessions >= pool->config.max_sessions;
     struct pool_session *session;
@@ -224,7 +225,7 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         return KV_NO_MEMORY;
     session->anonymous = anonymous;
     if (is_full)
-        make_place(pool, session, now_ns);
+        make_place(pool, session, trace_id, now_ns);
     session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
     kv_map_insert(&pool->map, &session->node, hash_key(pool, key));
@@ -236,7 +237,8 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
 }
 
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
-    int64_t now_ns, struct pool_session **out, bool *created)
+    const uint8_t *trace_id, int64_t now_ns, struct pool_session **out,
+    bool *created)
 {
     struct pool_session *session;
     enum kv_status status;
@@ -247,7 +249,7 @@ enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     session = pool_session_find(pool, key);
     *created = session == NULL;
     if (session == NULL) {
-        status = create(pool, key, false, now_ns, &session);
+        status = create(pool, key, false, trace_id, now_ns, &session);
         if (status != KV_OK)
             return status;
         keep(pool, session, now_ns);
@@ -271,7 +273,8 @@ static struct hidden_id hidden_id(uint64_t number)
 }
 
 enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
-    size_t tenant_bytes, int64_t now_ns, struct pool_session **out)
+    size_t tenant_bytes, const uint8_t *trace_id, int64_t now_ns,
+    struct pool_session **out)
 {
     struct hidden_id id = hidden_id(pool->last_anonymous + 1);
     const struct pool_key key = {
@@ -285,7 +288,7 @@ enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
 
     if (!name_is_valid(tenant, tenant_bytes))
         return KV_INVALID;
-    status = create(pool, &key, true, now_ns, &session);
+    status = create(pool, &key, true, trace_id, now_ns, &session);
     if (status != KV_OK)
         return status;
     pool->last_anonymous++;

@@ -189,7 +189,8 @@ void evict_idle(struct pool *pool, struct pool_session *session,
  * one is to come. victim is NULL for the policy's first, of whom there must be
  * one. */
 void evict_for_place(struct pool *pool, struct pool_session *victim,
-    const struct pool_session *forced_by, int64_t now_ns);
+    const struct pool_session *forced_by, const uint8_t *trace_id,
+    int64_t now_ns);
 
 /* Gives up idle sessions until n_blocks are free or being zeroed, which they
  * are not yet and must be possible. forced_by is the session that needs them.

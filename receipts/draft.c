@@ -114,6 +114,10 @@ void draft_eviction(struct draft *draft, const struct pool_eviction *eviction)
     out->block_size_bytes = eviction->bytes_freed;
     out->extents = put_extents(draft, eviction->extents, eviction->n_extents);
     out->n_extents = eviction->n_extents;
+    if (eviction->n_shared > 0)
+        out->shared_extents =
+            put_extents(draft, eviction->shared, eviction->n_shared);
+    out->n_shared_extents = eviction->n_shared;
     out->before = put_stats(&draft->before, &eviction->before);
     out->after = put_stats(&draft->after, &eviction->after);
     out->blocks_freed = eviction->blocks_freed;
@@ -123,10 +127,6 @@ void draft_eviction(struct draft *draft, const struct pool_eviction *eviction)
     out->hits = eviction->hits;
     out->zeroed = eviction->scrub_id != 0;
     out->shared_blocks_kept = eviction->shared_blocks_kept;
-    if (eviction->n_shared > 0)
-        out->shared_extents =
-            put_extents(draft, eviction->shared, eviction->n_shared);
-    out->n_shared_extents = eviction->n_shared;
     put_cause(draft, eviction->cause);
     out->preempted = eviction->preempted;
     out->tokens_kept = eviction->tokens_kept;

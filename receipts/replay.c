@@ -27,7 +27,6 @@ struct holding {
     struct kv_list link;
     struct holder *holder;
     uint64_t offset;
-    uint64_t n;      /* 1; more if requests without a session share it */
     bool since_free; /* all holders are known: it was free once */
 };
 
@@ -216,7 +215,6 @@ static enum kv_status hold(struct replay *replay, struct holder *holder,
         return KV_NO_MEMORY;
     holding->holder = holder;
     holding->offset = offset;
-    holding->n = 1;
     holding->since_free = since_free;
     replay->n_used += find_block(replay, offset) == NULL;
     kv_map_insert(&replay->blocks, &holding->node, hash_block(replay, offset));
@@ -227,8 +225,6 @@ static enum kv_status hold(struct replay *replay, struct holder *holder,
 
 static void let_go(struct replay *replay, struct holding *holding)
 {
-    if (--holding->n > 0)
-        return;
     kv_map_remove(&replay->blocks, &holding->node);
     kv_list_remove(&holding->link);
     holding->holder->n_holdings--;
@@ -243,13 +239,8 @@ void replay_clear(struct replay *replay)
             struct holder *holder =
                 KV_LIST_ENTRY(replay->holders.buckets[i], struct holder, node);
 
-            KV_LIST_EACH (link, &holder->holdings) {
-                struct holding *holding =
-                    KV_LIST_ENTRY(link, struct holding, link);
-
-                holding->n = 1;
-                let_go(replay, holding);
-            }
+            KV_LIST_EACH (link, &holder->holdings)
+                let_go(replay, KV_LIST_ENTRY(link, struct holding, link));
             drop_holder_if_empty(replay, holder);
         }
     replay->complete = false;
@@ -326,13 +317,9 @@ static enum kv_status share_block(struct replay *replay, struct holder *holder,
     const struct replay_holder *name, uint64_t offset, struct kv_error *error)
 {
     const struct holding *any = find_block(replay, offset);
-    struct holding *own = find_holding(replay, holder, offset);
 
-    if (own != NULL && holder->id_bytes == 0) {
-        own->n++;
-        return KV_OK;
-    }
-    if (own != NULL)
+    /* Of requests without a session several look like one. */
+    if (name->id[0] != '\0' && find_holding(replay, holder, offset) != NULL)
         return kv_error_set(error, KV_INVALID,
             "the block at %" PRIu64 " is shared with %s, which holds it",
             offset, name_of(name).s);

@@ -23,8 +23,8 @@ struct replay;
 /* Blocks that one receipt may tell of: what a few bytes claim takes memory. */
 #define REPLAY_MAX_BLOCKS 65536
 
-/* An empty id is requests without a session, of which a tenant may have several
- * that hold one block. */
+/* An empty id is a request without a session: there may be several of a tenant.
+ */
 struct replay_holder {
     const char *tenant, *id;
 };

@@ -54,8 +54,8 @@ static struct pool_session *begin(const char *tenant)
 {
     struct pool_session *session;
 
-    ck_assert_int_eq(pool_session_anonymous(
-                         fixture.pool, tenant, 1, fixture.now_ns, &session),
+    ck_assert_int_eq(pool_session_anonymous(fixture.pool, tenant, 1, NULL,
+                         fixture.now_ns, &session),
         KV_OK);
     ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);
     return session;
@@ -350,10 +350,7 @@ START_TEST(a_session_shares_with_a_beginning)
 
     memcpy(tokens, pool_session_tokens(session, &n), 3 * BLOCK * 4);
     pool_session_end(fixture.pool, session, fixture.now_ns);
-    ck_assert_int_eq(
-        pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session),
-        KV_OK);
-    pool_session_begin(fixture.pool, session);
+    session = begin("t");
     ck_assert_int_eq(
         pool_session_append(fixture.pool, session, tokens, 3 * BLOCK), KV_OK);
     ck_assert_uint_eq(

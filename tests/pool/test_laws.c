@@ -68,8 +68,8 @@ static void step_begin(struct walk *walk)
     struct pool_session *session;
     bool created;
 
-    if (pool_session_get(
-            fixture.pool, &key, fixture.now_ns, &session, &created) != KV_OK)
+    if (pool_session_get(fixture.pool, &key, NULL, fixture.now_ns, &session,
+            &created) != KV_OK)
         return;
     if (draw(walk, 4) == 0)
         pool_session_set_idle_ttl(
@@ -112,7 +112,7 @@ static void step_begin_anonymous(struct walk *walk)
 {
     struct pool_session **slot = &walk->anonymous[draw(walk, N_ANONYMOUS)];
 
-    if (*slot == NULL && pool_session_anonymous(fixture.pool, "t", 1,
+    if (*slot == NULL && pool_session_anonymous(fixture.pool, "t", 1, NULL,
                              fixture.now_ns, slot) == KV_OK)
         pool_session_begin(fixture.pool, *slot);
 }
