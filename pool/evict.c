@@ -48,8 +48,6 @@ static void report_eviction(struct pool *pool,
         .cause = departure->cause,
         .extents = pool->extents,
         .n_extents = part->sweep.n_extents,
-        .shared = pool->extents,
-        .n_shared = part->n_shared,
         .bytes_freed =
             part->sweep.n_blocks * (uint64_t)pool->blocks.block_bytes,
         .blocks_freed = part->sweep.n_blocks,
