@@ -349,7 +349,7 @@ static void evict_tail(struct pool *pool, struct pool_session *session,
         beginning_shorten(pool, session);
 }
 
-static void evict_victim(struct pool *pool, uint32_t n_wanted,
+void evict_next(struct pool *pool, uint32_t n_wanted,
     const struct pool_cause *cause, int64_t now_ns)
 {
     struct pool_session *victim = next_victim(pool);
@@ -384,7 +384,7 @@ bool evict_for_room(struct pool *pool, uint32_t n_blocks,
         return false;
     do {
         assert(!kv_list_empty(&pool->cached));
-        evict_victim(pool, n_blocks - blocks->n_free - blocks->n_scrubbing,
+        evict_next(pool, n_blocks - blocks->n_free - blocks->n_scrubbing,
             &cause, now_ns);
     } while (blocks->n_free + blocks->n_scrubbing < n_blocks &&
              pool_may_evict(pool));

@@ -29,6 +29,11 @@ static enum kv_status check_config(
             "sessions cannot have an idle TTL of %" PRId64
             " ns: at least 0 is needed, which is none",
             config->default_idle_ttl_ns);
+    if (config->low_blocks > config->high_blocks)
+        return kv_error_set(error, KV_INVALID,
+            "the low watermark cannot be at %" PRIu32
+            " blocks: at most those of the high one are allowed, %" PRIu32,
+            config->low_blocks, config->high_blocks);
     if (policy_find(config->eviction_policy) == NULL)
         return kv_error_set(error, KV_INVALID,
             "there is no eviction policy \"%s\"", config->eviction_policy);

@@ -73,6 +73,9 @@ struct pool_config {
     /* With it: requests without a session whose full blocks stay in the pool
      * after they ended, at most; 0: none. They count as sessions. */
     uint32_t max_beginnings;
+    /* pool_sweep begins when more than high_blocks are used, and goes on until
+     * low_blocks are, which is at most that; high_blocks 0: never. */
+    uint32_t high_blocks, low_blocks;
     uint64_t secret[2]; /* keys the map of sessions, and prefixes */
     const struct pool_observer *observer; /* borrowed; NULL is fine */
     /* A monotonic clock for what a batch takes, and nothing else: sweeps do all
@@ -158,6 +161,18 @@ enum kv_status pool_session_lease(struct pool *pool,
  * cannot fail, and says if it would: KV_LIMIT, KV_NO_MEMORY. */
 enum kv_status pool_session_prepare_lease(struct pool *pool,
     struct pool_session *session, const char *name, int64_t now_ns);
+
+/* Sessions that are idle and held. */
+struct pool_holds {
+    uint64_t n_sessions;
+    int64_t first_end_ns; /* when one of them is free again; INT64_MAX: none */
+};
+
+/* Looks at each. */
+struct pool_holds pool_holds(const struct pool *pool);
+
+/* How often one of them ceased to be one, since open. */
+uint64_t pool_hold_ends(const struct pool *pool);
 
 struct pool_lease {
     const char *name; /* borrowed until the session's leases change */
@@ -309,6 +324,16 @@ int64_t pool_next_deadline(const struct pool *pool);
  * sessions at most. Returns how many went. While nothing may be evicted it does
  * nothing, and is to be called again later. */
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
+
+/* Whether pool_sweep has something to do. */
+bool pool_wants_sweep(struct pool *pool);
+
+/* Evicts idle sessions between the watermarks, in one batch: at most n_most
+ * blocks and what the last session had beyond them, where one that frees none
+ * counts as one. To be called again, in another turn, while pool_wants_sweep.
+ * Returns how many blocks left use. While nothing may be evicted it does
+ * nothing. */
+uint32_t pool_sweep(struct pool *pool, uint32_t n_most, int64_t now_ns);
 
 /* ---- zeroing */
 

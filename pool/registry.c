@@ -109,8 +109,10 @@ static void leave(struct pool *pool, struct pool_session *session)
 {
     if (session->state == POOL_SESSION_CACHED)
         policy_remove(pool, session);
-    if (session->state == POOL_SESSION_HELD)
+    if (session->state == POOL_SESSION_HELD) {
         registry_unpin(pool, session);
+        pool->hold_ends++;
+    }
     kv_list_remove(&session->link);
 }
 

@@ -7,6 +7,7 @@
  *   share.c     what sessions have in common
  *   beginning.c what requests without a session leave behind
  *   evict.c     how blocks are given up, and how it is told
+ *   sweep.c     room made ahead of need
  *   policy.c    who gives them up first; policy_*.c, one file each
  *   check.c     the laws
  *
@@ -51,11 +52,14 @@ struct pool {
     uint64_t n_holding;        /* sessions with blocks */
     uint64_t session_tokens;   /* in blocks */
     uint64_t kept_tokens;      /* of the sessions on kept */
+    uint64_t hold_ends;        /* sessions that left held, since open */
     uint64_t session_bytes;    /* of memory */
 
     uint64_t cache_hits, cache_misses;
     uint64_t evictions, evictions_by_reason[POOL_REASON_END];
     uint64_t sessions_created;
+
+    bool sweeping; /* began above the high watermark */
 
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
 };
@@ -183,6 +187,11 @@ void evict_release(struct pool *pool, struct pool_session *session,
 /* An idle session with blocks loses them all, and perhaps its tokens: it may be
  * gone afterwards. */
 void evict_idle(struct pool *pool, struct pool_session *session,
+    const struct pool_cause *cause, int64_t now_ns);
+
+/* The policy's first victim, of whom there must be one, gives up its blocks, or
+ * where the policy takes tails n_wanted of them. */
+void evict_next(struct pool *pool, uint32_t n_wanted,
     const struct pool_cause *cause, int64_t now_ns);
 
 /* The cached session is evicted and forgotten: no more are allowed, and another

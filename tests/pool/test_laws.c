@@ -26,7 +26,7 @@ struct walk {
     struct pool_scrub out[POOL_SCRUBS_OUT];
     size_t n_out;
     uint64_t n_full, n_busy, n_reserved, n_preempted, n_expired, n_adopted,
-        n_held, n_beginnings;
+        n_held, n_beginnings, n_swept;
 };
 
 static uint32_t draw(struct walk *walk, uint32_t n)
@@ -238,6 +238,25 @@ static void step_time(struct walk *walk)
     walk->n_expired += pool_expire(fixture.pool, fixture.now_ns, draw(walk, 4));
 }
 
+/* Down to the low watermark, or to what is pinned: whatever the slices. */
+static void step_sweep(struct walk *walk)
+{
+    const struct pool_config *config = pool_config(fixture.pool);
+    struct pool_blocks before = pool_blocks(fixture.pool), after;
+
+    while (pool_wants_sweep(fixture.pool)) {
+        pool_sweep(fixture.pool, 1 + draw(walk, 8), fixture.now_ns);
+        walk->n_swept++;
+        after = pool_blocks(fixture.pool);
+        ck_assert_uint_eq(after.pinned, before.pinned);
+        if (draw(walk, 4) == 0)
+            return;
+        ck_assert(pool_wants_sweep(fixture.pool) ||
+                  after.pinned + after.cached <= config->low_blocks ||
+                  after.cached == 0);
+    }
+}
+
 static void step_take_scrub(struct walk *walk)
 {
     if (pool_scrub_next(fixture.pool, &walk->out[walk->n_out]))
@@ -261,8 +280,8 @@ static void step(struct walk *walk)
         step_begin, step_begin_anonymous, step_extend, step_extend, step_extend,
         step_extend, step_extend, step_adopt, step_adopt, step_truncate,
         step_retain, step_end, step_end, step_end, step_evict, step_forget,
-        step_time, step_take_scrub, step_take_scrub, step_take_scrub,
-        step_scrub_done, step_scrub_done, step_scrub_done};
+        step_time, step_sweep, step_take_scrub, step_take_scrub,
+        step_take_scrub, step_scrub_done, step_scrub_done, step_scrub_done};
 
     steps[draw(walk, sizeof steps / sizeof *steps)](walk);
 }
@@ -295,6 +314,8 @@ static struct pool_config draw_config(struct walk *walk)
     config.max_kept_tokens = draw(walk, 300);
     config.share_prefixes = draw(walk, 4) > 0;
     config.max_beginnings = draw(walk, 4) * draw(walk, 4);
+    config.high_blocks = draw(walk, config.n_blocks);
+    config.low_blocks = draw(walk, config.high_blocks + 1);
     config.eviction_policy = policies[draw(walk, N_POLICIES)];
     config.kept_ttl_ns = draw(walk, 2) * KV_NS_PER_S;
     config.default_idle_ttl_ns = draw(walk, 2) * 2 * KV_NS_PER_S;
@@ -331,6 +352,7 @@ START_TEST(every_law_holds_after_any_sequence_of_operations)
     ck_assert_uint_gt(walk.n_adopted, 0);
     ck_assert_uint_gt(walk.n_held, 0);
     ck_assert_uint_gt(walk.n_beginnings, 0);
+    ck_assert_uint_gt(walk.n_swept, 0);
 }
 END_TEST
 
