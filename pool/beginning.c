@@ -100,17 +100,38 @@ static void take_places(
     }
 }
 
-/* false: the one whose end is longest ago cannot go for it now. */
+/* How many of other tenants are looked past. */
+#define MAX_LOOKS 64
+
+/* Whose end is longest ago; of one tenant, unless that is NULL. */
+static struct pool_session *oldest(
+    const struct pool *pool, const struct pool_tenant *tenant)
+{
+    const struct kv_list *at = pool->beginnings.next;
+
+    for (int n = 0; at != &pool->beginnings && n < MAX_LOOKS; n++) {
+        struct pool_session *session =
+            KV_LIST_ENTRY(at, struct pool_session, beginning);
+
+        if (tenant == NULL || session->tenant == tenant)
+            return session;
+        at = at->next;
+    }
+    return NULL;
+}
+
+/* false: nobody can go for it now. */
 static bool make_place(
     struct pool *pool, const struct pool_session *session, int64_t now_ns)
 {
+    struct pool_session *victim;
+
     if (pool->leaves.n_entries < pool->config.max_beginnings)
         return true;
-    if (!pool_may_evict(pool))
+    victim = oldest(pool, quota_turn_for_place(pool, session->tenant).tenant);
+    if (victim == NULL || !pool_may_evict(pool))
         return false;
-    evict_for_place(pool,
-        KV_LIST_ENTRY(pool->beginnings.next, struct pool_session, beginning),
-        session, NULL, now_ns);
+    evict_for_place(pool, victim, session, NULL, now_ns);
     return true;
 }
 

@@ -56,6 +56,9 @@ static bool session_has_key(const struct kv_map_node *node, const void *key)
 static void init_lists(struct pool *pool, int64_t now_ns)
 {
     timer_wheel_init(&pool->wheel, now_ns);
+    pool->index = session_index();
+    tenant_table_init(
+        &pool->tenants, pool->config.max_sessions, pool->config.secret);
     kv_list_init(&pool->active);
     kv_list_init(&pool->cached);
     kv_list_init(&pool->held);
@@ -155,6 +158,7 @@ void pool_close(struct pool *pool)
     close_sessions(&pool->cached);
     close_sessions(&pool->held);
     close_sessions(&pool->kept);
+    tenant_table_fini(&pool->tenants);
     policy_fini(pool);
     prefix_index_fini(&pool->prefixes);
     kv_map_fini(&pool->leaves);
@@ -303,6 +307,7 @@ struct pool_totals pool_totals(const struct pool *pool)
         .kept_tokens = pool->kept_tokens,
         .beginnings = pool->leaves.n_entries,
         .metadata_bytes = sizeof *pool + pool->session_bytes +
+                          pool->tenants.metadata_bytes +
                           block_pool_metadata_bytes(&pool->blocks) +
                           scrub_queue_metadata_bytes(&pool->scrubs) +
                           prefix_metadata_bytes(&pool->prefixes) +

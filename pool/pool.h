@@ -33,7 +33,8 @@
  * argument (monotonic, nanoseconds, never less than before), so the same calls
  * give the same victims and the same reports. All memory is taken in
  * pool_open(), except for sessions, their tokens and block tables, which are
- * taken when they grow; KV_NO_MEMORY then leaves everything as it was. */
+ * taken when they grow, and tenants; KV_NO_MEMORY then leaves everything as it
+ * was. */
 #ifndef POOL_POOL_H
 #define POOL_POOL_H
 
@@ -123,6 +124,59 @@ struct pool_session *pool_session_find(
  * that should leave nothing. */
 void pool_session_forget(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* ---- tenants
+ *
+ * Blocks are never shared between tenants: each block in use is held by one
+ * tenant, and counts for it once. A tenant beyond its soft quota gives up
+ * sessions of its own before anybody else loses one (reason QUOTA), and nobody
+ * loses one for it. Beyond its hard quota it gets no block more. */
+
+struct pool_quota {
+    uint32_t soft_blocks, hard_blocks; /* 0: none */
+};
+
+struct pool_tenant_quota {
+    const char *tenant;
+    size_t tenant_bytes; /* at most POOL_NAME_BYTES */
+    struct pool_quota quota;
+};
+
+struct pool_quotas {
+    struct pool_quota standard; /* of tenants that are not on the list */
+    const struct pool_tenant_quota *list;
+    size_t n;
+};
+
+/* In force from now on: nobody is evicted for it, but who has more than that
+ * gets no more. None at first. All borrowed for the call. KV_NO_MEMORY changes
+ * nothing. */
+enum kv_status pool_set_quotas(
+    struct pool *pool, const struct pool_quotas *quotas);
+
+struct pool_tenant_info {
+    const char *tenant; /* borrowed until sessions are created or quotas set */
+    size_t tenant_bytes;
+    struct pool_quota quota;
+    uint64_t n_used_blocks, n_pinned_blocks; /* pinned are a part of used */
+    uint64_t total_sessions;                 /* that hold at least one block */
+    uint64_t cache_hits, cache_misses, evictions;
+};
+
+/* Walks tenants in ascending order of their names: the first behind this one
+ * (NULL: of all). false: there is none. Those without a session are there as
+ * long as there is room, which there is for as many as sessions are allowed.
+ * O(log n). */
+bool pool_tenant_after(const struct pool *pool, const char *tenant,
+    size_t tenant_bytes, struct pool_tenant_info *out);
+
+/* The session's. */
+struct pool_tenant_info pool_session_tenant(const struct pool_session *session);
+
+/* Blocks that a session could get at best by the quotas of its tenant, without
+ * anybody being set aside: at most pool_reclaimable_blocks. O(1). */
+uint64_t pool_obtainable_blocks(
+    const struct pool *pool, const struct pool_session *session);
 
 /* ---- retention
  *
@@ -220,13 +274,15 @@ enum kv_status pool_session_truncate(struct pool *pool,
  *   KV_BUSY       enough has been given up and is being zeroed: ask again after
  *                 the next pool_scrub_done
  *   KV_POOL_FULL  everything else is pinned: somebody must be set aside
+ *   KV_OVER_QUOTA the quotas of the session's tenant leave it no more, unless
+ *                 something of its own is set aside
  *   KV_NO_MEMORY
  *   KV_IO         no more may be given up now (see pool_may_evict), or given
  *                 at all (pool_observer.may_allocate)
  * In each case the session is as it was. What was evicted stays evicted, but
- * nobody is evicted for a call that then fails with one of KV_POOL_FULL and
- * KV_NO_MEMORY. A preempted session runs again. n_tokens is at most what it
- * has. */
+ * nobody is evicted for a call that then fails with one of KV_POOL_FULL,
+ * KV_OVER_QUOTA and KV_NO_MEMORY. A preempted session runs again. n_tokens is
+ * at most what it has. */
 enum kv_status pool_session_reserve(struct pool *pool,
     struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
     int64_t now_ns);

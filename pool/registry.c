@@ -92,23 +92,39 @@ static void keep(
         registry_remove(pool, longest_kept(pool));
 }
 
-void registry_pin(struct pool *pool, const struct pool_session *session)
+void registry_pin(struct pool *pool, struct pool_session *session)
 {
+    uint32_t n_before = pool->blocks.n_pinned;
+
     for (uint32_t i = 0; i < session->n_blocks; i++)
         block_pool_pin(&pool->blocks, session->blocks[i]);
+    session->tenant->n_pinned += pool->blocks.n_pinned - n_before;
 }
 
-void registry_unpin(struct pool *pool, const struct pool_session *session)
+void registry_unpin(struct pool *pool, struct pool_session *session)
 {
+    uint32_t n_before = pool->blocks.n_pinned;
+
     for (uint32_t i = 0; i < session->n_blocks; i++)
         block_pool_unpin(&pool->blocks, session->blocks[i]);
+    session->tenant->n_pinned -= n_before - pool->blocks.n_pinned;
+}
+
+void registry_count_holder(struct pool *pool, struct pool_session *session)
+{
+    pool->n_holding++;
+    session->tenant->n_holding++;
+    pool->sessions_created += !session->has_held_blocks;
+    session->has_held_blocks = true;
 }
 
 /* Takes the session off its list, and out of the policy's order. */
 static void leave(struct pool *pool, struct pool_session *session)
 {
-    if (session->state == POOL_SESSION_CACHED)
+    if (session->state == POOL_SESSION_CACHED) {
         policy_remove(pool, session);
+        tenant_uncache(&pool->tenants, session->tenant, &session->of_tenant);
+    }
     if (session->state == POOL_SESSION_HELD) {
         registry_unpin(pool, session);
         pool->hold_ends++;
@@ -130,6 +146,7 @@ static void cache(
         session->cached_ns = now_ns;
         kv_list_append(&pool->cached, &session->link);
         policy_add(pool, session);
+        tenant_cache(&pool->tenants, session->tenant, &session->of_tenant);
     }
     registry_set_timer(pool, session);
 }
@@ -173,6 +190,7 @@ void registry_remove(struct pool *pool, struct pool_session *session)
     kv_map_remove(&pool->map, &session->node);
     pool->n_sessions--;
     pool->session_bytes -= session_metadata_bytes(session);
+    tenant_leave(&pool->tenants, session->tenant);
     session_close(session);
 }
 
@@ -210,23 +228,43 @@ static void make_place(struct pool *pool, const struct pool_session *session,
         registry_remove(pool, longest_kept(pool));
 }
 
+static bool is_full(const struct pool *pool)
+{
+    return pool->n_sessions >= pool->config.max_sessions;
+}
+
+static enum kv_status check_place(struct pool *pool, struct pool_tenant *asking)
+{
+    if (!is_full(pool) || !kv_list_empty(&pool->kept))
+        return KV_OK;
+    if (!evict_has_place(pool, asking))
+        return KV_LIMIT;
+    return pool_may_evict(pool) ? KV_OK : KV_IO;
+}
+
 /* A session that is on no list yet. KV_LIMIT, KV_IO, KV_NO_MEMORY. */
 static enum kv_status create(struct pool *pool, const struct pool_key *key,
     bool anonymous, const uint8_t *trace_id, int64_t now_ns,
     struct pool_session **out)
 {
-    bool is_full = pool->n_sessions >= pool->config.max_sessions;
-    struct pool_session *session;
+    struct pool_tenant *tenant = tenant_join(
+        &pool->tenants, (struct tenant_name){key->tenant, key->tenant_bytes});
+    struct pool_session *session = NULL;
+    enum kv_status status;
 
-    if (is_full && kv_list_empty(&pool->kept) && kv_list_empty(&pool->cached))
-        return KV_LIMIT;
-    if (is_full && kv_list_empty(&pool->kept) && !pool_may_evict(pool))
-        return KV_IO;
-    session = session_open(key);
-    if (session == NULL)
+    if (tenant == NULL)
         return KV_NO_MEMORY;
+    status = check_place(pool, tenant);
+    if (status == KV_OK) {
+        session = session_open(tenant, key->id, key->id_bytes);
+        status = session != NULL ? KV_OK : KV_NO_MEMORY;
+    }
+    if (status != KV_OK) {
+        tenant_leave(&pool->tenants, tenant);
+        return status;
+    }
     session->anonymous = anonymous;
-    if (is_full)
+    if (is_full(pool))
         make_place(pool, session, trace_id, now_ns);
     session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;

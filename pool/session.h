@@ -22,8 +22,9 @@
 #include "base/status.h"
 #include "pool/policy.h"
 #include "pool/pool.h"
-#include "pool/session_index.h"
+#include "pool/tenant.h"
 #include "pool/timer_wheel.h"
+#include "pool/treap.h"
 
 /* What the last eviction costs. */
 struct session_loss {
@@ -56,7 +57,7 @@ struct pool_session {
     bool is_beginning;    /* anonymous, idle: see beginning.c */
     bool has_held_blocks; /* at some time */
     uint8_t priority;     /* 0 goes first, 100 last */
-    uint8_t tenant_bytes, id_bytes;
+    uint8_t id_bytes;
     uint32_t block_capacity;
     pool_block_id *blocks;
     uint32_t *tokens;
@@ -75,12 +76,15 @@ struct pool_session {
     struct kv_list beginning; /* of all, in the order of their ends */
     struct kv_map_node leaf;  /* by its last block */
     struct kv_map_node node;
-    struct session_index_node order;
-    char name[]; /* tenant, then id */
+    struct treap_node order;
+    struct pool_tenant *tenant;
+    struct kv_list of_tenant; /* CACHED: on the tenant's list */
+    char id[];
 };
 
 /* Zero but for its name; NULL when there is no memory. */
-struct pool_session *session_open(const struct pool_key *key);
+struct pool_session *session_open(
+    struct pool_tenant *tenant, const char *id, size_t id_bytes);
 void session_close(struct pool_session *session);
 
 /* Room for n in all; what is there stays. KV_NO_MEMORY changes nothing. */
@@ -97,9 +101,9 @@ size_t session_metadata_bytes(const struct pool_session *session);
 static inline struct pool_key session_place(const struct pool_session *session)
 {
     return (struct pool_key){
-        .tenant = session->name,
-        .tenant_bytes = session->tenant_bytes,
-        .id = session->name + session->tenant_bytes,
+        .tenant = session->tenant->name,
+        .tenant_bytes = session->tenant->name_bytes,
+        .id = session->id,
         .id_bytes = session->id_bytes,
     };
 }

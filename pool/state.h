@@ -3,6 +3,7 @@
  *   pool.c      opens, closes, answers questions
  *   registry.c  which sessions there are, and on which list
  *   retention.c what keeps a session, and for how long
+ *   tenant.c    whose they are; quota.c what each may take, and from whom
  *   run.c       what a run does to its session
  *   share.c     what sessions have in common
  *   beginning.c what requests without a session leave behind
@@ -30,6 +31,7 @@
 #include "pool/scrub_queue.h"
 #include "pool/session.h"
 #include "pool/session_index.h"
+#include "pool/tenant.h"
 #include "pool/timer_wheel.h"
 
 struct pool {
@@ -41,7 +43,8 @@ struct pool {
     struct prefix_index prefixes;
 
     struct kv_map map;
-    struct session_index index;
+    struct treap index;
+    struct tenant_table tenants;
     struct timer_wheel wheel;
     struct policy policy;
     struct kv_list active, cached, held, kept;
@@ -93,8 +96,11 @@ void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
 /* Every block of the session has a pin more, or one less. */
-void registry_pin(struct pool *pool, const struct pool_session *session);
-void registry_unpin(struct pool *pool, const struct pool_session *session);
+void registry_pin(struct pool *pool, struct pool_session *session);
+void registry_unpin(struct pool *pool, struct pool_session *session);
+
+/* The session, which had none, holds blocks. */
+void registry_count_holder(struct pool *pool, struct pool_session *session);
 
 /* How many tokens the session will keep if it loses its blocks. */
 uint64_t registry_tokens_kept(
@@ -177,6 +183,25 @@ void beginning_shorten(struct pool *pool, struct pool_session *session);
 /* The beginning whose last block this is; NULL if there is none. */
 struct pool_session *beginning_at(const struct pool *pool, pool_block_id id);
 
+/* ---- quota.c */
+
+/* Whether n blocks more are to be had for the tenant by evicting idle sessions:
+ * KV_POOL_FULL, KV_OVER_QUOTA. */
+enum kv_status quota_check(
+    const struct pool *pool, const struct pool_tenant *tenant, uint64_t n);
+
+/* Whose sessions go next: for n blocks that a tenant asks for, for one place,
+ * or so that n blocks leave use though nobody asks. */
+struct quota_turn {
+    struct pool_tenant *tenant; /* NULL: anybody's, in the policy's order */
+    uint32_t n_wanted;          /* blocks of them; 0: nobody has to go */
+};
+struct quota_turn quota_turn_for_room(
+    struct pool *pool, struct pool_tenant *asking, uint32_t n);
+struct quota_turn quota_turn_for_place(
+    struct pool *pool, struct pool_tenant *asking);
+struct quota_turn quota_turn_for_sweep(struct pool *pool, uint32_t n);
+
 /* ---- evict.c */
 
 /* The session's blocks leave use, but for its first n_left, without an
@@ -189,21 +214,26 @@ void evict_release(struct pool *pool, struct pool_session *session,
 void evict_idle(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* The policy's first victim, of whom there must be one, gives up its blocks, or
- * where the policy takes tails n_wanted of them. */
-void evict_next(struct pool *pool, uint32_t n_wanted,
+/* The victim of a turn, of whom there must be one, gives up its blocks, or
+ * where the policy takes tails as many as are wanted. */
+void evict_turn(struct pool *pool, const struct quota_turn *turn,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* The cached session is evicted and forgotten: no more are allowed, and another
- * one is to come. victim is NULL for the policy's first, of whom there must be
- * one. */
+/* For a turn that is a tenant's it is the quota. */
+enum pool_reason evict_reason(const struct quota_turn *turn);
+
+/* Whether there is a session to evict for a place that this tenant wants. */
+bool evict_has_place(struct pool *pool, struct pool_tenant *asking);
+
+/* That session, or the cached one that is given, is evicted and forgotten: no
+ * more are allowed, and another one is to come. */
 void evict_for_place(struct pool *pool, struct pool_session *victim,
     const struct pool_session *forced_by, const uint8_t *trace_id,
     int64_t now_ns);
 
-/* Gives up idle sessions until n_blocks are free or being zeroed, which they
- * are not yet and must be possible. forced_by is the session that needs them.
- * false: before that, no more might be given up. */
+/* Gives up idle sessions until n_blocks are free or being zeroed, and within
+ * the quotas of the session that needs them; quota_check says that it can be
+ * done. false: before that, no more might be given up. */
 bool evict_for_room(struct pool *pool, uint32_t n_blocks,
     const struct pool_session *forced_by, const uint8_t *trace_id,
     int64_t now_ns);
