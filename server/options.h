@@ -32,6 +32,10 @@
     BOOL(prefix_cache, true,                                                   \
         "share full blocks between sessions of a tenant that begin alike")     \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
+    UINT(tenant_soft_blocks, 0, 0, 2147483647, "blocks",                       \
+        "beyond so many a tenant's own sessions are evicted first; 0 is none") \
+    UINT(tenant_hard_blocks, 0, 0, 2147483647, "blocks",                       \
+        "beyond so many a tenant gets none; 0 is none")                        \
     UINT(max_kept_tokens, 16777216, 0, 1099511627776, "tokens",                \
         "tokens kept of evicted sessions")                                     \
     UINT(kept_tokens_ttl_s, 3600, 0, 31536000, "s",                            \
@@ -130,6 +134,14 @@ struct option_sinks {
     uint32_t line; /* of the key; 0: it is not there */
 };
 
+/* The quotas of tenants that the file names, likewise
+ * (server/options_tenants.h). */
+struct option_tenants {
+    struct option_tenant *list; /* [n] */
+    size_t n;
+    uint32_t line; /* of the key; 0: it is not there */
+};
+
 #define OPTION_COUNT(...) +1
 enum {
     N_OPTIONS = 0 SERVER_OPTIONS(
@@ -148,6 +160,7 @@ struct options {
         OPTION_TEXT, OPTION_TEXT, OPTION_UINT, OPTION_BOOL, OPTION_TEXT)
     const char *config; /* the file; empty: there is none */
     struct option_sinks sinks;
+    struct option_tenants tenants;
     SERVER_COMMANDS(OPTION_COMMAND)
     struct option_origin origins[N_OPTION_ROWS]; /* in the table's order */
     char *storage;                               /* what the texts point into */

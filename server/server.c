@@ -24,6 +24,8 @@
 #include "base/clock.h"
 #include "base/heap.h"
 #include "rpc/address.h"
+#include "server/options_tenants.h"
+#include "server/quotas.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define DRAIN_TICK_MS 10
@@ -96,6 +98,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
             census_init(&server->census, recorder_observer(server->recorder)),
         .stopwatch_ns = kv_clock_mono_ns,
     };
+    enum kv_status status;
 
     if (n_blocks == 0)
         return kv_error_set(error, KV_INVALID,
@@ -104,7 +107,13 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
             "least %zu MiB",
             options->kv_cache_size_mb, block_tokens, block_bytes,
             (size_t)((block_bytes + MIB - 1) / MIB));
-    return pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
+    status = pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
+    if (status != KV_OK)
+        return status;
+    return quotas_apply(options, server->pool) == KV_OK
+               ? KV_OK
+               : kv_error_set(error, KV_NO_MEMORY,
+                     "no memory for the quotas of tenants");
 }
 
 static enum kv_status open_compute(
@@ -245,11 +254,16 @@ static enum kv_status take_addresses(const struct options *options,
 enum kv_status server_check_options(
     const struct options *options, struct kv_error *error)
 {
+    const struct option_quota quota = {
+        options->tenant_soft_blocks, options->tenant_hard_blocks};
+
     if (options->max_batch_tokens < options->max_batch_size)
         return kv_error_set(error, KV_INVALID,
             "max-batch-tokens: %" PRIu64 " was given; allowed are at least "
             "max-batch-size, which is %" PRIu64,
             options->max_batch_tokens, options->max_batch_size);
+    if (option_quota_check("tenant-hard-blocks", &quota, error) != KV_OK)
+        return KV_INVALID;
     return take_addresses(options, NULL, error);
 }
 

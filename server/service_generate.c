@@ -19,6 +19,7 @@
 #include "server/check.h"
 #include "server/logprobs.h"
 #include "server/message.h"
+#include "server/quotas.h"
 #include "server/retention.h"
 #include "server/server.h"
 #include "server/work.h"
@@ -149,6 +150,9 @@ static void fail_ended(struct generate *generate)
         rpc_error_init(&error, RPC_CANCELLED, "", "cancelled");
     else if (generate->end == REQUEST_NO_EVICTION)
         recorder_refuse(generate->server->recorder, &error);
+    else if (generate->end == REQUEST_OVER_QUOTA)
+        quotas_refuse(
+            &error, generate->message->tenant, &generate->request.quota);
     else
         rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY",
             "the server ran out of memory; the session keeps what was "
@@ -528,6 +532,15 @@ static void fail_lease(struct rpc_error *error)
         POOL_MAX_LEASES);
 }
 
+/* What the session has, or will have by this request. */
+static uint32_t priority_of(const struct pool_session *session,
+    const Kvpool__V1__RetentionSettings *settings)
+{
+    return settings != NULL && settings->priority != NULL
+               ? settings->priority->priority
+               : pool_session_glance(session).priority;
+}
+
 static bool submit(struct server *server, struct generate *generate,
     const uint32_t *ids, size_t n_ids, struct rpc_error *error)
 {
@@ -544,8 +557,11 @@ static bool submit(struct server *server, struct generate *generate,
         server->pool, request->session, message->retention, now);
     if (status == KV_LIMIT)
         fail_lease(error);
-    else if (status == KV_OK)
+    request->priority = priority_of(request->session, message->retention);
+    if (status == KV_OK)
         status = scheduler_submit(server->scheduler, request, ids, n_ids, now);
+    if (status == KV_OVER_QUOTA)
+        quotas_refuse(error, message->tenant, &request->quota);
     if (status != KV_OK) {
         if (error->code == RPC_OK)
             fail_submit(server, status, message, error);

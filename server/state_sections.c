@@ -1,5 +1,7 @@
 #include "server/state_sections.h"
 
+#include <string.h>
+
 #include "base/heap.h"
 
 #define STANDARD_RUNS 4096
@@ -52,4 +54,87 @@ void state_map_fini(struct state_map *map)
 {
     kv_free(map->entries);
     kv_free(map->list);
+}
+
+/* ---- tenants */
+
+static void fill_tenant(struct state_tenant *out, const struct pool *pool,
+    const struct pool_tenant_info *info)
+{
+    Kvpool__V1__TenantUsage *usage = &out->usage;
+
+    memcpy(out->name, info->tenant, info->tenant_bytes);
+    out->name[info->tenant_bytes] = '\0';
+    kvpool__v1__tenant_usage__init(usage);
+    usage->tenant = out->name;
+    usage->used_blocks = info->n_used_blocks;
+    usage->used_bytes = info->n_used_blocks * pool_config(pool)->block_bytes;
+    usage->soft_quota_blocks = info->quota.soft_blocks;
+    usage->hard_quota_blocks = info->quota.hard_blocks;
+    usage->total_sessions = info->total_sessions;
+    usage->cache_hits = info->cache_hits;
+    usage->cache_misses = info->cache_misses;
+    usage->evictions = info->evictions;
+}
+
+/* A token of tenants is one of sessions whose id is empty. */
+static struct pool_key key_of(const struct pool_tenant_info *tenant)
+{
+    return (struct pool_key){.tenant = tenant->tenant,
+        .tenant_bytes = tenant->tenant_bytes,
+        .id = ""};
+}
+
+bool state_tenants_parse(
+    struct server *server, const char *token, struct state_place *place)
+{
+    return state_place_parse(server, token, NULL,
+               KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY, place) &&
+           place->key.id_bytes == 0;
+}
+
+static void print_token(struct state_tenants *page, const struct server *server,
+    const struct pool_tenant_info *last)
+{
+    const struct pool_key key = key_of(last);
+    struct state_place place;
+
+    state_place_copy(&place, &key);
+    state_token_print(server, NULL,
+        KVPOOL__V1__SESSION_ORDER__SESSION_ORDER_KEY, &place, page->next_token);
+}
+
+enum kv_status state_tenants_fill(struct state_tenants *page,
+    const struct server *server, uint32_t page_size,
+    const struct state_place *after)
+{
+    const struct pool *pool = server->pool;
+    struct pool_tenant_info last = {.tenant = NULL}, next;
+
+    if (after != NULL)
+        last = (struct pool_tenant_info){.tenant = after->key.tenant,
+            .tenant_bytes = after->key.tenant_bytes};
+    *page = (struct state_tenants){
+        .entries = kv_calloc(page_size, sizeof *page->entries),
+        .list = kv_calloc(page_size, sizeof *page->list),
+    };
+    if (page->entries == NULL || page->list == NULL)
+        return KV_NO_MEMORY;
+    while (pool_tenant_after(pool, last.tenant, last.tenant_bytes, &next)) {
+        if (page->n == page_size) {
+            print_token(page, server, &last);
+            break;
+        }
+        fill_tenant(&page->entries[page->n], pool, &next);
+        page->list[page->n] = &page->entries[page->n].usage;
+        page->n++;
+        last = next;
+    }
+    return KV_OK;
+}
+
+void state_tenants_fini(struct state_tenants *page)
+{
+    kv_free(page->entries);
+    kv_free(page->list);
 }
