@@ -354,11 +354,22 @@ enum kv_status view_tenants(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
 
 /* ---- the arena */
 
+static void add_owner(
+    struct table *table, const Kvpool__V1__BlockMap *map, uint32_t owner)
+{
+    const Kvpool__V1__SessionKey *key =
+        owner > 0 && owner <= map->n_owners ? map->owners[owner - 1] : NULL;
+
+    table_cell(table, "%s",
+        key == NULL || key->tenant[0] == '\0' ? "-" : text_name(key->tenant).s);
+    table_cell(table, "%s", key == NULL ? "-" : text_name(key->session_id).s);
+}
+
 enum kv_status view_block_map(
     FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
 {
     static const char *const titles[] = {
-        ">FIRST BLOCK", ">BLOCKS", "STATE", ">HOLDERS"};
+        ">FIRST BLOCK", ">BLOCKS", "STATE", ">HOLDERS", "TENANT", "SESSION"};
     const Kvpool__V1__BlockMap *map = snapshot->block_map;
     struct table table = {
         .titles = titles, .n_columns = sizeof titles / sizeof *titles};
@@ -374,6 +385,7 @@ enum kv_status view_block_map(
             proto_enum_name(
                 &kvpool__v1__block_state__descriptor, (int)run->state));
         table_cell(&table, "%" PRIu32, run->holders);
+        add_owner(&table, map, run->owner);
         first += run->blocks;
     }
     status = table_flush(&table, out);

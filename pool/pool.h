@@ -437,11 +437,13 @@ enum pool_block_state { /* numbers as in BlockState of the contract */
     POOL_BLOCK_SCRUBBING = 4,
 };
 
-/* Neighbouring blocks in one state. */
+/* Neighbouring blocks in one state, and of one owner. */
 struct pool_block_run {
     uint32_t n_blocks; /* at least 1 */
     enum pool_block_state state;
-    uint32_t n_holders; /* of the one that has most */
+    const struct pool_session *owner; /* one that holds them, by name; NULL: it
+                                         is not known, or there is none */
+    uint32_t n_holders;               /* of the one that has most */
 };
 
 /* The run that begins with block `first`, which there must be, as far as

@@ -194,6 +194,7 @@ void registry_remove(struct pool *pool, struct pool_session *session)
     pool->n_sessions--;
     pool->session_bytes -= session_metadata_bytes(session);
     tenant_leave(&pool->tenants, session->tenant);
+    owners_leave(&pool->owners, session->number);
     session_close(session);
 }
 
@@ -269,6 +270,7 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         make_place(pool, tenant, key, now_ns);
     session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
+    session->number = owners_enter(&pool->owners, session);
     pool->n_sessions++;
     pool->session_bytes += session_metadata_bytes(session);
     *out = session;

@@ -46,6 +46,7 @@ struct pool_session {
     struct kv_list link; /* on one list of the pool, by state */
     enum pool_session_state state;
     uint32_t n_blocks;
+    uint32_t number;     /* as an owner of blocks */
     int64_t released_ns; /* end of the last run, or creation */
     int64_t idle_ttl_ns;
     int64_t absolute_ttl_ns; /* from creation; 0: none */

@@ -106,6 +106,7 @@ static void take_shared(
     session->tenant->n_pinned += pool->blocks.blocks[id].n_pins == 0;
     block_pool_retain(&pool->blocks, id);
     block_pool_pin(&pool->blocks, id);
+    owners_hold(&pool->owners, id, session->number);
     if (session->n_blocks == 0)
         registry_count_holder(pool, session);
     session->blocks[session->n_blocks++] = id;

@@ -6,6 +6,7 @@
  *   tenant.c    whose they are; quota.c what each may take, and from whom
  *   run.c       what a run does to its session
  *   share.c     what sessions have in common
+ *   owners.c    one holder of each block
  *   evict.c     how blocks are given up, and how it is told
  *   policy.c    who gives them up first; policy_*.c, one file each
  *   check.c     the laws
@@ -23,6 +24,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "pool/block_pool.h"
+#include "pool/owners.h"
 #include "pool/policy.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
@@ -39,6 +41,7 @@ struct pool {
     struct block_pool blocks;
     struct scrub_queue scrubs;
     struct prefix_index prefixes;
+    struct owners owners;
 
     struct kv_map map;
     struct treap index;

@@ -31,10 +31,20 @@ void state_tenants_fini(struct state_tenants *page);
 bool state_tenants_parse(
     struct server *server, const char *token, struct state_place *place);
 
-/* Section BLOCK_MAP: the arena as runs of blocks in one state. */
+/* Section BLOCK_MAP: the arena as runs of blocks in one state, and of one
+ * session that holds them. */
 struct state_map {
     Kvpool__V1__BlockMap map;
     Kvpool__V1__BlockRun *entries, **list; /* [map.n_runs] */
+    struct state_owner *owners;            /* [map.n_owners] */
+    Kvpool__V1__SessionKey **keys;
+    uint32_t *slots; /* hashed by session: 1 + index into owners */
+    uint32_t n_slots;
+};
+struct state_owner {
+    const struct pool_session *session;
+    Kvpool__V1__SessionKey key;
+    char tenant[POOL_NAME_BYTES + 1], id[POOL_NAME_BYTES + 1];
 };
 
 /* The part that the query asks for, NULL for what is standard. Looks at a

@@ -1115,6 +1115,7 @@ static void fill_pool(struct client *clients, int n, uint32_t priority)
 
         snprintf(id, sizeof id, "low%d", i);
         clients[i].request.priority = priority;
+        clients[i].request.ignores_end = true;
         ck_assert_int_eq(submit(&clients[i], id, prompts[0], 24), KV_OK);
     }
     for (int i = 0; pool_blocks(rig.pool).free > 0; i++) {
@@ -1203,6 +1204,7 @@ START_TEST(a_conversation_beyond_a_hard_quota_is_refused_with_the_numbers)
     /* The session is as it was, and another tenant is not concerned. */
     pool_session_tokens(first.request.session, &n_tokens);
     ck_assert_uint_eq(n_tokens, 0);
+    second.request.ignores_end = true;
     ck_assert_int_eq(submit_for("r", &second, "a", prompts[3], 4), KV_OK);
     run_all(&second, 1);
     ck_assert_int_eq(second.end, REQUEST_MAX_TOKENS);
