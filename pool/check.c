@@ -126,6 +126,8 @@ static bool count_session(
     census->kept_tokens += is_kept ? session->n_tokens : 0;
     census->session_bytes += session_metadata_bytes(session);
     return count_table(census, session) && check_sealed(census, session) &&
+           equal(census, "told blocks that are not sealed",
+               session->n_told > session->n_sealed, 0) &&
            equal(census, "cached tokens beyond the conversation",
                session->n_cached > session->n_tokens, 0) &&
            equal(census, "a timer no later than the deadline",

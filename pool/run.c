@@ -115,6 +115,8 @@ static void allocate(
         uint32_t n_part = n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS;
 
         n -= n_part;
+        if (pool->observer->allocated != NULL)
+            share_tell(pool, session, &allocation);
         allocation.before = state_stats(pool);
         allocation.n_extents = take_blocks(pool, session, n_part);
         if (pool->observer->allocated == NULL)

@@ -65,6 +65,7 @@ struct pool_session {
     size_t n_cached;   /* tokens whose keys and values lie in blocks */
     size_t n_computed; /* or once lay there: at least n_cached */
     uint32_t n_sealed; /* first blocks whose prefix keys are known */
+    uint32_t n_told;   /* of these, that reports have told of */
     int64_t kept_ns;   /* EVICTED: since when */
     int64_t cached_ns; /* CACHED: since when */
     int64_t created_ns;

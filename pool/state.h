@@ -60,6 +60,7 @@ struct pool {
     uint64_t sessions_created;
 
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
+    struct pool_sealed sealed[POOL_PART_SEALED];
 };
 
 /* What pool_stats answers; inline, for a report takes two of them. */
@@ -156,6 +157,11 @@ void share_move_tokens(
 /* Block `index` of the table, the session's alone, is about to hold less. */
 void share_open(
     struct pool *pool, struct pool_session *session, uint32_t index);
+
+/* Puts what a report of an allocation says of prefixes into it: the session is
+ * about to get blocks, or (reused) has got those of others. */
+void share_tell(struct pool *pool, struct pool_session *session,
+    struct pool_allocation *allocation);
 
 bool share_is_shared(const struct pool *pool, pool_block_id id);
 

@@ -164,31 +164,6 @@ static void tell_batch(struct evict *evict, bool final)
     evict->scope = pool_batch_begin(server->pool, kv_clock_mono_ns());
 }
 
-/* A session that has nothing but tokens loses them, if that is asked for. */
-static void forget_tokens(struct evict *evict, struct pool_session *session,
-    struct pool_outcome *outcome)
-{
-    struct pool_session_info info = pool_session_glance(session);
-
-    if (!evict->request->forget || info.state != POOL_SESSION_EVICTED)
-        return;
-    outcome->tokens_kept = 0;
-    if (!evict->request->dry_run)
-        pool_session_forget(evict->server->pool, session, kv_clock_mono_ns());
-}
-
-static struct pool_outcome preview(
-    const struct evict *evict, const struct pool_session *session)
-{
-    struct pool_outcome outcome = pool_evict_preview(
-        evict->server->pool, session, evict->request->preempt);
-
-    if (evict->request->forget && outcome.result == POOL_EVICTED &&
-        !outcome.preempted)
-        outcome.tokens_kept = 0;
-    return outcome;
-}
-
 /* Evicts one session. Only evictions are outcomes of their own, where the
  * target does not name the session; the others are counted. */
 static void evict_one(
@@ -203,12 +178,11 @@ static void evict_one(
         evict, target, &key, KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_EVICTED);
     bool preempt = evict->request->preempt;
     struct pool_outcome outcome =
-        evict->request->dry_run ? preview(evict, session)
-                                : pool_evict_session(server->pool, session,
-                                      &cause, preempt, kv_clock_mono_ns());
+        evict->request->dry_run
+            ? pool_evict_preview(server->pool, session, preempt, cause.forget)
+            : pool_evict_session(
+                  server->pool, session, &cause, preempt, kv_clock_mono_ns());
 
-    if (outcome.result == POOL_NOTHING_TO_FREE)
-        forget_tokens(evict, session, &outcome);
     evict_walk_decided(&evict->walk, target, outcome.bytes_freed);
     evict->response.sessions_held += outcome.result == POOL_PINNED;
     evict->response.sessions_busy += outcome.result == POOL_EVICT_BUSY;
