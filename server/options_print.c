@@ -126,9 +126,9 @@ void options_print_help(void)
         print_flag(&option_rows[i]);
         print_values(&option_rows[i]);
     }
+    print_tenants_help();
     if (sink_n_kinds > 0)
         print_kinds();
-    print_tenants_help();
     puts("\nExit code: 0 after an orderly stop, 78 for a bad configuration, "
          "1 for any other failure.");
 }
