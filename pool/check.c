@@ -162,10 +162,10 @@ static bool count_list(struct census *census, const struct kv_list *list)
                 belongs(pool, list, session), true) ||
             !count_session(census, session))
             return false;
-        if (list == &pool->cached && session->cached_ns < cached_ns)
+        if (list == &pool->cached && session->idle_ns < cached_ns)
             return broken(census, "cached sessions in order of release",
-                (uint64_t)session->cached_ns, (uint64_t)cached_ns);
-        cached_ns = session->cached_ns;
+                (uint64_t)session->idle_ns, (uint64_t)cached_ns);
+        cached_ns = session->idle_ns;
     }
     return true;
 }
@@ -261,9 +261,9 @@ static bool check_cached(const struct census *census,
                     session->state == POOL_SESSION_CACHED,
                 1) ||
             !equal(census, "a tenant's sessions in order of release",
-                session->cached_ns < cached_ns, 0))
+                session->idle_ns < cached_ns, 0))
             return false;
-        cached_ns = session->cached_ns;
+        cached_ns = session->idle_ns;
         n++;
     }
     return equal(census, "victims of a tenant", n, n_cached);

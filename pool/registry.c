@@ -51,7 +51,7 @@ static int64_t kept_until_ns(
 
     if (pool->config.kept_ttl_ns == 0 ||
         __builtin_add_overflow(
-            session->kept_ns, pool->config.kept_ttl_ns, &due_ns))
+            session->idle_ns, pool->config.kept_ttl_ns, &due_ns))
         return INT64_MAX;
     return due_ns;
 }
@@ -92,7 +92,7 @@ static void keep(
 {
     kv_list_append(&pool->kept, &session->link);
     pool->kept_tokens += session->n_tokens;
-    session->kept_ns = now_ns;
+    session->idle_ns = now_ns;
     registry_set_timer(pool, session);
     while (pool->kept_tokens > pool->config.max_kept_tokens)
         registry_remove(pool, longest_kept(pool));
@@ -147,7 +147,7 @@ static void cache(
         kv_list_append(&pool->held, &session->link);
     } else {
         session->state = POOL_SESSION_CACHED;
-        session->cached_ns = now_ns;
+        session->idle_ns = now_ns;
         kv_list_append(&pool->cached, &session->link);
         policy_add(pool, session);
         tenant_cache(&pool->tenants, session->tenant, &session->of_tenant);

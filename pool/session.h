@@ -66,8 +66,7 @@ struct pool_session {
     size_t n_computed; /* or once lay there: at least n_cached */
     uint32_t n_sealed; /* first blocks whose prefix keys are known */
     uint32_t n_told;   /* of these, that reports have told of */
-    int64_t kept_ns;   /* EVICTED: since when */
-    int64_t cached_ns; /* CACHED: since when */
+    int64_t idle_ns;   /* EVICTED, CACHED: since when */
     int64_t created_ns;
     uint64_t hits, evictions;
     struct session_lease *leases;
