@@ -212,8 +212,11 @@ void matrix_multiply(const struct matrix *matrix, const struct kernels *kernels,
     const size_t row_end = end * PACKED_ROWS;
 
     if (matrix->is_packed) {
-        kernels->matmul_packed(
-            &matrix->packed, (uint32_t)begin, (uint32_t)end, x, out);
+        const kernel_matmul_packed_cb multiply =
+            matrix->packed.part == 0 ? kernels->matmul_packed
+                                     : kernels->matmul_packed_super;
+
+        multiply(&matrix->packed, (uint32_t)begin, (uint32_t)end, x, out);
         return;
     }
     kernels_matmul(kernels, weight->type)(weight,

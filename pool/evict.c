@@ -36,7 +36,7 @@ struct part {
     uint64_t scrub_id;
     uint64_t n_shared_kept;
     uint32_t number, n_parts;
-    size_t n_shared; /* runs in pool->extents that live on; of a release */
+    size_t n_shared; /* runs in pool->extents that live on */
 };
 
 static void report_eviction(struct pool *pool,
@@ -54,6 +54,8 @@ static void report_eviction(struct pool *pool,
         .blocks_freed = part->sweep.n_blocks,
         .tokens_freed = part->sweep.n_tokens,
         .shared_blocks_kept = part->n_shared_kept,
+        .shared = pool->extents,
+        .n_shared = part->n_shared,
         .tokens_kept = departure->tokens_kept,
         .age_ns = now_ns - session->created_ns,
         .idle_ns = departure->preempted ? 0 : now_ns - session->released_ns,
@@ -147,11 +149,13 @@ static void close_departure(
 }
 
 /* An eviction leaves nothing behind, so how many live on says it all, or takes
- * last blocks of which none lives on; of a release it must be told which. */
+ * last blocks of which none lives on; of a release it must be told which, and
+ * of a session without a name, since others of the tenant look like it. */
 static bool tells_shared(
     const struct pool *pool, const struct departure *departure)
 {
-    return departure->cause == NULL && pool->observer->released != NULL;
+    return pool->observer->released != NULL &&
+           (departure->cause == NULL || departure->session->anonymous);
 }
 
 /* The next runs of what the session has given up and others hold, from place
@@ -435,11 +439,14 @@ bool evict_has_place(struct pool *pool, struct pool_tenant *asking)
 }
 
 void evict_for_place(struct pool *pool, struct pool_tenant *asking,
-    const struct pool_key *key, int64_t now_ns)
+    const struct pool_key *key, const uint8_t *trace_id, int64_t now_ns)
 {
     const struct quota_turn turn = quota_turn_for_place(pool, asking);
     const struct pool_cause cause = {
-        .reason = reason_of(&turn), .forced_by = key};
+        .reason = reason_of(&turn),
+        .forced_by = key,
+        .trace_id = trace_id,
+    };
     struct pool_session *victim = choose_victim(pool, &turn);
     const struct departure departure = {
         .session = victim, .cause = &cause, .now_ns = now_ns};

@@ -94,16 +94,18 @@ void pool_close(struct pool *pool);
  * 128 bytes, tenant over 128, not UTF-8, or with control characters; KV_LIMIT:
  * there are max_sessions, and all of them run; KV_NO_MEMORY. When there are as
  * many as allowed, the longest evicted is forgotten for a new one, or else one
- * of the policy's choice is evicted and forgotten; KV_IO: that may not be now
- * (see pool_may_evict). */
+ * of the policy's choice is evicted and forgotten, for the request with this
+ * trace id (NULL: none); KV_IO: that may not be now (see pool_may_evict). */
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
-    int64_t now_ns, struct pool_session **out, bool *created);
+    const uint8_t *trace_id, int64_t now_ns, struct pool_session **out,
+    bool *created);
 
 /* For a request without a session: found by nobody, gone at pool_session_end,
  * its blocks released without an eviction. Until then nobody takes it away,
  * begun or not. KV_INVALID, KV_LIMIT, KV_IO, KV_NO_MEMORY as above. */
 enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
-    size_t tenant_bytes, int64_t now_ns, struct pool_session **out);
+    size_t tenant_bytes, const uint8_t *trace_id, int64_t now_ns,
+    struct pool_session **out);
 
 /* NULL if there is none. Does not count as an access. */
 struct pool_session *pool_session_find(

@@ -224,10 +224,10 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
 /* Somebody goes for a session with this key: the longest kept, who loses least,
  * or else whom the policy chooses. */
 static void make_place(struct pool *pool, struct pool_tenant *asking,
-    const struct pool_key *key, int64_t now_ns)
+    const struct pool_key *key, const uint8_t *trace_id, int64_t now_ns)
 {
     if (kv_list_empty(&pool->kept))
-        evict_for_place(pool, asking, key, now_ns);
+        evict_for_place(pool, asking, key, trace_id, now_ns);
     else
         registry_remove(pool, longest_kept(pool));
 }
@@ -248,7 +248,7 @@ static enum kv_status check_place(struct pool *pool, struct pool_tenant *asking)
 
 /* A session that is on no list yet. KV_LIMIT, KV_IO, KV_NO_MEMORY. */
 static enum kv_status create(struct pool *pool, const struct pool_key *key,
-    int64_t now_ns, struct pool_session **out)
+    const uint8_t *trace_id, int64_t now_ns, struct pool_session **out)
 {
     struct pool_tenant *tenant = tenant_join(
         &pool->tenants, (struct tenant_name){key->tenant, key->tenant_bytes});
@@ -267,7 +267,7 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         return status;
     }
     if (is_full(pool))
-        make_place(pool, tenant, key, now_ns);
+        make_place(pool, tenant, key, trace_id, now_ns);
     session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
     session->number = owners_enter(&pool->owners, session);
@@ -278,7 +278,8 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
 }
 
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
-    int64_t now_ns, struct pool_session **out, bool *created)
+    const uint8_t *trace_id, int64_t now_ns, struct pool_session **out,
+    bool *created)
 {
     struct pool_session *session;
     enum kv_status status;
@@ -291,7 +292,7 @@ enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     session = find(pool, key, hash);
     *created = session == NULL;
     if (session == NULL) {
-        status = create(pool, key, now_ns, &session);
+        status = create(pool, key, trace_id, now_ns, &session);
         if (status != KV_OK)
             return status;
         kv_map_insert(&pool->map, &session->node, hash);
@@ -303,7 +304,8 @@ enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
 }
 
 enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
-    size_t tenant_bytes, int64_t now_ns, struct pool_session **out)
+    size_t tenant_bytes, const uint8_t *trace_id, int64_t now_ns,
+    struct pool_session **out)
 {
     const struct pool_key key = {
         .tenant = tenant, .tenant_bytes = tenant_bytes};
@@ -312,7 +314,7 @@ enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
 
     if (!name_is_valid(tenant, tenant_bytes))
         return KV_INVALID;
-    status = create(pool, &key, now_ns, &session);
+    status = create(pool, &key, trace_id, now_ns, &session);
     if (status != KV_OK)
         return status;
     session->anonymous = true;

@@ -183,7 +183,7 @@ bool evict_has_place(struct pool *pool, struct pool_tenant *asking);
 /* That session is evicted and forgotten: no more are allowed, and one of this
  * tenant with this key is to come. */
 void evict_for_place(struct pool *pool, struct pool_tenant *asking,
-    const struct pool_key *key, int64_t now_ns);
+    const struct pool_key *key, const uint8_t *trace_id, int64_t now_ns);
 
 /* Gives up idle sessions until n_blocks are free or being zeroed, and within
  * the quotas of the session that needs them; quota_check says that it can be

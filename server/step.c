@@ -156,9 +156,11 @@ void step_settle(struct step *step)
     if (step->stopped || step->settling)
         return;
     step->settling = true;
-    if (!scheduler_in_step(step->config.scheduler) && !waits_for_more(step))
-        begin(step);
     scrubber_pump(step->scrubber);
+    do { /* planning evicts, and may go on with what is zero already */
+        if (!scheduler_in_step(step->config.scheduler) && !waits_for_more(step))
+            begin(step);
+    } while (scrubber_pump(step->scrubber));
     arm_expiry(step);
     step->settling = false;
 }

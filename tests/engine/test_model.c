@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "engine/model.h"
@@ -63,9 +64,9 @@ START_TEST(a_llama_has_the_shape_that_its_file_says)
     ck_assert_uint_eq(shape->head_dim, 8);
     ck_assert_uint_eq(shape->n_vocab, TINY_N_FIXED);
     ck_assert_uint_eq(shape->n_context, 64);
-    ck_assert_uint_eq(shape->rope_dims, 8);
-    ck_assert_int_eq(shape->rope_style, ROPE_INTERLEAVED);
-    ck_assert_float_eq(shape->rope_base, 10000.0f);
+    ck_assert_uint_eq(shape->rope.n_dims, 8);
+    ck_assert_int_eq(shape->rope.style, ROPE_INTERLEAVED);
+    ck_assert_float_eq(shape->rope.base, 10000.0f);
     ck_assert_float_eq(shape->norm_epsilon, 1e-5f);
     ck_assert_ptr_null(model->layers[0].attn_sub_norm);
     ck_assert_uint_eq(model->layers[1].down.n_rows, 32);
@@ -82,7 +83,7 @@ START_TEST(a_bitnet_has_sub_norms_and_turns_like_neox)
     tiny_model_init(&tiny, "bitnet");
     tiny_model_tensor(&tiny, "blk.1.ffn_sub_norm.weight")->fill = 3.0f;
     model = open_tiny();
-    ck_assert_int_eq(model->shape.rope_style, ROPE_NEOX);
+    ck_assert_int_eq(model->shape.rope.style, ROPE_NEOX);
     ck_assert_ptr_nonnull(model->layers[0].attn_sub_norm);
     ck_assert_float_eq(model->layers[1].ffn_sub_norm[63], 3.0f);
     model_close(model);
@@ -128,6 +129,74 @@ START_TEST(a_scale_beside_a_matrix_multiplies_it)
     scale->dims[0] = 1;
     scale->type = GGUF_F16;
     expect_refusal(KV_UNSUPPORTED, "blk.1.ffn_up.scale has type F16");
+}
+END_TEST
+
+/* A matrix of 256 columns, and so the width of the model. */
+static void widen_tiny(void)
+{
+    static const char *const of_width[] = {"attn_q", "attn_k", "attn_v",
+        "attn_norm", "ffn_norm", "ffn_gate", "ffn_up"};
+    static const char *const to_width[] = {"attn_output", "ffn_down"};
+    char name[64];
+
+    tiny_model_set_uint(&tiny, "llama.embedding_length", 256);
+    tiny_model_set_uint(&tiny, "llama.attention.key_length", 8);
+    tiny_model_tensor(&tiny, "token_embd.weight")->dims[0] = 256;
+    tiny_model_tensor(&tiny, "output_norm.weight")->dims[0] = 256;
+    for (int layer = 0; layer < 2; layer++) {
+        for (size_t i = 0; i < sizeof of_width / sizeof *of_width; i++) {
+            snprintf(name, sizeof name, "blk.%d.%s.weight", layer, of_width[i]);
+            tiny_model_tensor(&tiny, name)->dims[0] = 256;
+        }
+        for (size_t i = 0; i < sizeof to_width / sizeof *to_width; i++) {
+            snprintf(name, sizeof name, "blk.%d.%s.weight", layer, to_width[i]);
+            tiny_model_tensor(&tiny, name)->dims[1] = 256;
+        }
+    }
+}
+
+static enum kv_status reopen(
+    struct model **model, size_t n, struct kv_error *error)
+{
+    *model = NULL;
+    *error = (struct kv_error){KV_OK, ""};
+    return model_open_memory(model, bytes, n, "m", error);
+}
+
+START_TEST(an_i2_s_has_its_scale_behind_its_rows)
+{
+    const float scale = 0.375f, odd = NAN;
+    const size_t rows_bytes = 32 * 256 / 4;
+    struct kv_error error;
+    struct model *model;
+    unsigned char *data;
+    size_t n;
+
+    widen_tiny();
+    tiny_model_tensor(&tiny, "blk.1.attn_q.weight")->type = GGUF_I2_S;
+    tiny_model_tensor(&tiny, "blk.1.attn_q.scale")->fill = 2;
+    model = open_tiny();
+    ck_assert_float_eq(model->layers[1].q.scale, 0);
+    n = model->mapped_bytes;
+    data = bytes + ((const unsigned char *)model->layers[1].q.data - bytes);
+    model_close(model);
+
+    memcpy(data + rows_bytes, &scale, sizeof scale);
+    memset(data, 0xaa, rows_bytes);
+    ck_assert_int_eq(reopen(&model, n, &error), KV_OK);
+    ck_assert_float_eq(model->layers[1].q.scale, 2 * scale);
+    model_close(model);
+
+    data[63] = 0x03; /* the last byte of the first row */
+    ck_assert_int_eq(reopen(&model, n, &error), KV_INVALID);
+    ck_assert_ptr_nonnull(strstr(error.text,
+        "tensor blk.1.attn_q.weight is not ternary weights with a finite "
+        "scale, as type I2_S has them"));
+    data[63] = 0;
+    memcpy(data + rows_bytes, &odd, sizeof odd);
+    ck_assert_int_eq(reopen(&model, n, &error), KV_INVALID);
+    ck_assert_ptr_nonnull(strstr(error.text, "blk.1.attn_q.weight"));
 }
 END_TEST
 
@@ -380,6 +449,7 @@ int main(void)
         a_bitnet_has_sub_norms_and_turns_like_neox,
         an_output_of_its_own_is_used_and_else_the_embedding,
         a_scale_beside_a_matrix_multiplies_it,
+        an_i2_s_has_its_scale_behind_its_rows,
         a_norm_is_finite_and_f32_or_f16,
         a_number_out_of_its_range_is_refused_by_key_and_range,
         an_epsilon_and_a_base_must_be_sane,

@@ -199,10 +199,10 @@ static enum kv_status submit_for(const char *tenant, struct client *client,
 
     if (key.id_bytes == 0)
         status = pool_session_anonymous(rig.pool, tenant, key.tenant_bytes,
-            rig.now_ns, &client->request.session);
+            NULL, rig.now_ns, &client->request.session);
     else
-        status = pool_session_get(
-            rig.pool, &key, rig.now_ns, &client->request.session, &created);
+        status = pool_session_get(rig.pool, &key, NULL, rig.now_ns,
+            &client->request.session, &created);
     ck_assert_int_eq(status, KV_OK);
     if (text[0] != '\0')
         ck_assert_int_eq(tokenizer_encode(rig.tokenizer, text, strlen(text),

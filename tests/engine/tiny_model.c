@@ -240,7 +240,8 @@ static size_t data_bytes(const struct tiny_tensor *tensor)
     if (gguf_type_name(tensor->type) == NULL || n > 1000000)
         return 0;
     return (size_t)n / gguf_type_block_elements(tensor->type) *
-           gguf_type_block_bytes(tensor->type);
+               gguf_type_block_bytes(tensor->type) +
+           gguf_type_tail_bytes(tensor->type);
 }
 
 static void pad(struct writer *writer, size_t from, uint64_t alignment)

@@ -93,8 +93,8 @@ static void step_begin(struct walk *walk)
     bool created;
 
     quota_watch.n_asked = 0;
-    if (pool_session_get(
-            fixture.pool, &key, fixture.now_ns, &session, &created) != KV_OK)
+    if (pool_session_get(fixture.pool, &key, NULL, fixture.now_ns, &session,
+            &created) != KV_OK)
         return;
     if (draw(walk, 4) == 0)
         pool_session_set_idle_ttl(
@@ -139,8 +139,9 @@ static void step_begin_anonymous(struct walk *walk)
     const char *tenant = tenant_of(draw(walk, N_NAMES));
 
     quota_watch.n_asked = 0;
-    if (*slot == NULL && pool_session_anonymous(fixture.pool, tenant,
-                             strlen(tenant), fixture.now_ns, slot) == KV_OK)
+    if (*slot == NULL &&
+        pool_session_anonymous(fixture.pool, tenant, strlen(tenant), NULL,
+            fixture.now_ns, slot) == KV_OK)
         pool_session_begin(fixture.pool, *slot);
 }
 
