@@ -91,6 +91,12 @@ static enum kv_status open_calls(struct server *server, struct kv_error *error)
         error, KV_NO_MEMORY, "no memory to remember Evict calls with");
 }
 
+/* Rounded up: what is more than nothing is at least a block. */
+static uint32_t percent_of(uint32_t n, uint64_t percent)
+{
+    return (uint32_t)((n * percent + 99) / 100);
+}
+
 static enum kv_status open_pool(struct server *server, struct kv_error *error)
 {
     const struct options *options = server->options;
@@ -107,6 +113,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         .kept_ttl_ns = (int64_t)options->kept_tokens_ttl_s * KV_NS_PER_S,
         .eviction_policy = options->eviction_policy,
         .share_prefixes = options->prefix_cache,
+        .max_beginnings = (uint32_t)options->max_beginnings,
         .default_idle_ttl_ns =
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
         .secret = {server->secret[0], server->secret[1]},
@@ -122,6 +129,10 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
             "least %zu MiB",
             options->kv_cache_size_mb, block_tokens, block_bytes,
             (size_t)((block_bytes + MIB - 1) / MIB));
+    config.high_blocks =
+        percent_of(config.n_blocks, options->high_watermark_percent);
+    config.low_blocks = percent_of(config.high_blocks > 0 ? config.n_blocks : 0,
+        options->low_watermark_percent);
     return pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
 }
 
@@ -151,11 +162,13 @@ static enum kv_status open_compute(struct server *server,
         .max_waiting = (uint32_t)options->max_waiting_requests,
         .max_batch_tokens = (uint32_t)options->max_batch_tokens,
         .max_step_ns = (int64_t)options->max_step_ms * KV_NS_PER_MS,
+        .max_hold_wait_ns = (int64_t)options->hold_wait_ms * KV_NS_PER_MS,
     };
     struct step_config step = {
         .loop = server->loop,
         .pool = server->pool,
         .max_slices = (uint32_t)options->max_batch_size,
+        .sweep_blocks = (uint32_t)options->sweep_blocks,
         .fill_wait_ns = (int64_t)options->batch_timeout_ms * KV_NS_PER_MS,
     };
     enum kv_status status = compute_open(&server->compute, &compute, error);
@@ -270,6 +283,12 @@ enum kv_status server_check_options(
             "max-batch-tokens: %" PRIu64 " was given; allowed are at least "
             "max-batch-size, which is %" PRIu64,
             options->max_batch_tokens, options->max_batch_size);
+    if (options->high_watermark_percent > 0 &&
+        options->low_watermark_percent > options->high_watermark_percent)
+        return kv_error_set(error, KV_INVALID,
+            "low-watermark-percent: %" PRIu64 " was given; allowed are at most "
+            "high-watermark-percent, which is %" PRIu64,
+            options->low_watermark_percent, options->high_watermark_percent);
     return take_addresses(options, NULL, error);
 }
 
