@@ -193,7 +193,7 @@ struct tiny_tensor *tiny_model_tensor(struct tiny_model *tiny, const char *name)
 
     if (found != NULL)
         return &tiny->tensors[found - tiny->tensors];
-    assert(tiny->n_tensors < sizeof tiny->tensors / sizeof *tiny->tensors);
+    assert(tiny->n_tensors < TINY_MAX_TENSORS);
     tensor = &tiny->tensors[tiny->n_tensors++];
     *tensor = (struct tiny_tensor){.dims = {1, 1, 1, 1}, .n_dims = 1};
     snprintf(tensor->name, sizeof tensor->name, "%s", name);

@@ -31,13 +31,15 @@ struct tiny_word {
     int32_t kind; /* of the token: 1 normal, 3 control, 4 user-defined */
 };
 
+#define TINY_MAX_TENSORS 64
+
 struct tiny_model {
     uint32_t version;
     uint64_t seed;      /* not 0: F32 tensors are drawn from it, by name */
     uint64_t alignment; /* written as a key if it is not 32 */
     struct tiny_key keys[40];
     size_t n_keys;
-    struct tiny_tensor tensors[64];
+    struct tiny_tensor tensors[TINY_MAX_TENSORS];
     size_t n_tensors;
     /* The vocabulary: <unk>, <s>, </s>, 256 bytes, then these. */
     struct tiny_word words[48];
