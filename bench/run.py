@@ -29,6 +29,7 @@ import time
 IN_FLIGHT = 32
 SUBSCRIBERS = (1, 10, 100)
 BACKLOG = 100000  # receipts in the ledger for fan-out
+PER_MESSAGE = 256  # receipts in a message of kvpoold at most, by default
 SESSIONS = 4000  # evicted in a round
 SAMPLES = 300  # of latency, in a round
 GENERATOR = ("20", "16")  # requests a second, tokens of each
@@ -148,6 +149,12 @@ class Bench:
     def echo(self):
         port = free_port()
         return Process([self.tool("bench_peer_echo"), f"127.0.0.1:{port}"], port)
+
+    def stream(self, n_bytes, per_message):
+        """The C++ server that streams messages of so many receipts."""
+        port = free_port()
+        return Process([self.tool("bench_peer_stream"), f"127.0.0.1:{port}",
+                        str(n_bytes), str(per_message)], port)
 
     def nats(self):
         port = free_port()
@@ -323,19 +330,28 @@ def measure_fanout(bench):
                     "bench_peer_" + name, server.port, n, bench.seconds,
                     n_bytes, server.pid)
 
-            mine, *peers = bench.take_turns(
-                ours, lambda: peer("nats", nats), lambda: peer("redis", redis))
+            def cpp(server):
+                return bench.measure(
+                    "bench_fanout", server.address, n, bench.seconds, "-",
+                    server.pid)
+
+            with bench.stream(n_bytes, PER_MESSAGE) as runs, \
+                    bench.stream(n_bytes, 1) as singly:
+                mine, *peers = bench.take_turns(
+                    ours, lambda: cpp(runs), lambda: cpp(singly),
+                    lambda: peer("nats", nats), lambda: peer("redis", redis))
             rate, cpu = "receipts_per_s", "server_cpu_us_per_receipt"
             rows.append([
                 str(n), str(n_bytes), number(middle(mine, rate)),
                 *(text for peer in peers for text in (
                     number(middle(peer, rate)), ratio(mine, peer, rate))),
-                *(f"{middle(results, cpu):.2f}" for results in (mine, *peers)),
-                ratio(mine, peers[0], cpu)])
+                *(f"{middle(results, cpu):.2f}" for results in (mine, *peers))])
         live = measure_live(bench, kvpoold)
     table("Fan-out: receipts delivered a second, journal on",
-          ["subscribers", "bytes", "kvpool", "NATS", "ratio", "Redis", "ratio",
-           "server CPU, us a receipt", "NATS", "Redis", "ratio to NATS"], rows)
+          ["subscribers", "bytes", "kvpool", "C++, 256 a message", "ratio",
+           "C++, one a message", "ratio", "NATS", "ratio", "Redis", "ratio",
+           "server CPU, us a receipt", "C++, 256", "C++, one", "NATS", "Redis"],
+          rows)
     table("Live: every receipt to every subscriber as it is issued, journal on",
           ["subscribers", "Evict calls a second, 32 in flight",
            "receipts delivered a second", "receipts a message"], live)

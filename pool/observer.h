@@ -41,7 +41,7 @@ struct pool_extent {
 struct pool_cause {
     enum pool_reason reason;
     const char *requested_by;         /* MANUAL: the principal */
-    const struct pool_key *forced_by; /* LRU, PRESSURE: whose allocation */
+    const struct pool_key *forced_by; /* LRU, QUOTA, PRESSURE: who needs it */
     const uint8_t *trace_id;          /* 16 bytes of the request, or NULL */
     bool
         forget; /* MANUAL: kept tokens go as well, so an idle session is gone */
@@ -62,6 +62,11 @@ struct pool_eviction {
     uint64_t blocks_freed;
     uint64_t tokens_freed; /* that lay in the freed blocks */
     uint64_t shared_blocks_kept;
+    /* Which these are, in the order of the block table, of a session without a
+     * name where somebody listens to releases; a report has either these or
+     * extents. Of one with a name it is all that it has left. */
+    const struct pool_extent *shared;
+    size_t n_shared;
     uint64_t tokens_kept; /* for recomputation; 0 if they are gone too */
     int64_t age_ns;
     int64_t idle_ns; /* since its last run ended; 0 if preempted */

@@ -37,7 +37,8 @@
  *   blocks      where allocations have receipts, who holds which block is known
  * at every sequence: a block given is held by nobody, one that is shared by
  * somebody else; one taken is held by that session; an evicted session keeps
- * none, but for those that live on with others; used is what is held. Of a
+ * none, and what lives on is held by others; of a request without a session,
+ * whose name others have too, the receipt lists it; used is what is held. Of a
  * ledger read from its middle this is checked as far as it is known.
  *   recomputation  names an eviction of this epoch, of that session and for
  * that reason, once (the last 8,192 of them are remembered); it lies before,
@@ -92,7 +93,9 @@ struct audit {
     uint64_t epoch_sequence; /* of the boot receipt; 0 before one */
     bool follows_blocks;     /* as far as can be known, replay knows */
     bool records_blocks;     /* the epoch has had such a receipt */
-    uint64_t shared_kept;    /* of the parts so far of an eviction */
+    /* Of the parts so far of an eviction: blocks that live on, and bytes of
+     * those of a request without a session. */
+    uint64_t shared_kept, shared_told;
 
     uint64_t n_receipts, n_evictions, n_batches, n_snapshots;
     uint64_t n_allocations, n_releases, n_recomputations;

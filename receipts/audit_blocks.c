@@ -67,6 +67,32 @@ static enum kv_status check_known(
 
 /* ---- evictions */
 
+/* Requests without a session share a name, so what one of them had is not all
+ * that the name has: the receipt lists what lives on. */
+static enum kv_status follow_nameless(
+    const struct check *check, const struct replay_holder *holder, bool is_last)
+{
+    const Kvpool__V1__EvictionReceipt *eviction = check->receipt->eviction;
+    struct audit *audit = check->audit;
+    uint64_t total = eviction->before->total_memory_bytes, shared;
+    enum kv_status status = audit_check_extents(check, eviction->shared_extents,
+        eviction->n_shared_extents, total, false, &shared);
+
+    if (status == KV_OK)
+        status = follow(check, holder, eviction->shared_extents,
+            eviction->n_shared_extents, replay_drop);
+    if (status != KV_OK || !audit->records_blocks || audit->block_bytes == 0)
+        return status;
+    audit->shared_told += shared;
+    if (is_last &&
+        audit->shared_told != audit->shared_kept * audit->block_bytes)
+        return audit_wrong(check,
+            "%" PRIu64 " blocks of a request without a session live on, and "
+            "%" PRIu64 " bytes are told",
+            audit->shared_kept, audit->shared_told);
+    return KV_OK;
+}
+
 static enum kv_status follow_lost(
     const struct check *check, const struct replay_holder *holder)
 {
@@ -85,9 +111,10 @@ static enum kv_status follow_lost(
             audit->replay, eviction->block_size_bytes / eviction->blocks_freed);
     status = follow(
         check, holder, eviction->extents, eviction->n_extents, replay_free);
-    /* Requests without a session share a name; theirs is not one's to lose. */
-    if (status == KV_OK && is_last && holder->id[0] != '\0' &&
-        !(keeps_some && replay_held_blocks(audit->replay, holder) > 0))
+    if (status == KV_OK && holder->id[0] == '\0')
+        status = follow_nameless(check, holder, is_last);
+    else if (status == KV_OK && is_last &&
+             !(keeps_some && replay_held_blocks(audit->replay, holder) > 0))
         status = tell(check,
             replay_drop_all(audit->replay, holder, audit->shared_kept, &error),
             &error);
@@ -111,7 +138,7 @@ enum kv_status audit_follow_eviction(const struct check *check)
 
     if (is_first) {
         recall_add(audit->recall, &told);
-        audit->shared_kept = 0;
+        audit->shared_kept = audit->shared_told = 0;
     }
     audit->shared_kept += eviction->shared_blocks_kept;
     return audit->follows_blocks ? follow_lost(check, &holder) : KV_OK;

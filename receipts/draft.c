@@ -114,6 +114,10 @@ void draft_eviction(struct draft *draft, const struct pool_eviction *eviction)
     out->block_size_bytes = eviction->bytes_freed;
     out->extents = put_extents(draft, eviction->extents, eviction->n_extents);
     out->n_extents = eviction->n_extents;
+    if (eviction->n_shared > 0)
+        out->shared_extents =
+            put_extents(draft, eviction->shared, eviction->n_shared);
+    out->n_shared_extents = eviction->n_shared;
     out->before = put_stats(&draft->before, &eviction->before);
     out->after = put_stats(&draft->after, &eviction->after);
     out->blocks_freed = eviction->blocks_freed;

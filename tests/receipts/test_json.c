@@ -254,7 +254,7 @@ START_TEST(an_eviction_reads_as_documented)
         "\"blocks_freed\":0,\"tokens_freed\":0,\"age_ns\":0,\"idle_ns\":0,"
         "\"hits\":0,\"zeroed\":true,\"shared_blocks_kept\":0,"
         "\"forced_by\":{\"tenant\":\"\",\"session_id\":\"other\"},"
-        "\"preempted\":false,\"tokens_kept\":0}");
+        "\"preempted\":false,\"tokens_kept\":0,\"shared_extents\":[]}");
     free(text);
     json_decref(json);
 }

@@ -68,8 +68,8 @@ static void cache(char name)
 
     for (uint32_t i = 0; i < SESSION_TOKENS; i++)
         tokens[i] = (uint32_t)name * 1000 + i;
-    ck_assert_int_eq(
-        pool_session_get(pool, &key, kv_clock_mono_ns(), &session, &created),
+    ck_assert_int_eq(pool_session_get(pool, &key, NULL, kv_clock_mono_ns(),
+                         &session, &created),
         KV_OK);
     ck_assert_int_eq(pool_session_begin(pool, session), KV_OK);
     ck_assert_int_eq(

@@ -1,0 +1,220 @@
+/* Between the pool and the ledger: hears what the ledger hears, at once, and
+ * keeps its own books of the blocks. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "tests/sim/heap.h"
+#include "tests/sim/world.h"
+
+/* ---- books */
+
+static void move(struct world *world, const struct pool_extent *extents,
+    size_t n_extents, enum books_state from, enum books_state to,
+    uint64_t scrub_id)
+{
+    struct books *books = &world->books;
+    uint32_t n_blocks = world->plan->settings[PLAN_BLOCKS];
+
+    for (size_t i = 0; i < n_extents; i++) {
+        uint64_t first = extents[i].offset / WORLD_BLOCK_BYTES;
+        uint64_t n = extents[i].size / WORLD_BLOCK_BYTES;
+
+        if (extents[i].offset % WORLD_BLOCK_BYTES != 0 ||
+            extents[i].size % WORLD_BLOCK_BYTES != 0 || n == 0 ||
+            first + n > n_blocks)
+            world_fail(world, "an extent is not blocks of the arena");
+        for (uint64_t id = first; id < first + n; id++) {
+            if (books->states[id] != from)
+                world_fail(world, "block %" PRIu64 " is %d, should be %d", id,
+                    books->states[id], (int)from);
+            books->states[id] = (uint8_t)to;
+            books->scrub_ids[id] = scrub_id;
+        }
+    }
+}
+
+static void leave_use(struct world *world, const struct pool_extent *extents,
+    size_t n_extents, uint64_t scrub_id)
+{
+    if (n_extents > 0 && scrub_id != ++world->books.last_scrub_id)
+        world_fail(world, "scrub job %" PRIu64 " is not the next", scrub_id);
+    move(world, extents, n_extents, BOOKS_USED, BOOKS_SCRUBBING, scrub_id);
+}
+
+/* ---- who may be a victim, and whose turn it is */
+
+static bool chooses_by_age(const struct world *world)
+{
+    return world->plan->settings[PLAN_POLICY] <= 1;
+}
+
+/* Whether the other one should have gone before. Who has lost blocks in this
+ * operation has had its turn. */
+static bool goes_before(const struct world *world, const struct actor *other,
+    const struct actor *victim)
+{
+    if (!other->exists || other->state != POOL_SESSION_CACHED ||
+        !other->frees_something || other->lost_now)
+        return false;
+    if (world_ranks_priority(world) && other->priority != victim->priority)
+        return other->priority < victim->priority;
+    return (world_ranks_priority(world) || chooses_by_age(world)) &&
+           other->rank < victim->rank;
+}
+
+static void check_turn(const struct world *world, size_t victim)
+{
+    for (size_t i = 0; i < WORLD_NAMED; i++)
+        if (i != victim &&
+            goes_before(world, &world->actors[i], &world->actors[victim]))
+            world_fail(world, "session %zu went before %zu", victim, i);
+}
+
+static void check_victim(
+    const struct world *world, size_t at, const struct pool_eviction *eviction)
+{
+    const struct actor *actor = &world->actors[at];
+
+    if (actor->active != eviction->preempted)
+        world_fail(world, "session %zu: active %d, preempted %d", at,
+            actor->active, eviction->preempted);
+    if (eviction->preempted && eviction->cause->reason != POOL_REASON_MANUAL &&
+        eviction->cause->reason != POOL_REASON_PRESSURE)
+        world_fail(world, "session %zu was evicted while it ran", at);
+    if (eviction->cause->reason != POOL_REASON_PRESSURE &&
+        actor_hold_until_ns(actor) > world->now_ns)
+        world_fail(world, "session %zu was evicted while it was held", at);
+    if (eviction->cause->reason == POOL_REASON_TTL &&
+        actor_due_ns(actor) > world->now_ns)
+        world_fail(world, "session %zu was evicted before its time", at);
+    if (eviction->cause->reason == POOL_REASON_LRU)
+        check_turn(world, at);
+}
+
+/* ---- hooks; memory runs out in the pool only */
+
+static bool may_evict(void *ctx)
+{
+    const struct world *world = ctx;
+
+    return !world->refuses && world->recorder->may_evict(world->recorder->ctx);
+}
+
+static bool may_allocate(void *ctx)
+{
+    const struct world *world = ctx;
+
+    return !world->refuses &&
+           (world->recorder->may_allocate == NULL ||
+               world->recorder->may_allocate(world->recorder->ctx));
+}
+
+static void on_evicted(void *ctx, const struct pool_eviction *eviction)
+{
+    struct world *world = ctx;
+    size_t at = world_actor(world, &eviction->key);
+
+    if (world->refuses)
+        world_fail(world, "an eviction that could not be recorded");
+    if (at < WORLD_NAMED) {
+        check_victim(world, at, eviction);
+        world->actors[at].lost_now = true;
+    } else if (!eviction->preempted) {
+        world_fail(world, "a request without a session was evicted");
+    }
+    leave_use(
+        world, eviction->extents, eviction->n_extents, eviction->scrub_id);
+    world->tally->n_evictions[eviction->cause->reason]++;
+    world->tally->n_preempted += eviction->preempted;
+    heap_pause();
+    world->recorder->evicted(world->recorder->ctx, eviction);
+    heap_go_on();
+}
+
+static void on_batch(void *ctx, const struct pool_batch *batch)
+{
+    struct world *world = ctx;
+
+    heap_pause();
+    world->recorder->batch(world->recorder->ctx, batch);
+    heap_go_on();
+}
+
+static void on_allocated(void *ctx, const struct pool_allocation *allocation)
+{
+    struct world *world = ctx;
+
+    if (world->refuses)
+        world_fail(world, "an allocation that could not be recorded");
+    move(world, allocation->extents, allocation->n_extents, BOOKS_FREE,
+        BOOKS_USED, 0);
+    move(world, allocation->reused, allocation->n_reused, BOOKS_USED,
+        BOOKS_USED, 0);
+    for (size_t i = 0; i < allocation->n_extents; i++)
+        for (uint64_t at = 0; at < allocation->extents[i].size;
+             at += WORLD_BLOCK_BYTES)
+            laws_check_zero(
+                world, (pool_block_id)((allocation->extents[i].offset + at) /
+                                       WORLD_BLOCK_BYTES));
+    heap_pause();
+    if (world->recorder->allocated != NULL)
+        world->recorder->allocated(world->recorder->ctx, allocation);
+    heap_go_on();
+}
+
+static void on_released(void *ctx, const struct pool_release *release)
+{
+    struct world *world = ctx;
+
+    leave_use(world, release->extents, release->n_extents, release->scrub_id);
+    heap_pause();
+    if (world->recorder->released != NULL)
+        world->recorder->released(world->recorder->ctx, release);
+    heap_go_on();
+}
+
+static void on_recomputed(
+    void *ctx, const struct pool_recomputation *recomputation)
+{
+    struct world *world = ctx;
+
+    heap_pause();
+    world->recorder->recomputed(world->recorder->ctx, recomputation);
+    heap_go_on();
+}
+
+static void on_scrubbed(void *ctx, uint64_t scrub_id)
+{
+    struct world *world = ctx;
+    struct books *books = &world->books;
+    uint32_t n = 0;
+
+    for (uint32_t id = 0; id < WORLD_MAX_BLOCKS; id++) {
+        if (books->states[id] != BOOKS_SCRUBBING ||
+            books->scrub_ids[id] != scrub_id)
+            continue;
+        books->states[id] = BOOKS_FREE;
+        n++;
+    }
+    if (n == 0)
+        world_fail(world, "scrub job %" PRIu64 " had no blocks", scrub_id);
+    heap_pause();
+    world->recorder->scrubbed(world->recorder->ctx, scrub_id);
+    heap_go_on();
+}
+
+void tap_open(struct world *world)
+{
+    world->recorder = ledger_observer(world->ledger);
+    world->observer = (struct pool_observer){
+        .ctx = world,
+        .may_evict = may_evict,
+        .may_allocate = may_allocate,
+        .evicted = on_evicted,
+        .batch = on_batch,
+        .allocated = on_allocated,
+        .released = on_released,
+        .recomputed = on_recomputed,
+        .scrubbed = on_scrubbed,
+    };
+}
