@@ -21,8 +21,8 @@
  *   reserve  blocks for them, evicting others if needed
  *   commit   their keys and values now lie in the blocks
  *
- * Given-up blocks are zeroed by somebody else's thread: pool_scrub_next() hands
- * out what is to be zeroed, pool_scrub_done() takes it back.
+ * Given-up blocks are zeroed by somebody else, on any thread: pool_scrub_next()
+ * hands out what is to be zeroed, pool_scrub_done() takes it back.
  *
  * A session that does not run is the pool's: it may be evicted, and forgotten,
  * by any call that is given another session, by pool_expire, and by its own
@@ -343,14 +343,15 @@ struct pool_outcome {
  * blocks of a running step. One that is held answers POOL_PINNED, running or
  * not, with `preempt` too; one without blocks POOL_NOTHING_TO_FREE. An idle
  * session of which no token is kept is gone afterwards, as it is with
- * cause->forget; a preempted one keeps its tokens in any case. */
+ * cause->forget, with blocks and without, unless it is held; a preempted one
+ * keeps its tokens in any case. */
 struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns);
 
 /* What pool_evict_session would say; changes nothing. */
-struct pool_outcome pool_evict_preview(
-    const struct pool *pool, const struct pool_session *session, bool preempt);
+struct pool_outcome pool_evict_preview(const struct pool *pool,
+    const struct pool_session *session, bool preempt, bool forget);
 
 /* Idle sessions with blocks, in the order in which the policy would have them
  * go: the first (after is NULL), or the one behind such a session; NULL behind
@@ -478,11 +479,13 @@ enum pool_block_state { /* numbers as in BlockState of the contract */
     POOL_BLOCK_SCRUBBING = 4,
 };
 
-/* Neighbouring blocks in one state. */
+/* Neighbouring blocks in one state, and of one owner. */
 struct pool_block_run {
     uint32_t n_blocks; /* at least 1 */
     enum pool_block_state state;
-    uint32_t n_holders; /* of the one that has most */
+    const struct pool_session *owner; /* one that holds them, by name; NULL: it
+                                         is not known, or there is none */
+    uint32_t n_holders;               /* of the one that has most */
 };
 
 /* The run that begins with block `first`, which there must be, as far as

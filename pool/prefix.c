@@ -8,13 +8,13 @@
 
 #include "base/heap.h"
 
-/* A bucket for two blocks, rounded up to a power of two: keys are hashes
+/* A bucket for each block, rounded up to a power of two: keys are hashes
  * already, so their first bytes choose. */
 static uint32_t count_buckets(uint32_t n_blocks)
 {
     uint32_t n = 1;
 
-    while (n < n_blocks / 2)
+    while (n < n_blocks)
         n *= 2;
     return n;
 }
@@ -66,30 +66,23 @@ void prefix_index_fini(struct prefix_index *index)
 bool prefix_root(const struct prefix_index *index, const char *tenant,
     size_t tenant_bytes, struct prefix_key *out)
 {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    bool is_done =
-        HMAC(index->sha256, index->secret, sizeof index->secret,
-            (const unsigned char *)tenant, tenant_bytes, digest, NULL) != NULL;
+    unsigned n = sizeof out->bytes;
 
-    memcpy(out->bytes, digest, sizeof out->bytes);
-    return is_done;
+    return HMAC(index->sha256, index->secret, sizeof index->secret,
+               (const unsigned char *)tenant, tenant_bytes, out->bytes,
+               &n) != NULL;
 }
 
 bool prefix_key_after(const struct prefix_index *index,
     const struct prefix_key *parent, const uint32_t *tokens,
     struct prefix_key *out)
 {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-
-    if (EVP_DigestInit_ex2(index->context, NULL, NULL) != 1 ||
-        EVP_DigestUpdate(index->context, parent->bytes, sizeof parent->bytes) !=
-            1 ||
-        EVP_DigestUpdate(index->context, tokens,
-            index->block_tokens * sizeof *tokens) != 1 ||
-        EVP_DigestFinal_ex(index->context, digest, NULL) != 1)
-        return false;
-    memcpy(out->bytes, digest, sizeof out->bytes);
-    return true;
+    return EVP_DigestInit_ex2(index->context, NULL, NULL) == 1 &&
+           EVP_DigestUpdate(
+               index->context, parent->bytes, sizeof parent->bytes) == 1 &&
+           EVP_DigestUpdate(index->context, tokens,
+               index->block_tokens * sizeof *tokens) == 1 &&
+           EVP_DigestFinal_ex(index->context, out->bytes, NULL) == 1;
 }
 
 /* ---- the list */

@@ -5,10 +5,6 @@
  *     root   HMAC-SHA-256(the pool's secret, tenant)
  *     key    SHA-256(key of the block before, or root | tokens, u32 LE)
  *
- * Of both the first 16 bytes, which is what a pool of 10 million blocks can
- * afford: 128 bits that depend on a secret are beyond any search, and chance
- * would need 2^64 beginnings.
- *
  * A key stands for a whole beginning of a conversation, not for one block's
  * tokens, so keys and values may be shared wherever keys are equal. Nobody
  * without the secret can make a key, and two tenants never have one in common.
@@ -30,8 +26,9 @@
 #include <openssl/types.h>
 
 #include "base/status.h"
+#include "pool/observer.h"
 
-#define PREFIX_KEY_BYTES 16
+#define PREFIX_KEY_BYTES POOL_KEY_BYTES
 #define PREFIX_NONE UINT32_MAX
 
 struct prefix_key {

@@ -33,6 +33,7 @@ struct tenant_name {
 
 struct pool_tenant {
     struct treap_node order;
+    uint64_t rank;         /* there */
     struct kv_list idle;   /* on the table's list: it has no session */
     struct kv_list over;   /* on the table's list: beyond its soft quota, with
                               sessions that can be evicted */
