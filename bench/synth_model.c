@@ -49,11 +49,11 @@ struct preset {
 
 static const struct preset presets[] = {
     {"llama-110m",
-        {"llama", 12, 768, 2048, 12, 12, 32000, 1024, GGUF_Q8_0, true}},
+        {"llama", 12, 768, 2048, 12, 12, 32000, 1024, GGUF_Q8_0, true, false}},
     {"llama-1.1b",
-        {"llama", 22, 2048, 5632, 32, 4, 32000, 2048, GGUF_Q8_0, false}},
-    {"bitnet-2b",
-        {"bitnet", 30, 2560, 6912, 20, 5, 128256, 4096, GGUF_TQ2_0, true}},
+        {"llama", 22, 2048, 5632, 32, 4, 32000, 2048, GGUF_Q8_0, false, false}},
+    {"bitnet-2b", {"bitnet", 30, 2560, 6912, 20, 5, 128256, 4096, GGUF_TQ2_0,
+                      true, false}},
 };
 
 struct tensor {

@@ -15,7 +15,7 @@ struct census {
     uint8_t *n_scrubs; /* by block: scrub jobs that have it */
     const struct pool_tenant **owners; /* by block: whose session has it */
     uint64_t n_owned; /* places in block tables of the blocks' owners */
-    uint64_t n_sessions, n_named, n_holding;
+    uint64_t n_sessions, n_beginnings, n_holding;
     uint64_t session_tokens, kept_tokens, session_bytes;
     struct kv_error *error;
 };
@@ -113,6 +113,25 @@ static bool count_table(
     return equal(census, "cached tokens without a block", left, 0);
 }
 
+/* A request without a session that has ended is found by its last block, and
+ * nobody else is. */
+static bool check_beginning(
+    const struct census *census, const struct pool_session *session)
+{
+    bool is_idle = session->anonymous && session->n_blocks > 0 &&
+                   !session_is_active(session);
+    const struct pool_session *found =
+        is_idle
+            ? beginning_at(census->pool, session->blocks[session->n_blocks - 1])
+            : NULL;
+
+    return equal(census, "a beginning", session->is_beginning, is_idle) &&
+           equal(census, "a beginning that is found by its last block",
+               !is_idle || found == session, 1) &&
+           equal(census, "full blocks of a beginning",
+               is_idle && session->n_sealed != session->n_blocks, 0);
+}
+
 static bool count_session(
     struct census *census, const struct pool_session *session)
 {
@@ -120,7 +139,7 @@ static bool count_session(
         session->state == POOL_SESSION_EVICTED && !session->anonymous;
 
     census->n_sessions++;
-    census->n_named += !session->anonymous;
+    census->n_beginnings += session->is_beginning;
     census->n_holding += session->n_blocks > 0;
     census->session_tokens += session->n_cached;
     census->kept_tokens += is_kept ? session->n_tokens : 0;
@@ -128,6 +147,7 @@ static bool count_session(
     return count_table(census, session) && check_sealed(census, session) &&
            equal(census, "told blocks that are not sealed",
                session->n_told > session->n_sealed, 0) &&
+           check_beginning(census, session) &&
            equal(census, "cached tokens beyond the conversation",
                session->n_cached > session->n_tokens, 0) &&
            equal(census, "a timer no later than the deadline",
@@ -200,15 +220,20 @@ static bool count_sessions(struct census *census)
         return false;
     session = session_index_after(&pool->index, NULL);
     while (session != NULL) {
-        const struct pool_key key = session_key(session);
+        const struct pool_key key = session_place(session);
 
         n_indexed++;
         session = session_index_after(&pool->index, &key);
     }
     return equal(census, "sessions", pool->n_sessions, census->n_sessions) &&
            equal(census, "sessions in the map", pool->map.n_entries,
-               census->n_named) &&
-           equal(census, "sessions in the index", n_indexed, census->n_named) &&
+               census->n_sessions) &&
+           equal(census, "sessions in the index", n_indexed,
+               census->n_sessions) &&
+           equal(census, "beginnings", pool->leaves.n_entries,
+               census->n_beginnings) &&
+           equal(census, "beginnings beyond the limit",
+               census->n_beginnings > pool->config.max_beginnings, 0) &&
            equal(
                census, "total_sessions", pool->n_holding, census->n_holding) &&
            equal(census, "session_tokens", pool->session_tokens,

@@ -252,7 +252,7 @@ void pool_session_end(
     struct pool *pool, struct pool_session *session, int64_t now_ns)
 {
     assert(session_is_active(session));
-    if (session->anonymous) {
+    if (session->anonymous && !beginning_keep(pool, session, now_ns)) {
         if (session->n_blocks > 0)
             evict_release(pool, session, 0, now_ns);
         registry_remove(pool, session);

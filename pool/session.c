@@ -19,6 +19,7 @@ struct pool_session *session_open(
         memcpy(session->id, id, id_bytes);
     kv_list_init(&session->link);
     kv_list_init(&session->place.link);
+    kv_list_init(&session->beginning);
     kv_list_init(&session->of_tenant);
     return session;
 }

@@ -54,7 +54,8 @@ struct pool_session {
     uint32_t n_leases;
     struct timer timer; /* set by registry_due_ns, perhaps for earlier */
 
-    bool anonymous;
+    bool anonymous;       /* its id is hidden, see session_place */
+    bool is_beginning;    /* anonymous, idle: see beginning.c */
     bool has_held_blocks; /* at some time */
     uint8_t priority;     /* 0 goes first, 100 last */
     uint8_t id_bytes;
@@ -73,6 +74,8 @@ struct pool_session {
     uint32_t lease_capacity;
     struct session_loss loss;
     struct policy_place place;
+    struct kv_list beginning; /* of all, in the order of their ends */
+    struct kv_map_node leaf;  /* by its last block */
     struct kv_map_node node;
     struct treap_node order;
     struct pool_tenant *tenant;
@@ -92,7 +95,11 @@ enum kv_status session_grow_leases(struct pool_session *session, uint32_t n);
 
 size_t session_metadata_bytes(const struct pool_session *session);
 
-static inline struct pool_key session_key(const struct pool_session *session)
+/* What it is known by in the pool. The id of an anonymous one is a number that
+ * begins with NUL, which no name does: nobody can ask for it. */
+#define SESSION_HIDDEN_ID_BYTES 9
+
+static inline struct pool_key session_place(const struct pool_session *session)
 {
     return (struct pool_key){
         .tenant = session->tenant->name,
@@ -100,6 +107,16 @@ static inline struct pool_key session_key(const struct pool_session *session)
         .id = session->id,
         .id_bytes = session->id_bytes,
     };
+}
+
+/* What others are told of it. */
+static inline struct pool_key session_key(const struct pool_session *session)
+{
+    struct pool_key key = session_place(session);
+
+    if (session->anonymous)
+        key.id_bytes = 0;
+    return key;
 }
 
 /* Between begin and end. */

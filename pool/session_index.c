@@ -10,7 +10,7 @@ static struct pool_session *session_of(const struct treap_node *node)
 
 static int compare(const struct treap_node *node, const void *key)
 {
-    const struct pool_key a = session_key(session_of(node)), *b = key;
+    const struct pool_key a = session_place(session_of(node)), *b = key;
     int order = treap_compare_bytes(
         a.tenant, a.tenant_bytes, b->tenant, b->tenant_bytes);
 
@@ -31,14 +31,14 @@ struct treap session_index(void)
 
 void session_index_insert(struct treap *index, struct pool_session *session)
 {
-    const struct pool_key key = session_key(session);
+    const struct pool_key key = session_place(session);
 
     treap_insert(index, &session->order, &key);
 }
 
 void session_index_remove(struct treap *index, struct pool_session *session)
 {
-    const struct pool_key key = session_key(session);
+    const struct pool_key key = session_place(session);
 
     treap_remove(index, &session->order, &key);
 }

@@ -266,6 +266,7 @@ static void open_all(struct history *h, bool allocations, bool share)
         .max_kept_tokens = 1000,
         .kept_ttl_ns = 5000 * KV_NS_PER_MS,
         .share_prefixes = share,
+        .max_beginnings = 6,
     };
 
     ck_assert_int_eq(ledger_open(&h->ledger, &ledger_config, NULL), KV_OK);
@@ -306,19 +307,19 @@ static void mark(
 static void take_truth(const struct history *h, struct pool_truth *truth)
 {
     struct pool_session *session = NULL;
-    struct pool_key key;
+    struct pool_key place;
 
     truth->sequence = applied(h);
-    session = pool_session_after(h->pool, NULL);
-    for (; session != NULL; session = pool_session_after(h->pool, &key)) {
+    session = pool_holder_after(h->pool, NULL);
+    for (; session != NULL; session = pool_holder_after(h->pool, &place)) {
+        struct pool_key key = pool_session_info(h->pool, session).key;
         char id[16];
 
-        key = pool_session_info(h->pool, session).key;
+        place = pool_session_place(session);
         snprintf(id, sizeof id, "%.*s", (int)key.id_bytes, key.id);
-        mark(truth, session, atoi(id + strlen("chat-")));
+        mark(truth, session,
+            key.id_bytes > 0 ? atoi(id + strlen("chat-")) : POOL_HISTORY_IDS);
     }
-    if (h->nameless != NULL)
-        mark(truth, h->nameless, POOL_HISTORY_IDS);
 }
 
 void pool_history_run(
