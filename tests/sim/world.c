@@ -407,8 +407,8 @@ static enum kv_status expected_room(const struct world *world, size_t n_more)
     return n_more <= blocks.free ? KV_OK : KV_BUSY;
 }
 
-/* Nobody goes who need not, and for LRU nobody else: given up is what was
- * lacking, and less than that without the last victim. */
+/* Nobody goes who need not: given up is what was lacking, and less than that
+ * without the last victim. */
 static void check_room(const struct world *world, const struct moment *before,
     size_t n_more, enum kv_status status)
 {
@@ -423,6 +423,9 @@ static void check_room(const struct world *world, const struct moment *before,
     }
     must(world, n_evictions > 0 && blocks.free + blocks.scrubbing >= n_more,
         "room was said to come, and does not");
+    must(world,
+        blocks.free + blocks.scrubbing - world->last_freed_blocks < n_more,
+        "more went than was needed");
 }
 
 static void do_reserve(struct world *world, const struct op *op)

@@ -101,9 +101,10 @@ struct world {
     struct pool_observer observer; /* the tap */
     const struct pool_observer *recorder;
     int64_t now_ns;
-    bool refuses;      /* nothing may be recorded */
-    bool has_starved;  /* memory has run out at some time, */
-    uint32_t starving; /* or will, this many allocations on; 0: no */
+    bool refuses;               /* nothing may be recorded */
+    bool has_starved;           /* memory has run out at some time, */
+    uint64_t last_freed_blocks; /* by the last eviction */
+    uint32_t starving;          /* or will, this many allocations on; 0: no */
 
     struct actor actors[WORLD_ACTORS];
     bool twins[WORLD_TWINS]; /* by word: several blocks have ended with it */
