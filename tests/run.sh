@@ -176,7 +176,7 @@ gate_bench() {
 # The end-to-end tests once more, where threads that race are caught.
 gate_tsan_e2e() {
     node_packages && build tsan tsan &&
-        run_tests tsan -L e2e -E 'storm' --timeout 1800
+        run_tests tsan -L e2e -LE long -E 'storm' --timeout 1800
 }
 
 # Twenty million operations on pool and ledger; sixty thousand by default.
@@ -202,6 +202,12 @@ gate_long_tamper() {
 gate_long_crash() {
     build debug debug &&
         CRASH_CYCLES=1000 run_tests debug -L crash --timeout 7200
+}
+
+# The clock tells a tenant nothing of what another one has sent.
+gate_long_timing() {
+    build release release &&
+        run_tests release -R 'e2e\.(stubs|timing)' --timeout 1800
 }
 
 # Each fault that is put in on purpose is found.
