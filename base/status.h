@@ -8,6 +8,7 @@
     X(KV_NOT_FOUND, 5, "no such thing")                                        \
     X(KV_NO_MEMORY, 8, "out of memory")                                        \
     X(KV_POOL_FULL, 8, "every block is pinned")                                \
+    X(KV_OVER_QUOTA, 8, "the tenant's quota is used up")                       \
     X(KV_LIMIT, 8, "a configured limit is reached")                            \
     X(KV_UNSUPPORTED, 9, "not supported")                                      \
     X(KV_BUSY, 10, "in use, try again")                                        \

@@ -4,15 +4,18 @@
  *     bench_latency ADDRESS ECHO_ADDRESS SAMPLES
  *
  * A sample is a session of one token, a pause, a call of the echo server (the
- * round trip to compare with), a pause, and an Evict of the session. A thread
- * follows the receipts over a connection of its own, and takes the time between
- * the eviction's mono_ns, which is when the server decided, and now: both are
- * CLOCK_MONOTONIC of one machine. The blocks are overwritten with zeros in that
- * time, because a receipt is not released before. */
-#include <pthread.h>
+ * round trip to compare with), a pause, and an Evict of the session. A process
+ * of its own follows the receipts, and takes the time between the eviction's
+ * mono_ns, which is when the server decided, and now: both are CLOCK_MONOTONIC
+ * of one machine. (In one process gRPC would have one thread wait for both
+ * connections, and wake the other.) The blocks are overwritten with zeros in
+ * that time, because a receipt is not released before. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
@@ -54,9 +57,8 @@ static void take(struct follower *follower, const unsigned char *bytes,
     kvpool__v1__stream_receipts_response__free_unpacked(response, NULL);
 }
 
-static void *follow(void *ctx)
+static void follow(struct follower *follower)
 {
-    struct follower *follower = ctx;
     struct rpc_client *client = sessions_client(follower->address);
     struct rpc_client_stream *stream;
     struct rpc_error error;
@@ -75,7 +77,37 @@ static void *follow(void *ctx)
     }
     rpc_client_stream_close(stream);
     rpc_client_close(client);
-    return NULL;
+}
+
+/* Before this process has used gRPC, which does not survive a fork. */
+static pid_t start_follower(struct follower *follower)
+{
+    pid_t pid = fork();
+
+    if (pid < 0)
+        fail("no process");
+    if (pid == 0) {
+        follow(follower);
+        exit(EXIT_SUCCESS);
+    }
+    return pid;
+}
+
+static void wait_for_follower(pid_t pid)
+{
+    int status;
+
+    if (waitpid(pid, &status, 0) != pid || status != 0)
+        fail("the follower failed");
+}
+
+/* That a child's writing is seen in. */
+static int64_t *shared_samples(size_t n)
+{
+    void *at = mmap(NULL, n * sizeof(int64_t), PROT_READ | PROT_WRITE,
+        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    return at != MAP_FAILED ? at : NULL;
 }
 
 static void call(struct rpc_client *client, const char *path,
@@ -133,20 +165,19 @@ int main(int argc, char **argv)
     size_t n = argc > 3 ? (size_t)atoi(argv[3]) : 0;
     int64_t *echo_ns = calloc(n, sizeof *echo_ns);
     struct follower follower = {
-        .n_wanted = n, .samples_ns = calloc(n, sizeof *follower.samples_ns)};
+        .n_wanted = n, .samples_ns = n > 0 ? shared_samples(n) : NULL};
     struct rpc_client *client, *echo;
-    pthread_t thread;
+    pid_t pid;
 
     if (argc != 4 || n == 0 || echo_ns == NULL || follower.samples_ns == NULL) {
         fprintf(stderr, "usage: bench_latency ADDRESS ECHO_ADDRESS SAMPLES\n");
         return EXIT_FAILURE;
     }
     follower.address = argv[1];
+    pid = start_follower(&follower);
     client = sessions_client(argv[1]);
     echo = sessions_client(argv[2]);
-    time_echo(echo); /* connects */
-    if (pthread_create(&thread, NULL, follow, &follower) != 0)
-        fail("no thread");
+    time_echo(echo);                                  /* connects */
     nanosleep(&(struct timespec){.tv_sec = 1}, NULL); /* it follows by now */
     for (size_t i = 0; i < n; i++) {
         char name[SESSIONS_NAME_BYTES];
@@ -158,14 +189,13 @@ int main(int argc, char **argv)
         pause_between();
         evict(client, name);
     }
-    pthread_join(thread, NULL);
+    wait_for_follower(pid);
     printf("p50_us=%.0f p99_us=%.0f echo_p50_us=%.0f echo_p99_us=%.0f\n",
         percentile_us(follower.samples_ns, n, 50),
         percentile_us(follower.samples_ns, n, 99),
         percentile_us(echo_ns, n, 50), percentile_us(echo_ns, n, 99));
     rpc_client_close(echo);
     rpc_client_close(client);
-    free(follower.samples_ns);
     free(echo_ns);
     return EXIT_SUCCESS;
 }

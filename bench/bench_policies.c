@@ -172,7 +172,7 @@ static uint64_t take_turn(struct pool *pool, const struct turn *turn)
     uint64_t n_found;
     bool created;
 
-    if (pool_session_get(pool, &key, turn->time_ns, &session, &created) !=
+    if (pool_session_get(pool, &key, NULL, turn->time_ns, &session, &created) !=
             KV_OK ||
         pool_session_begin(pool, session) != KV_OK)
         fail("a session cannot be had");

@@ -115,7 +115,8 @@ static struct pool_session *begin_session(struct bench *bench, uint32_t number)
     bool created;
 
     key.id_bytes = (size_t)snprintf(id, sizeof id, "session-%" PRIu32, number);
-    must(pool_session_get(bench->pool, &key, bench->now_ns, &session, &created),
+    must(pool_session_get(
+             bench->pool, &key, NULL, bench->now_ns, &session, &created),
         KV_OK);
     must(pool_session_begin(bench->pool, session), KV_OK);
     return session;

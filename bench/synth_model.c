@@ -10,7 +10,10 @@
  * their size from layer to layer. Quantised blocks are drawn as they lie in the
  * file: any block of random quants with a good scale is what some weights would
  * have been quantised to. A matrix whose rows are no whole number of blocks is
- * F16, as llama.cpp's quantiser does it. */
+ * F16, as llama.cpp's quantiser does it.
+ *
+ * The type q4_k_m is the mixture that people ship: Q4_K, but for Q6_K in the
+ * output and in half of the values and down projections. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -21,12 +24,13 @@
 #include <string.h>
 #include <strings.h>
 
-#include "engine/gguf.h"
+#include "engine/quants_super.h"
 
 #define ALIGNMENT 32
 #define N_FIXED_TOKENS 259 /* <unk>, <s>, </s> and the bytes */
 #define MAX_TENSORS 16384
 #define CHUNK_BLOCKS 4096
+#define MAX_BLOCK_BYTES 210
 
 enum { VALUE_U32 = 4, VALUE_I32, VALUE_F32, VALUE_BOOL, VALUE_STRING };
 
@@ -34,7 +38,8 @@ struct shape {
     const char *architecture;
     uint32_t layers, embd, ff, heads, kv_heads, vocab, context;
     enum gguf_tensor_type type;
-    bool is_tied; /* the output to the embedding */
+    bool is_tied;  /* the output to the embedding */
+    bool is_mixed; /* Q4_K with Q6_K */
 };
 
 struct preset {
@@ -44,11 +49,11 @@ struct preset {
 
 static const struct preset presets[] = {
     {"llama-110m",
-        {"llama", 12, 768, 2048, 12, 12, 32000, 1024, GGUF_Q8_0, true}},
+        {"llama", 12, 768, 2048, 12, 12, 32000, 1024, GGUF_Q8_0, true, false}},
     {"llama-1.1b",
-        {"llama", 22, 2048, 5632, 32, 4, 32000, 2048, GGUF_Q8_0, false}},
-    {"bitnet-2b",
-        {"bitnet", 30, 2560, 6912, 20, 5, 128256, 4096, GGUF_TQ2_0, true}},
+        {"llama", 22, 2048, 5632, 32, 4, 32000, 2048, GGUF_Q8_0, false, false}},
+    {"bitnet-2b", {"bitnet", 30, 2560, 6912, 20, 5, 128256, 4096, GGUF_TQ2_0,
+                      true, false}},
 };
 
 struct tensor {
@@ -226,7 +231,25 @@ static void add_tensor(struct output *output, const char *name, uint64_t n_cols,
     tensor->n_rows = n_rows;
     tensor->type = type;
     tensor->n_bytes = n_cols / gguf_type_block_elements(type) *
-                      gguf_type_block_bytes(type) * (n_rows == 0 ? 1 : n_rows);
+                          gguf_type_block_bytes(type) *
+                          (n_rows == 0 ? 1 : n_rows) +
+                      gguf_type_tail_bytes(type);
+}
+
+/* Values and down projections of the first and last eighth of the layers, and
+ * of each third one between, as llama.cpp's quantiser chooses them. */
+static enum gguf_tensor_type type_in_mixture(
+    const struct shape *shape, const char *what, uint32_t layer)
+{
+    const uint32_t eighth = shape->layers / 8;
+
+    if (!shape->is_mixed ||
+        (strcmp(what, "attn_v") != 0 && strcmp(what, "ffn_down") != 0))
+        return shape->type;
+    return layer < eighth || layer >= 7 * shape->layers / 8 ||
+                   (layer - eighth) % 3 == 2
+               ? GGUF_Q6_K
+               : shape->type;
 }
 
 static void add_layer(
@@ -258,17 +281,22 @@ static void add_layer(
             tensors[i].what);
         if (tensors[i].is_there)
             add_tensor(output, name, tensors[i].n_cols, tensors[i].n_rows,
-                tensors[i].n_rows == 0 ? GGUF_F32 : shape->type);
+                tensors[i].n_rows == 0
+                    ? GGUF_F32
+                    : type_in_mixture(shape, tensors[i].what, layer));
     }
 }
 
 static void add_tensors(struct output *output, const struct shape *shape,
     enum gguf_tensor_type output_type)
 {
-    add_tensor(
-        output, "token_embd.weight", shape->embd, shape->vocab, output_type);
+    const bool is_tied =
+        shape->is_tied || strcmp(shape->architecture, "bitnet") == 0;
+
+    add_tensor(output, "token_embd.weight", shape->embd, shape->vocab,
+        shape->is_mixed && !is_tied ? shape->type : output_type);
     add_tensor(output, "output_norm.weight", shape->embd, 0, GGUF_F32);
-    if (!shape->is_tied && strcmp(shape->architecture, "bitnet") != 0)
+    if (!is_tied)
         add_tensor(
             output, "output.weight", shape->embd, shape->vocab, output_type);
     for (uint32_t layer = 0; layer < shape->layers; layer++)
@@ -332,6 +360,12 @@ static unsigned char pack_trits(unsigned value)
     return (unsigned char)((value * 256 + 242) / 243);
 }
 
+/* Trits vary by 2/3, not 1/3. */
+static float ternary_scale(float half_range)
+{
+    return half_range / sqrtf(2.0f);
+}
+
 /* What a random byte becomes in a ternary block. */
 struct trit_tables {
     unsigned char five[256], four[256], pairs[256];
@@ -352,16 +386,38 @@ static struct trit_tables make_trit_tables(void)
     return tables;
 }
 
+/* What scales of the blocks make weights of the deviation: random integers,
+ * less random minimums, have the ones given here. A minimum is worth as much as
+ * the average weight, so that the weights of a block are about as often
+ * negative. */
+static void shape_super_blocks(unsigned char *blocks, size_t n_blocks,
+    enum gguf_tensor_type type, float deviation)
+{
+    const size_t block_bytes = gguf_type_block_bytes(type);
+    const float scale = deviation / (type == GGUF_Q4_K      ? 258.0f
+                                        : type == GGUF_Q5_K ? 527.0f
+                                                            : 1365.0f);
+    const uint16_t half = half_of(scale);
+    const uint16_t min = half_of(scale * (type == GGUF_Q4_K ? 7.5f : 15.5f));
+
+    for (size_t b = 0; b < n_blocks; b++, blocks += block_bytes)
+        if (type == GGUF_Q6_K) {
+            memcpy(blocks + block_bytes - sizeof half, &half, sizeof half);
+        } else {
+            memcpy(blocks, &half, sizeof half);
+            memcpy(blocks + sizeof half, &min, sizeof min);
+        }
+}
+
 /* Random bytes become blocks. half_range is where the uniform weights end. */
 static void shape_blocks(unsigned char *blocks, size_t n_blocks,
     enum gguf_tensor_type type, float half_range,
     const struct trit_tables *tables)
 {
     size_t block_bytes = gguf_type_block_bytes(type);
-    float ternary = half_range / sqrtf(2.0f); /* trits vary by 2/3, not 1/3 */
     uint16_t scale = half_of(type == GGUF_Q8_0   ? half_range / 127
                              : type == GGUF_Q4_0 ? half_range / 8
-                                                 : ternary);
+                                                 : ternary_scale(half_range));
 
     for (size_t b = 0; b < n_blocks; b++) {
         unsigned char *block = blocks + b * block_bytes;
@@ -380,6 +436,23 @@ static void shape_blocks(unsigned char *blocks, size_t n_blocks,
                        : i < 48           ? tables->five[block[i]]
                                           : tables->four[block[i]];
     }
+}
+
+/* The scale is behind them. */
+static void shape_i2_s(
+    unsigned char *bytes, size_t n, const struct trit_tables *tables)
+{
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = tables->pairs[bytes[i]];
+}
+
+static void put_tail(struct output *output, const struct tensor *tensor)
+{
+    const float tail[8] = {ternary_scale(sqrtf(3.0f / (float)tensor->n_cols))};
+    const size_t n = gguf_type_tail_bytes(tensor->type);
+
+    if (n > 0)
+        put(output, tail, n);
 }
 
 static void shape_floats(unsigned char *out, size_t n, float half_range)
@@ -417,7 +490,8 @@ static void put_matrix(struct output *output, const struct tensor *tensor,
     const struct trit_tables *tables, unsigned char *chunk)
 {
     size_t block_bytes = gguf_type_block_bytes(tensor->type);
-    uint64_t n_left = tensor->n_bytes / block_bytes;
+    uint64_t n_left =
+        (tensor->n_bytes - gguf_type_tail_bytes(tensor->type)) / block_bytes;
     float half_range = sqrtf(3.0f / (float)tensor->n_cols);
 
     while (n_left > 0) {
@@ -428,17 +502,23 @@ static void put_matrix(struct output *output, const struct tensor *tensor,
             shape_floats(chunk, n, half_range);
         else if (tensor->type == GGUF_F16 || tensor->type == GGUF_BF16)
             shape_halves(chunk, n, tensor->type, half_range);
+        else if (tensor->type == GGUF_I2_S)
+            shape_i2_s(chunk, n * block_bytes, tables);
+        else if (quants_super_has(tensor->type))
+            shape_super_blocks(
+                chunk, n, tensor->type, half_range / sqrtf(3.0f));
         else
             shape_blocks(chunk, n, tensor->type, half_range, tables);
         put(output, chunk, n * block_bytes);
         n_left -= n;
     }
+    put_tail(output, tensor);
 }
 
 static void put_data(struct output *output)
 {
     struct trit_tables tables = make_trit_tables();
-    unsigned char *chunk = malloc(CHUNK_BLOCKS * 128);
+    unsigned char *chunk = malloc((size_t)CHUNK_BLOCKS * MAX_BLOCK_BYTES);
 
     if (chunk == NULL)
         fail("data", "out of memory");
@@ -534,11 +614,15 @@ static void print_usage(FILE *file)
         "usage: synth_model [--preset llama-110m|llama-1.1b|bitnet-2b]\n"
         "    [--arch llama|bitnet] [--layers N] [--embd N] [--ff N]\n"
         "    [--heads N] [--kv-heads N] [--vocab N] [--context N]\n"
-        "    [--type f32|f16|bf16|q8_0|q4_0|tq1_0|tq2_0] [--output-type TYPE]\n"
+        "    [--type f32|f16|bf16|q8_0|q4_0|q4_k|q5_k|q6_k|q4_k_m|tq1_0|tq2_0\n"
+        "           |i2_s]\n"
+        "    [--output-type TYPE]\n"
         "    [--seed N] OUT.gguf\n"
         "Options after --preset change it; without one it is llama-110m.\n"
         "The output type is also the embedding's: --type unless that is\n"
-        "ternary, then f16.\n",
+        "ternary, then f16. q4_k_m: q6_k, and q4_k for an embedding of its "
+        "own.\n",
+
         file);
 }
 
@@ -596,7 +680,8 @@ int main(int argc, char **argv)
             shape.context = parse_number(optarg, 1u << 30);
             break;
         case 't':
-            shape.type = parse_type(optarg);
+            shape.is_mixed = strcasecmp(optarg, "q4_k_m") == 0;
+            shape.type = shape.is_mixed ? GGUF_Q4_K : parse_type(optarg);
             break;
         case 'o':
             output_type_text = optarg;
@@ -613,9 +698,11 @@ int main(int argc, char **argv)
         return 2;
     }
     check_shape(&shape);
-    output_type = shape.type == GGUF_TQ1_0 || shape.type == GGUF_TQ2_0
+    output_type = shape.type == GGUF_TQ1_0 || shape.type == GGUF_TQ2_0 ||
+                          shape.type == GGUF_I2_S
                       ? GGUF_F16
-                      : shape.type;
+                  : shape.is_mixed ? GGUF_Q6_K
+                                   : shape.type;
     if (output_type_text != NULL)
         output_type = parse_type(output_type_text);
     write_model(argv[optind], &shape, output_type, seed);

@@ -1,10 +1,18 @@
-/* evict: gives up blocks of sessions now. */
+/* evict: gives up blocks of sessions now, and shows what became of each: an
+ * answer of several pages is read to its end. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/heap.h"
 #include "cli/command.h"
 #include "cli/view.h"
 #include "kvpool/v1/pool_service.pb-c.h"
+
+/* A server remembers the outcomes of no more than this, unless the request has
+ * an id. */
+#define MAX_UNNAMED 1000
 
 /* A request and the memory of its parts. */
 struct evict {
@@ -17,6 +25,7 @@ struct evict {
     Kvpool__V1__EvictIdle idle;
     Kvpool__V1__EvictBytes bytes;
     char *tenant; /* the list of one that these have */
+    char made_id[32];
 };
 
 static Kvpool__V1__EvictTarget *add_target(
@@ -94,6 +103,18 @@ static void add_targets(struct evict *evict, const struct option_values *values)
             evict->tenant;
 }
 
+/* One that nobody else has: its outcomes can be read on under it. */
+static char *make_id(struct evict *evict)
+{
+    uint64_t chance = 0;
+
+    if (getrandom(&chance, sizeof chance, 0) != (ssize_t)sizeof chance)
+        return (char *)"";
+    snprintf(
+        evict->made_id, sizeof evict->made_id, "kvpoolctl-%016" PRIx64, chance);
+    return evict->made_id;
+}
+
 static void evict_init(struct evict *evict, const struct option_values *values)
 {
     static const Kvpool__V1__EvictWait waits[] = {
@@ -110,6 +131,8 @@ static void evict_init(struct evict *evict, const struct option_values *values)
     request->dry_run = values->dry_run;
     if (values->request_id != NULL)
         request->request_id = (char *)values->request_id;
+    else if (values->max_sessions > MAX_UNNAMED && !values->dry_run)
+        request->request_id = make_id(evict);
     request->wait = waits[values->wait];
     request->max_sessions = (uint32_t)values->max_sessions;
 }
@@ -162,17 +185,75 @@ static enum cli_exit print(
                : cli_fail(cli, CLI_FAILED, "out of memory");
 }
 
-static enum cli_exit ask(struct cli *cli, struct evict *evict)
+static Kvpool__V1__EvictResponse *ask(
+    struct cli *cli, const struct evict *evict, enum cli_exit *code)
+{
+    return cli_call(cli, CLI_POOL_SERVICE "Evict", &evict->request.base,
+        &kvpool__v1__evict_response__descriptor, code);
+}
+
+/* The page's outcomes go behind those of the answer, and its token with them.
+ * false: no memory, and nothing was moved. */
+static bool join_page(
+    Kvpool__V1__EvictResponse *answer, Kvpool__V1__EvictResponse *page)
+{
+    size_t n = answer->n_outcomes + page->n_outcomes;
+    Kvpool__V1__EvictOutcome **joined =
+        kv_realloc(answer->outcomes, n * sizeof *joined);
+    char *token = answer->next_page_token;
+
+    if (joined == NULL)
+        return false;
+    memcpy(joined + answer->n_outcomes, page->outcomes,
+        page->n_outcomes * sizeof *joined);
+    answer->outcomes = joined;
+    answer->n_outcomes = n;
+    page->n_outcomes = 0;
+    answer->next_page_token = page->next_page_token;
+    page->next_page_token = token;
+    return true;
+}
+
+/* The answer's other pages: the same request again evicts nothing more. */
+static enum cli_exit read_on(
+    struct cli *cli, struct evict *evict, Kvpool__V1__EvictResponse *answer)
 {
     enum cli_exit code = CLI_OK;
+
+    while (answer->next_page_token[0] != '\0') {
+        Kvpool__V1__EvictResponse *page;
+        bool joined;
+
+        evict->request.page_token = answer->next_page_token;
+        page = ask(cli, evict, &code);
+        if (page == NULL)
+            return code;
+        joined = page->n_outcomes > 0 && join_page(answer, page);
+        if (!joined)
+            code = cli_fail(cli, CLI_FAILED,
+                page->n_outcomes > 0 ? "out of memory"
+                                     : "a page of outcomes is empty");
+        cli_free_answer(page);
+        if (!joined)
+            return code;
+    }
+    return CLI_OK;
+}
+
+/* What was evicted is shown even if some of its outcomes could not be read. */
+static enum cli_exit evict_and_show(struct cli *cli, struct evict *evict)
+{
     Kvpool__V1__EvictResponse *answer;
+    enum cli_exit code = CLI_OK, printed;
 
     evict_init(evict, &cli->values);
-    answer = cli_call(cli, CLI_POOL_SERVICE "Evict", &evict->request.base,
-        &kvpool__v1__evict_response__descriptor, &code);
+    answer = ask(cli, evict, &code);
     if (answer == NULL)
         return code;
-    code = print(cli, answer);
+    code = read_on(cli, evict, answer);
+    printed = print(cli, answer);
+    if (code == CLI_OK)
+        code = printed;
     if (code == CLI_OK && answer->sessions_evicted == 0)
         code = CLI_NOTHING;
     cli_free_answer(answer);
@@ -190,7 +271,7 @@ enum cli_exit cmd_evict(struct cli *cli)
         parse_prefix(&evict, &cli->values, &error) != KV_OK)
         code = cli_fail_usage(cli, &error);
     else
-        code = ask(cli, &evict);
+        code = evict_and_show(cli, &evict);
     kv_free(evict.prefix.token_ids);
     return code;
 }

@@ -153,7 +153,7 @@ static const struct option_spec evict_options[] = {
         .first_choice = OPTION_WAIT_APPLIED, PLACE(wait),
         .help = "answer when receipts are numbered, or when they\n"
                 "survive a crash (default)"},
-    {"max", '\0', OPTION_COUNT, "N", 1, 1000, PLACE(max_sessions),
+    {"max", '\0', OPTION_COUNT, "N", 1, 10000, PLACE(max_sessions),
         .help = "at most this many sessions; default 1000"},
 };
 

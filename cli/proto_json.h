@@ -1,13 +1,6 @@
-/* Any message of the contract as JSON, by its descriptor.
- *
- *   names      as in the contract, snake_case
- *   scalars    always present, defaults too, so that a script finds its keys
- *   messages   absent where they are absent; of a oneof, the one that is set
- *   enums      the value's name without the prefix of its kind: "RUNNING",
- *              "EVICTED"; a number where a newer contract has added one
- *   integers   exact numbers; what is above 2^63 - 1 a string of digits
- *   bytes      lower-case hexadecimal
- *   strings    what is not UTF-8 appears as U+FFFD
+/* Any message of the contract as JSON, as receipts/json_message.h has it, with
+ * an enum's value by its name without the prefix of its kind: "RUNNING",
+ * "EVICTED"; a number where a newer contract has added one.
  *
  * Any thread. */
 #ifndef CLI_PROTO_JSON_H

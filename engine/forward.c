@@ -7,193 +7,14 @@
  * Weights pass by once per step, whatever the batch. In the last layer only
  * tokens whose logits somebody wants go on once their keys and values are
  * stored: nobody reads the others. */
-#include "engine/forward.h"
+#include "engine/forward_internal.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
-#include "base/heap.h"
-#include "engine/attention.h"
 #include "engine/quants.h"
 
-#define SCRATCH_ALIGNMENT 64
-#define CHUNK_MACS 65536    /* multiplications that are worth a chunk */
-#define CHUNK_ELEMENTS 4096 /* the same for what is done to a token alone */
-#define MAX_PRODUCTS 3
-
-struct forward_token {
-    struct compute_slice *slice;
-    uint32_t id, position;
-    bool is_wanted; /* its logits are */
-};
-
-/* out [n_tokens][n_rows] = the input times the matrix */
-struct product {
-    const struct matrix *matrix;
-    float *out;
-    size_t group_begin, group_end; /* of the round's groups of rows */
-};
-
-struct forward {
-    const struct model *model;
-    const struct kernels *kernels;
-    const struct matrices *matrices;
-    struct team *team;
-    struct kv_layout layout;
-    uint32_t max_tokens, max_slices;
-    size_t scratch_bytes;
-
-    /* All of this lies in one allocation, tokens first. */
-    struct forward_token *tokens;
-    double *frequencies; /* [rope_dims / 2] */
-    float *cosines;      /* [n_tokens][rope_dims / 2] */
-    float *sines;
-    float *x;                      /* [n_tokens][n_embd], the residual stream */
-    float *delta;                  /* [n_tokens][n_embd], what is added to it */
-    float *q;                      /* [n_tokens][n_heads * head_dim] */
-    float *k, *v;                  /* [n_tokens][n_kv_heads * head_dim] */
-    float *gate, *up;              /* [n_tokens][n_ff] */
-    struct activations input;      /* of the next product */
-    float *logits;                 /* [n_wanted][n_vocab] */
-    struct sampler_entry *entries; /* [n_threads][n_vocab] */
-
-    /* The step. */
-    uint32_t n_tokens;
-    uint32_t layer_index;
-    const struct model_layer *layer;
-    struct product products[MAX_PRODUCTS];
-    size_t n_products;
-};
-
-/* Hands out pieces of an allocation; without one, only adds them up. */
-struct carver {
-    unsigned char *base;
-    size_t used;
-    bool overflows;
-};
-
-static void *carve(struct carver *carver, size_t n, size_t m, size_t bytes)
-{
-    const size_t at = carver->used;
-    size_t size;
-
-    if (__builtin_mul_overflow(n, m, &size) ||
-        __builtin_mul_overflow(size, bytes, &size) ||
-        __builtin_add_overflow(size, SCRATCH_ALIGNMENT - 1, &size) ||
-        __builtin_add_overflow(
-            at, size / SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT, &carver->used))
-        carver->overflows = true;
-    return carver->base == NULL ? NULL : carver->base + at;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-static void carve_scratch(struct forward *f, struct carver *carver)
-{
-    const struct model_shape *shape = &f->model->shape;
-    const size_t n = f->max_tokens, f32 = sizeof(float), i32 = sizeof(int32_t);
-    const size_t n_q = (size_t)shape->n_heads * shape->head_dim;
-    const size_t n_kv = (size_t)shape->n_kv_heads * shape->head_dim;
-    const size_t widest = larger(larger(shape->n_embd, shape->n_ff), n_q);
-    struct activations *input = &f->input;
-
-    f->tokens = carve(carver, n, 1, sizeof *f->tokens);
-    f->frequencies = carve(carver, shape->rope_dims, 1, sizeof(double));
-    f->cosines = carve(carver, n, shape->rope_dims / 2, f32);
-    f->sines = carve(carver, n, shape->rope_dims / 2, f32);
-    f->x = carve(carver, n, shape->n_embd, f32);
-    f->delta = carve(carver, n, shape->n_embd, f32);
-    f->q = carve(carver, n, n_q, f32);
-    f->k = carve(carver, n, n_kv, f32);
-    f->v = carve(carver, n, n_kv, f32);
-    f->gate = carve(carver, n, shape->n_ff, f32);
-    f->up = carve(carver, n, shape->n_ff, f32);
-    input->values = carve(carver, n, widest, f32);
-    input->small.quants = carve(carver, n, widest, 1);
-    input->small.scales = carve(carver, n, widest / QUANTS_SMALL, f32);
-    input->small.sums = carve(carver, n, widest / QUANTS_SMALL, i32);
-    input->large.quants = carve(carver, n, widest, 1);
-    input->large.scales = carve(carver, n, widest / QUANTS_LARGE, f32);
-    input->large.sums = carve(carver, n, widest / QUANTS_LARGE, i32);
-    f->logits = carve(carver, f->max_slices, shape->n_vocab, f32);
-    f->entries = carve(
-        carver, team_n_threads(f->team), shape->n_vocab, sizeof *f->entries);
-}
-
-static void fill_frequencies(struct forward *f)
-{
-    const struct model_shape *shape = &f->model->shape;
-
-    for (uint32_t i = 0; i < shape->rope_dims / 2; i++)
-        f->frequencies[i] =
-            pow(shape->rope_base, -2.0 * i / (double)shape->rope_dims);
-}
-
-enum kv_status forward_open(struct forward **out,
-    const struct compute_config *config, const struct kernels *kernels,
-    const struct matrices *matrices, struct team *team, struct kv_error *error)
-{
-    const struct model_shape *shape = &config->model->shape;
-    struct carver carver = {0};
-    struct forward *f,
-        plan = {
-            .model = config->model,
-            .kernels = kernels,
-            .matrices = matrices,
-            .team = team,
-            .layout =
-                {
-                    .arena = config->arena,
-                    .block_bytes = config->block_bytes,
-                    .row_bytes = kv_type_bytes(config->kv_type,
-                        (size_t)shape->n_kv_heads * shape->head_dim),
-                    .block_tokens = config->block_tokens,
-                    .type = config->kv_type,
-                },
-            .max_tokens = config->max_batch_tokens,
-            .max_slices = config->max_slices,
-        };
-
-    carve(&carver, 1, 1, sizeof *f);
-    carve_scratch(&plan, &carver);
-    if (carver.overflows || carver.used > SIZE_MAX - SCRATCH_ALIGNMENT)
-        return kv_error_set(error, KV_INVALID,
-            "scratch for %u tokens and %u sequences of model %s exceeds the "
-            "address space",
-            config->max_batch_tokens, config->max_slices, config->model->name);
-    f = kv_calloc(1, carver.used + SCRATCH_ALIGNMENT);
-    if (f == NULL)
-        return kv_error_set(error, KV_NO_MEMORY,
-            "no memory for %zu bytes of scratch for %u tokens and %u sequences",
-            carver.used, config->max_batch_tokens, config->max_slices);
-
-    plan.scratch_bytes = carver.used + SCRATCH_ALIGNMENT;
-    *f = plan;
-    carver = (struct carver){
-        .base = (unsigned char *)f +
-                (SCRATCH_ALIGNMENT - (uintptr_t)f % SCRATCH_ALIGNMENT) %
-                    SCRATCH_ALIGNMENT,
-    };
-    carve(&carver, 1, 1, sizeof *f);
-    carve_scratch(f, &carver);
-    fill_frequencies(f);
-    *out = f;
-    return KV_OK;
-}
-
-void forward_close(struct forward *forward)
-{
-    kv_free(forward);
-}
-
-size_t forward_scratch_bytes(const struct forward *forward)
-{
-    return forward->scratch_bytes;
-}
+#define CHUNK_ELEMENTS 4096 /* of tokens, that are worth a chunk of them */
 
 /* A round over the tokens, of which each costs about n_elements. */
 static void each_token(struct forward *f, size_t n_elements, team_job_cb job)
@@ -212,7 +33,8 @@ static void multiply_groups(
     (void)thread;
     for (size_t i = 0; i < f->n_products; i++) {
         const struct product *product = &f->products[i];
-        const size_t from = larger(begin, product->group_begin);
+        const size_t from =
+            begin > product->group_begin ? begin : product->group_begin;
         const size_t to = end < product->group_end ? end : product->group_end;
 
         if (from < to)
@@ -229,7 +51,7 @@ static void add_product(
     const size_t begin =
         f->n_products == 0 ? 0 : f->products[f->n_products - 1].group_end;
 
-    assert(f->n_products < MAX_PRODUCTS);
+    assert(f->n_products < FORWARD_MAX_PRODUCTS);
     assert(matrix->weight->n_cols == f->input.n_cols);
     f->products[f->n_products++] = (struct product){
         .matrix = matrix,
@@ -249,7 +71,7 @@ static void add_layer_product(
 static void multiply(struct forward *f)
 {
     const size_t macs = (size_t)PACKED_ROWS * f->input.n_cols * f->n_tokens;
-    const size_t chunk = CHUNK_MACS / macs;
+    const size_t chunk = FORWARD_CHUNK_MACS / macs;
 
     f->input.n_rows = f->n_tokens;
     team_each(f->team, f->products[f->n_products - 1].group_end,
@@ -275,6 +97,9 @@ static void round_input(struct forward *f, size_t token, unsigned formats)
         round_row(f, &in->small, token, QUANTS_SMALL);
     if (formats & ACTIVATION_LARGE)
         round_row(f, &in->large, token, QUANTS_LARGE);
+    if (formats & ACTIVATION_PARTS)
+        f->kernels->sum_parts(in->large.quants + token * in->n_cols, in->n_cols,
+            in->part_sums + token * (in->n_cols / ACTIVATION_PART));
 }
 
 /* The input becomes the norm of x, a row of the input's width. */
@@ -314,17 +139,14 @@ static void embed(void *ctx, size_t begin, size_t end, uint32_t thread)
 {
     struct forward *f = ctx;
     const struct model_shape *shape = &f->model->shape;
-    const size_t n_angles = shape->rope_dims / 2;
+    const size_t n_pairs = shape->rope.n_dims / 2;
 
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         embed_token(f, f->tokens[t].id, f->x + t * shape->n_embd);
-        for (size_t i = 0; i < n_angles; i++) {
-            const double angle = f->tokens[t].position * f->frequencies[i];
-
-            f->cosines[t * n_angles + i] = (float)cos(angle);
-            f->sines[t * n_angles + i] = (float)sin(angle);
-        }
+        rope_angles(&shape->rope, f->model->rope_frequencies,
+            f->tokens[t].position, f->cosines + t * n_pairs,
+            f->sines + t * n_pairs);
     }
 }
 
@@ -344,119 +166,6 @@ static void norm_attention_input(
                                 : take_delta(f, t),
             layer->attn_norm, formats);
 }
-
-/* Rotates the first rope_dims of each head by the token's angles. */
-static void rotate(
-    const struct forward *f, size_t token, float *heads, uint32_t n_heads)
-{
-    const struct model_shape *shape = &f->model->shape;
-    const size_t n_angles = shape->rope_dims / 2;
-    const bool is_neox = shape->rope_style == ROPE_NEOX;
-    const size_t stride = is_neox ? 1 : 2, distance = is_neox ? n_angles : 1;
-    const float *cosines = f->cosines + token * n_angles;
-    const float *sines = f->sines + token * n_angles;
-
-    for (uint32_t h = 0; h < n_heads; h++, heads += shape->head_dim)
-        for (size_t i = 0; i < n_angles; i++) {
-            float *a = heads + i * stride, *b = a + distance;
-            const float old_a = *a, old_b = *b;
-
-            *a = old_a * cosines[i] - old_b * sines[i];
-            *b = old_a * sines[i] + old_b * cosines[i];
-        }
-}
-
-static void store_q8_0(
-    struct forward *f, unsigned char *to, const float *row, size_t n)
-{
-    for (size_t i = 0; i < n; i += QUANTS_SMALL) {
-        struct block_q8_0 block;
-        float scale;
-        int32_t sum;
-        uint16_t half;
-
-        f->kernels->quantize(
-            row + i, QUANTS_SMALL, QUANTS_SMALL, block.quants, &scale, &sum);
-        half = quants_f32_to_f16(scale);
-        memcpy(block.scale, &half, sizeof half);
-        memcpy(to, &block, sizeof block);
-        to += sizeof block;
-    }
-}
-
-static void store_row(struct forward *f, const struct forward_token *token,
-    enum kv_part part, const float *row, size_t n)
-{
-    unsigned char *to = kv_layout_row(&f->layout, token->slice->blocks,
-        f->layer_index, part, token->position);
-
-    if (f->layout.type == KV_TYPE_F32)
-        memcpy(to, row, n * sizeof *row);
-    else if (f->layout.type == KV_TYPE_Q8_0)
-        store_q8_0(f, to, row, n);
-    else
-        f->kernels->to_f16((void *)to, row, n);
-}
-
-static void rotate_and_store(
-    void *ctx, size_t begin, size_t end, uint32_t thread)
-{
-    struct forward *f = ctx;
-    const struct model_shape *shape = &f->model->shape;
-    const size_t n_q = (size_t)shape->n_heads * shape->head_dim;
-    const size_t n_kv = (size_t)shape->n_kv_heads * shape->head_dim;
-
-    (void)thread;
-    for (size_t t = begin; t < end; t++) {
-        rotate(f, t, f->q + t * n_q, shape->n_heads);
-        rotate(f, t, f->k + t * n_kv, shape->n_kv_heads);
-        store_row(f, &f->tokens[t], KV_PART_KEYS, f->k + t * n_kv, n_kv);
-        store_row(f, &f->tokens[t], KV_PART_VALUES, f->v + t * n_kv, n_kv);
-    }
-}
-
-/* Items are heads of keys by tokens: neighbours read the same keys. */
-static void attend_items(void *ctx, size_t begin, size_t end, uint32_t thread)
-{
-    struct forward *f = ctx;
-    const struct model_shape *shape = &f->model->shape;
-    const uint32_t n_queries = shape->n_heads / shape->n_kv_heads;
-    const size_t n_q = (size_t)shape->n_heads * shape->head_dim;
-
-    (void)thread;
-    for (size_t item = begin; item < end; item++) {
-        const size_t t = item % f->n_tokens;
-        const struct attention attention = {
-            .kernels = f->kernels,
-            .layout = &f->layout,
-            .blocks = f->tokens[t].slice->blocks,
-            .layer = f->layer_index,
-            .kv_head = (uint32_t)(item / f->n_tokens),
-            .head_dim = shape->head_dim,
-            .n_keys = f->tokens[t].position + 1,
-        };
-        const size_t at =
-            t * n_q + (size_t)attention.kv_head * n_queries * shape->head_dim;
-
-        attention_compute(
-            &attention, f->q + at, n_queries, f->input.values + at);
-    }
-}
-
-static void attend(struct forward *f)
-{
-    const struct model_shape *shape = &f->model->shape;
-    const size_t n_items = (size_t)f->n_tokens * shape->n_kv_heads;
-    size_t n_keys = 0, item_macs, chunk;
-
-    for (uint32_t t = 0; t < f->n_tokens; t++)
-        n_keys += (size_t)f->tokens[t].position + 1;
-    item_macs = 2 * n_keys / f->n_tokens * shape->head_dim *
-                (shape->n_heads / shape->n_kv_heads);
-    chunk = CHUNK_MACS / item_macs;
-    team_each(f->team, n_items, chunk > 0 ? chunk : 1, attend_items, f);
-}
-
 static void norm_attention_output(
     void *ctx, size_t begin, size_t end, uint32_t thread)
 {
@@ -485,6 +194,18 @@ static void norm_ffn_input(void *ctx, size_t begin, size_t end, uint32_t thread)
         norm_input(f, t, take_delta(f, t), layer->ffn_norm, formats);
 }
 
+/* out = max(gate, 0)^2 * up. Products alone: the same in every set of kernels.
+ */
+static void relu_squared_mul(
+    float *out, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float positive = gate[i] > 0 ? gate[i] : 0;
+
+        out[i] = positive * positive * up[i];
+    }
+}
+
 static void activate(void *ctx, size_t begin, size_t end, uint32_t thread)
 {
     struct forward *f = ctx;
@@ -496,7 +217,10 @@ static void activate(void *ctx, size_t begin, size_t end, uint32_t thread)
     for (size_t t = begin; t < end; t++) {
         float *values = f->input.values + t * n;
 
-        f->kernels->silu_mul(values, f->gate + t * n, f->up + t * n, n);
+        if (f->model->shape.activation == MODEL_SILU)
+            f->kernels->silu_mul(values, f->gate + t * n, f->up + t * n, n);
+        else
+            relu_squared_mul(values, f->gate + t * n, f->up + t * n, n);
         if (layer->ffn_sub_norm != NULL)
             norm_input(f, t, values, layer->ffn_sub_norm, formats);
         else
@@ -607,14 +331,14 @@ void forward_step(
         add_layer_product(f, MATRIX_K, f->k);
         add_layer_product(f, MATRIX_V, f->v);
         multiply(f);
-        each_token(f, n_q, rotate_and_store);
+        each_token(f, n_q, forward_store_heads);
         if (l + 1 == shape->n_layers)
             keep_wanted_tokens(f);
         if (f->n_tokens == 0)
             return;
 
         f->input.n_cols = n_q;
-        attend(f);
+        forward_attend(f);
         each_token(f, n_q, norm_attention_output);
         add_layer_product(f, MATRIX_ATTN_OUTPUT, f->delta);
         multiply(f);

@@ -277,6 +277,8 @@ static enum kv_status measure_tensor(
         __builtin_mul_overflow(n_bytes, tensor->dims[1], &n_bytes) ||
         __builtin_mul_overflow(n_bytes, tensor->dims[2], &n_bytes) ||
         __builtin_mul_overflow(n_bytes, tensor->dims[3], &n_bytes) ||
+        __builtin_add_overflow(
+            n_bytes, gguf_type_tail_bytes(tensor->type), &n_bytes) ||
         n_bytes > cursor->gguf->n_bytes)
         return kv_error_set(cursor->error, KV_INVALID,
             "%s: tensor %s of %" PRIu64 " x %" PRIu64 " x %" PRIu64
@@ -543,7 +545,6 @@ static enum kv_status map_file(
     *data = mmap(NULL, *n, PROT_READ, MAP_PRIVATE, fd, 0);
     if (*data == MAP_FAILED)
         return io_error(error, path, "cannot be mapped");
-    madvise(*data, *n, MADV_WILLNEED); /* advice only */
     return KV_OK;
 }
 

@@ -23,13 +23,19 @@ enum gguf_tensor_type {
     GGUF_F16 = 1,
     GGUF_Q4_0 = 2,
     GGUF_Q8_0 = 8,
+    GGUF_Q4_K = 12,
+    GGUF_Q5_K = 13,
+    GGUF_Q6_K = 14,
     GGUF_BF16 = 30,
     GGUF_TQ1_0 = 34,
     GGUF_TQ2_0 = 35,
+    GGUF_I2_S = 36, /* of BitNet's fork of ggml */
 };
+#define GGUF_N_TYPES 11
 
 /* The supported types by name, for errors. */
-#define GGUF_TYPES_TEXT "F32, F16, BF16, Q4_0, Q8_0, TQ1_0, TQ2_0"
+#define GGUF_TYPES_TEXT                                                        \
+    "F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q5_K, Q6_K, TQ1_0, TQ2_0, I2_S"
 
 /* "F32", ...; NULL for a type that is not supported. */
 const char *gguf_type_name(uint32_t type);
@@ -40,6 +46,10 @@ const char *gguf_type_known_name(uint32_t type);
 /* Elements and bytes of one block of a supported type. */
 size_t gguf_type_block_elements(enum gguf_tensor_type type);
 size_t gguf_type_block_bytes(enum gguf_tensor_type type);
+
+/* Bytes behind the last block of a tensor; 0 but for I2_S, where its scale is,
+ * an F32. */
+size_t gguf_type_tail_bytes(enum gguf_tensor_type type);
 
 struct gguf_string {
     const char *data; /* not NUL-terminated, any bytes */

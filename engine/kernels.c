@@ -84,13 +84,18 @@ kernel_matmul_cb kernels_matmul(
     case GGUF_Q4_0:
     case GGUF_TQ1_0:
     case GGUF_TQ2_0:
+    case GGUF_I2_S:
         return kernels->matmul_integers;
+    case GGUF_Q4_K:
+    case GGUF_Q5_K:
+    case GGUF_Q6_K:
+        return kernels->matmul_super;
     }
     assert(false && "a tensor type that model_open lets through");
     return NULL;
 }
 
-enum activation_format kernels_format(enum gguf_tensor_type type)
+unsigned kernels_format(enum gguf_tensor_type type)
 {
     switch (type) {
     case GGUF_F32:
@@ -102,7 +107,12 @@ enum activation_format kernels_format(enum gguf_tensor_type type)
         return ACTIVATION_SMALL;
     case GGUF_TQ1_0:
     case GGUF_TQ2_0:
+    case GGUF_I2_S:
         return ACTIVATION_LARGE;
+    case GGUF_Q4_K:
+    case GGUF_Q5_K:
+    case GGUF_Q6_K:
+        return ACTIVATION_LARGE | ACTIVATION_PARTS;
     }
     assert(false && "a tensor type that model_open lets through");
     return ACTIVATION_F32;

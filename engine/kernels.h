@@ -23,8 +23,11 @@
 enum activation_format {
     ACTIVATION_F32 = 1,   /* values, for F32, F16, BF16 */
     ACTIVATION_SMALL = 2, /* blocks of 32, for Q8_0, Q4_0 */
-    ACTIVATION_LARGE = 4, /* blocks of 256, for TQ1_0, TQ2_0 */
+    ACTIVATION_LARGE = 4, /* blocks of 256, for TQ1_0, TQ2_0, I2_S */
+    ACTIVATION_PARTS = 8, /* sums of their parts as well, for super-blocks */
 };
+
+#define ACTIVATION_PART 16 /* columns */
 
 struct activation_quants {
     int8_t *quants; /* [n_rows][n_cols], -127 to 127 */
@@ -37,6 +40,7 @@ struct activations {
     uint32_t n_cols;
     float *values; /* [n_rows][n_cols] */
     struct activation_quants small, large;
+    int16_t *part_sums; /* [n_rows][n_cols / ACTIVATION_PART] of large.quants */
 };
 
 /* out[token * n_rows + row] for the rows begin to end and all the tokens, where
@@ -60,14 +64,18 @@ struct kernels {
     const char *name;
     kernel_matmul_cb matmul_f32, matmul_f16, matmul_bf16;
     /* Integers as they lie in the file: the reference only, else NULL. */
-    kernel_matmul_cb matmul_integers;
-    kernel_matmul_packed_cb matmul_packed; /* NULL in the reference */
+    kernel_matmul_cb matmul_integers, matmul_super;
+    /* Packed ones, and such that were super-blocks: NULL in the reference. */
+    kernel_matmul_packed_cb matmul_packed, matmul_packed_super;
     kernel_score_cb score_f32, score_f16, score_q8_0;
     kernel_mix_cb mix_f32, mix_f16, mix_q8_0;
 
     /* Rounds x in blocks, of which n is a whole number. */
     void (*quantize)(const float *x, size_t n, size_t block, int8_t *quants,
         float *scales, int32_t *sums);
+
+    /* sums[i] is that of part i; n is a whole number of blocks of 256. */
+    void (*sum_parts)(const int8_t *quants, size_t n, int16_t *sums);
 
     /* out = x / sqrt(mean of squares + epsilon) * weight; out may be x. */
     void (*rms_norm)(float *out, const float *x, const float *weight, size_t n,
@@ -97,6 +105,7 @@ enum kv_status kernels_choose(
 kernel_matmul_cb kernels_matmul(
     const struct kernels *kernels, enum gguf_tensor_type type);
 
-enum activation_format kernels_format(enum gguf_tensor_type type);
+/* The activation_formats that a product with such weights reads. */
+unsigned kernels_format(enum gguf_tensor_type type);
 
 #endif

@@ -102,6 +102,9 @@ void avx2_matmul_bf16(const struct weight *weight, uint32_t begin, uint32_t end,
     const struct activations *x, float *out);
 void avx2_matmul_packed(const struct packed *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out);
+void avx2_matmul_packed_super(const struct packed *weight, uint32_t begin,
+    uint32_t end, const struct activations *x, float *out);
+void avx2_sum_parts(const int8_t *quants, size_t n, int16_t *sums);
 void avx2_score_f32(float *scores, const float *query, const void *const *keys,
     size_t n_keys, size_t n, float scale);
 void avx2_score_f16(float *scores, const float *query, const void *const *keys,

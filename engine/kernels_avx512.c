@@ -6,6 +6,8 @@
  * of 32 bits are exact whatever comes; what the weights are too large by (128,
  * once a signed byte is made an unsigned one) is taken off with the sum of the
  * activations. */
+#include "engine/kernels_avx512.h"
+
 #include "engine/kernels_avx2.h"
 #include "engine/kernels_packed.h"
 
@@ -96,6 +98,7 @@ const struct kernels kernels_avx512 = {
     .matmul_f16 = avx2_matmul_f16,
     .matmul_bf16 = avx2_matmul_bf16,
     .matmul_packed = matmul_packed,
+    .matmul_packed_super = avx512_matmul_packed_super,
     .score_f32 = avx2_score_f32,
     .score_f16 = avx2_score_f16,
     .score_q8_0 = avx2_score_q8_0,
@@ -103,6 +106,7 @@ const struct kernels kernels_avx512 = {
     .mix_f16 = avx2_mix_f16,
     .mix_q8_0 = avx2_mix_q8_0,
     .quantize = avx2_quantize,
+    .sum_parts = avx2_sum_parts,
     .rms_norm = avx2_rms_norm,
     .add = avx2_add,
     .silu_mul = avx2_silu_mul,

@@ -5,6 +5,8 @@
  * Signed bytes times signed bytes into 16 bits, one column to a lane, where the
  * products of two steps of 8 bits (2 * 128 * 127 = 32512) or of many of fewer
  * bits find room; then pairs of lanes into 32. */
+#include "engine/kernels_neon.h"
+
 #include <arm_neon.h>
 
 #include "engine/kernels_packed.h"
@@ -269,6 +271,7 @@ const struct kernels kernels_neon = {
     .matmul_f16 = matmul_f16,
     .matmul_bf16 = matmul_bf16,
     .matmul_packed = matmul_packed,
+    .matmul_packed_super = neon_matmul_packed_super,
     .score_f32 = score_f32,
     .score_f16 = score_f16,
     .score_q8_0 = score_q8_0,
@@ -276,6 +279,7 @@ const struct kernels kernels_neon = {
     .mix_f16 = mix_f16,
     .mix_q8_0 = mix_q8_0,
     .quantize = scalar_quantize,
+    .sum_parts = scalar_sum_parts,
     .rms_norm = scalar_rms_norm,
     .add = scalar_add,
     .silu_mul = scalar_silu_mul,

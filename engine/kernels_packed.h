@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "engine/kernels.h"
-#include "engine/quants.h"
+#include "engine/quants_super.h"
 
 /* Everything below is written once, over constants that are known where it is
  * called, and must be inlined there. */
@@ -25,6 +25,9 @@
 struct packed_form {
     uint32_t n_bits, group;
     uint32_t n_fields; /* of a line's byte */
+    /* Of super-blocks. */
+    uint32_t n_high_bits, part;
+    bool has_mins;
 };
 
 /* Where a tile begins. */
@@ -34,6 +37,7 @@ struct packed_tile {
     const int8_t *quants;  /* [n_tokens][n_cols] */
     const float *x_scales; /* [n_tokens][x_stride] */
     const int32_t *x_sums;
+    const int16_t *x_parts; /* [n_tokens][n_cols / ACTIVATION_PART] */
     size_t n_cols, x_stride;
 };
 
@@ -50,7 +54,14 @@ struct packed_ways {
 /* Of a group's lines. */
 PACKED_INLINE size_t packed_group_bytes(struct packed_form form)
 {
-    return (size_t)form.group * PACKED_ROWS / form.n_fields;
+    return (size_t)form.group * PACKED_ROWS / 8 *
+           (form.n_bits + form.n_high_bits);
+}
+
+/* Of the lines that hold the lower bits of a block. */
+PACKED_INLINE size_t packed_low_bytes(struct packed_form form)
+{
+    return (size_t)PACKED_STEPS / form.n_fields * PACKED_LINE;
 }
 
 /* Tiles of n tokens as long as so many are left; returns how many are not. */
@@ -63,6 +74,8 @@ PACKED_INLINE size_t packed_add_tiles(struct packed_tile *tile, size_t n_tokens,
         tile->quants += n * tile->n_cols;
         tile->x_scales += n * tile->x_stride;
         tile->x_sums += n * tile->x_stride;
+        if (form.part > 0)
+            tile->x_parts += n * tile->n_cols / ACTIVATION_PART;
     }
     return n_tokens;
 }
@@ -94,11 +107,14 @@ PACKED_INLINE void packed_add_stretches(struct packed_tile tile,
 
         tile.n_groups = n;
         packed_add_tokens(tile, n_tokens, form, ways, sums);
-        tile.scales += n * PACKED_ROWS * sizeof(uint16_t);
+        tile.scales +=
+            n * packed_scale_bytes(form.group, form.part, form.has_mins);
         tile.lines += n * packed_group_bytes(form);
         tile.quants += n * form.group;
         tile.x_scales += n;
         tile.x_sums += n;
+        if (form.part > 0)
+            tile.x_parts += n * form.group / ACTIVATION_PART;
     }
 }
 
@@ -135,6 +151,9 @@ PACKED_INLINE void packed_multiply_panel(const struct packed *weight,
         .quants = quants->quants + (size_t)token * x->n_cols,
         .x_scales = quants->scales + token * n_groups,
         .x_sums = quants->sums + token * n_groups,
+        .x_parts = form.part == 0
+                       ? NULL
+                       : x->part_sums + token * (x->n_cols / ACTIVATION_PART),
         .n_cols = x->n_cols,
         .x_stride = n_groups,
     };
@@ -165,9 +184,12 @@ PACKED_INLINE void packed_multiply(const struct packed *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out,
     struct packed_ways ways)
 {
-    const struct packed_form bytes = {8, QUANTS_SMALL, 1};
-    const struct packed_form nibbles = {4, QUANTS_SMALL, 2};
-    const struct packed_form trits = {2, QUANTS_LARGE, 4};
+    const struct packed_form bytes = {
+        .n_bits = 8, .group = QUANTS_SMALL, .n_fields = 1};
+    const struct packed_form nibbles = {
+        .n_bits = 4, .group = QUANTS_SMALL, .n_fields = 2};
+    const struct packed_form trits = {
+        .n_bits = 2, .group = QUANTS_LARGE, .n_fields = 4};
 
     if (weight->n_bits == 8)
         packed_multiply_panels(weight, begin, end, x, out, bytes, ways);
@@ -175,6 +197,36 @@ PACKED_INLINE void packed_multiply(const struct packed *weight, uint32_t begin,
         packed_multiply_panels(weight, begin, end, x, out, nibbles, ways);
     else
         packed_multiply_panels(weight, begin, end, x, out, trits, ways);
+}
+
+/* The same for what were super-blocks of 4, 5 or 6 bits. */
+PACKED_INLINE void packed_multiply_super(const struct packed *weight,
+    uint32_t begin, uint32_t end, const struct activations *x, float *out,
+    struct packed_ways ways)
+{
+    const struct packed_form four = {.n_bits = 4,
+        .group = QUANTS_LARGE,
+        .n_fields = 2,
+        .part = 32,
+        .has_mins = true};
+    const struct packed_form five = {.n_bits = 4,
+        .group = QUANTS_LARGE,
+        .n_fields = 2,
+        .n_high_bits = 1,
+        .part = 32,
+        .has_mins = true};
+    const struct packed_form six = {.n_bits = 4,
+        .group = QUANTS_LARGE,
+        .n_fields = 2,
+        .n_high_bits = 2,
+        .part = 16};
+
+    if (weight->n_high_bits == 0)
+        packed_multiply_panels(weight, begin, end, x, out, four, ways);
+    else if (weight->n_high_bits == 1)
+        packed_multiply_panels(weight, begin, end, x, out, five, ways);
+    else
+        packed_multiply_panels(weight, begin, end, x, out, six, ways);
 }
 
 #endif

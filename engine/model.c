@@ -1,289 +1,15 @@
-#include "engine/model_internal.h"
-
 #include <inttypes.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/heap.h"
+#include "engine/model_internal.h"
 
-/* Every tensor of the file must be one that we compute with; an unknown one (a
- * bias, a frequency table, an expert) is refused by name, since what it would
- * have changed in the output would go wrong in silence. */
-
-#define NAME_BYTES 65 /* of a tensor, the NUL included */
-
-/* The tensor of that name and shape, or NULL with *error: the file is then
- * KV_INVALID. */
-static const struct gguf_tensor *find_tensor(struct model_loader *loader,
-    const char *name, uint64_t n_cols, uint64_t n_rows)
+size_t weight_bytes(const struct weight *weight)
 {
-    const struct gguf_tensor *tensor = gguf_tensor_find(loader->gguf, name);
-
-    if (tensor == NULL) {
-        kv_error_set(loader->error, KV_INVALID,
-            "%s: tensor %s is missing; architecture %s needs it",
-            gguf_name(loader->gguf), name, loader->model->architecture);
-        return NULL;
-    }
-    if (tensor->dims[0] != n_cols || tensor->dims[1] != n_rows ||
-        tensor->dims[2] != 1 || tensor->dims[3] != 1) {
-        kv_error_set(loader->error, KV_INVALID,
-            "%s: tensor %s is %" PRIu64 " x %" PRIu64 " x %" PRIu64
-            " x %" PRIu64 "; %" PRIu64 " x %" PRIu64 " is needed",
-            gguf_name(loader->gguf), name, tensor->dims[0], tensor->dims[1],
-            tensor->dims[2], tensor->dims[3], n_cols, n_rows);
-        return NULL;
-    }
-    loader->is_used[tensor->index] = true;
-    return tensor;
-}
-
-static enum kv_status load_matrix(struct model_loader *loader, const char *name,
-    uint32_t n_rows, uint32_t n_cols, struct weight *out)
-{
-    const struct gguf_tensor *tensor =
-        find_tensor(loader, name, n_cols, n_rows);
-
-    if (tensor == NULL)
-        return KV_INVALID;
-    *out = (struct weight){
-        .type = tensor->type,
-        .n_rows = n_rows,
-        .n_cols = n_cols,
-        .data = tensor->data,
-        .scale = 1.0f,
-    };
-    loader->model->n_parameters += (uint64_t)n_rows * n_cols;
-    return KV_OK;
-}
-
-static enum kv_status load_scale(
-    struct model_loader *loader, const char *name, float *out)
-{
-    const struct gguf_tensor *tensor;
-
-    if (gguf_tensor_find(loader->gguf, name) == NULL)
-        return KV_OK;
-    tensor = find_tensor(loader, name, 1, 1);
-    if (tensor == NULL)
-        return KV_INVALID;
-    if (tensor->type != GGUF_F32)
-        return kv_error_set(loader->error, KV_UNSUPPORTED,
-            "%s: tensor %s has type %s; F32 is supported",
-            gguf_name(loader->gguf), name, gguf_type_name(tensor->type));
-    memcpy(out, tensor->data, sizeof *out);
-    if (!isfinite(*out))
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: tensor %s is %g; a finite number is needed",
-            gguf_name(loader->gguf), name, (double)*out);
-    return KV_OK;
-}
-
-/* Exponent and fraction move to their places in binary32; subnormals are
- * multiples of 2^-24. */
-static float float_of_f16(uint16_t bits)
-{
-    uint32_t exponent = (bits >> 10) & 0x1F, fraction = bits & 0x3FF, wide;
-    float value;
-
-    if (exponent == 0) {
-        value = ldexpf((float)fraction, -24);
-        return bits & 0x8000 ? -value : value;
-    }
-    exponent = exponent == 0x1F ? 0xFF : exponent + 112;
-    wide = (uint32_t)(bits & 0x8000) << 16 | exponent << 23 | fraction << 13;
-    memcpy(&value, &wide, sizeof value);
-    return value;
-}
-
-static void copy_floats(float *out, const struct gguf_tensor *tensor, size_t n)
-{
-    const uint16_t *halves = tensor->data;
-
-    if (tensor->type == GGUF_F32) {
-        memcpy(out, tensor->data, n * sizeof *out);
-        return;
-    }
-    for (size_t i = 0; i < n; i++)
-        out[i] = float_of_f16(halves[i]);
-}
-
-static enum kv_status load_norm(struct model_loader *loader, const char *name,
-    uint32_t n, const float **out)
-{
-    const struct gguf_tensor *tensor = find_tensor(loader, name, n, 1);
-
-    if (tensor == NULL)
-        return KV_INVALID;
-    if (tensor->type != GGUF_F32 && tensor->type != GGUF_F16)
-        return kv_error_set(loader->error, KV_UNSUPPORTED,
-            "%s: tensor %s has type %s; F32, F16 are supported for a norm",
-            gguf_name(loader->gguf), name, gguf_type_name(tensor->type));
-    copy_floats(loader->floats, tensor, n);
-    for (uint32_t i = 0; i < n; i++)
-        if (!isfinite(loader->floats[i]))
-            return kv_error_set(loader->error, KV_INVALID,
-                "%s: element %" PRIu32
-                " of tensor %s is %g; finite numbers are needed",
-                gguf_name(loader->gguf), i, name, (double)loader->floats[i]);
-    *out = loader->floats;
-    loader->floats += n;
-    loader->model->n_parameters += n;
-    return KV_OK;
-}
-
-/* blk.N.WHAT.KIND */
-struct tensor_name {
-    char text[NAME_BYTES];
-};
-
-static struct tensor_name layer_tensor(
-    uint32_t layer, const char *what, const char *kind)
-{
-    struct tensor_name name;
-
-    snprintf(name.text, sizeof name.text, "blk.%" PRIu32 ".%s.%s", layer, what,
-        kind);
-    return name;
-}
-
-static enum kv_status load_layer_matrices(
-    struct model_loader *loader, uint32_t i, struct model_layer *layer)
-{
-    const struct model_shape *shape = &loader->model->shape;
-    uint32_t q_rows = shape->n_heads * shape->head_dim;
-    uint32_t kv_rows = shape->n_kv_heads * shape->head_dim;
-    const struct {
-        const char *what;
-        uint32_t n_rows, n_cols;
-        struct weight *out;
-    } matrices[] = {
-        {"attn_q", q_rows, shape->n_embd, &layer->q},
-        {"attn_k", kv_rows, shape->n_embd, &layer->k},
-        {"attn_v", kv_rows, shape->n_embd, &layer->v},
-        {"attn_output", shape->n_embd, q_rows, &layer->attn_output},
-        {"ffn_gate", shape->n_ff, shape->n_embd, &layer->gate},
-        {"ffn_up", shape->n_ff, shape->n_embd, &layer->up},
-        {"ffn_down", shape->n_embd, shape->n_ff, &layer->down},
-    };
-    enum kv_status status = KV_OK;
-
-    for (size_t m = 0;
-         m < sizeof matrices / sizeof *matrices && status == KV_OK; m++) {
-        const char *what = matrices[m].what;
-
-        status = load_matrix(loader, layer_tensor(i, what, "weight").text,
-            matrices[m].n_rows, matrices[m].n_cols, matrices[m].out);
-        if (status == KV_OK)
-            status = load_scale(loader, layer_tensor(i, what, "scale").text,
-                &matrices[m].out->scale);
-    }
-    return status;
-}
-
-static enum kv_status load_layer_norms(
-    struct model_loader *loader, uint32_t i, struct model_layer *layer)
-{
-    const struct model_shape *shape = &loader->model->shape;
-    enum kv_status status =
-        load_norm(loader, layer_tensor(i, "attn_norm", "weight").text,
-            shape->n_embd, &layer->attn_norm);
-
-    if (status == KV_OK)
-        status = load_norm(loader, layer_tensor(i, "ffn_norm", "weight").text,
-            shape->n_embd, &layer->ffn_norm);
-    if (status != KV_OK || !loader->is_bitnet)
-        return status;
-    status = load_norm(loader, layer_tensor(i, "attn_sub_norm", "weight").text,
-        shape->n_heads * shape->head_dim, &layer->attn_sub_norm);
-    if (status != KV_OK)
-        return status;
-    return load_norm(loader, layer_tensor(i, "ffn_sub_norm", "weight").text,
-        shape->n_ff, &layer->ffn_sub_norm);
-}
-
-static enum kv_status load_ends(struct model_loader *loader)
-{
-    struct model *model = loader->model;
-    const struct model_shape *shape = &model->shape;
-    enum kv_status status = load_matrix(loader, "token_embd.weight",
-        shape->n_vocab, shape->n_embd, &model->token_embedding);
-
-    if (status != KV_OK)
-        return status;
-    model->output = model->token_embedding;
-    if (gguf_tensor_find(loader->gguf, "output.weight") != NULL)
-        status = load_matrix(loader, "output.weight", shape->n_vocab,
-            shape->n_embd, &model->output);
-    if (status != KV_OK)
-        return status;
-    return load_norm(
-        loader, "output_norm.weight", shape->n_embd, &model->output_norm);
-}
-
-static enum kv_status refuse_unused(struct model_loader *loader)
-{
-    for (size_t i = 0; i < gguf_n_tensors(loader->gguf); i++)
-        if (!loader->is_used[i])
-            return kv_error_set(loader->error, KV_UNSUPPORTED,
-                "%s: tensor %s is not one that architecture %s is computed "
-                "with here; without it the output would be wrong",
-                gguf_name(loader->gguf),
-                gguf_printable(gguf_tensor_at(loader->gguf, i)->name).text,
-                loader->model->architecture);
-    return KV_OK;
-}
-
-/* A shape that needs more than the file can hold is not worth an allocation:
- * a norm takes two bytes an element at least. */
-static enum kv_status allocate(struct model_loader *loader)
-{
-    struct model *model = loader->model;
-    const struct model_shape *shape = &model->shape;
-    uint64_t n_floats = 2 * (uint64_t)shape->n_embd;
-
-    if (loader->is_bitnet)
-        n_floats += (uint64_t)shape->n_heads * shape->head_dim + shape->n_ff;
-    n_floats = n_floats * shape->n_layers + shape->n_embd;
-    if (gguf_n_tensors(loader->gguf) == 0)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: it has no tensors: a vocabulary without a model",
-            gguf_name(loader->gguf));
-    if (n_floats > gguf_file_bytes(loader->gguf) / 2 ||
-        shape->n_layers > gguf_n_tensors(loader->gguf))
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: %" PRIu32 " layers of width %" PRIu32
-            " are more than its %zu tensors in %zu bytes can be",
-            gguf_name(loader->gguf), shape->n_layers, shape->n_embd,
-            gguf_n_tensors(loader->gguf), gguf_file_bytes(loader->gguf));
-    model->layers = kv_calloc(shape->n_layers, sizeof *model->layers);
-    model->copies = kv_calloc((size_t)n_floats, sizeof *model->copies);
-    loader->is_used = kv_calloc(gguf_n_tensors(loader->gguf), sizeof(bool));
-    loader->floats = model->copies;
-    if (model->layers == NULL || model->copies == NULL ||
-        loader->is_used == NULL)
-        return kv_error_set(loader->error, KV_NO_MEMORY,
-            "%s: no memory for %" PRIu32 " layers and %" PRIu64
-            " elements of norms",
-            gguf_name(loader->gguf), shape->n_layers, n_floats);
-    model->copied_bytes = shape->n_layers * sizeof *model->layers +
-                          (size_t)n_floats * sizeof *model->copies;
-    return KV_OK;
-}
-
-static enum kv_status load_tensors(struct model_loader *loader)
-{
-    struct model *model = loader->model;
-    enum kv_status status = load_ends(loader);
-
-    for (uint32_t i = 0; i < model->shape.n_layers && status == KV_OK; i++) {
-        status = load_layer_matrices(loader, i, &model->layers[i]);
-        if (status == KV_OK)
-            status = load_layer_norms(loader, i, &model->layers[i]);
-    }
-    return status == KV_OK ? refuse_unused(loader) : status;
+    return (size_t)weight->n_rows * weight->n_cols /
+           gguf_type_block_elements(weight->type) *
+           gguf_type_block_bytes(weight->type);
 }
 
 /* general.name, or the file's name without folders. */
@@ -307,18 +33,38 @@ static enum kv_status name_model(struct model_loader *loader)
     return KV_OK;
 }
 
+/* Large models come in several files, of which this would be one. */
+static enum kv_status refuse_part(struct model_loader *loader)
+{
+    uint64_t n_parts = 1;
+    const enum kv_status status =
+        gguf_get_uint(loader->gguf, "split.count", &n_parts, loader->error);
+
+    if (status != KV_OK && status != KV_NOT_FOUND)
+        return status;
+    if (n_parts <= 1)
+        return KV_OK;
+    return kv_error_set(loader->error, KV_UNSUPPORTED,
+        "%s: key split.count is %" PRIu64
+        ": it is a part of a model; one file is supported, into which "
+        "llama-gguf-split --merge makes them",
+        gguf_name(loader->gguf), n_parts);
+}
+
 static enum kv_status load(struct model_loader *loader)
 {
-    enum kv_status status = model_read_architecture(loader);
+    enum kv_status status = refuse_part(loader);
 
+    if (status == KV_OK)
+        status = model_read_architecture(loader);
     if (status == KV_OK)
         status = name_model(loader);
     if (status == KV_OK)
         status = model_read_shape(loader);
     if (status == KV_OK)
-        status = allocate(loader);
+        status = model_allocate(loader);
     if (status == KV_OK)
-        status = load_tensors(loader);
+        status = model_load_tensors(loader);
     kv_free(loader->is_used);
     return status;
 }
@@ -368,6 +114,7 @@ void model_close(struct model *model)
 {
     if (model == NULL)
         return;
+    kv_free(model->rope_frequencies);
     kv_free(model->copies);
     kv_free(model->layers);
     gguf_close(model->gguf);

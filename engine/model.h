@@ -1,10 +1,15 @@
 /* A model's shape and weights, checked and ready to compute with.
  *
- * Architectures: `llama` (interleaved rotary embedding) and `bitnet` (BitNet
- * b1.58 as in its GGUFs: sub-norms before the output and down projections,
- * SiLU, NEOX-style rotary embedding). Everything else is refused by name:
- * rotary scaling, sliding windows, experts, and any tensor that is not one of
- * the below, so a bias cannot be overlooked.
+ * Architectures, by the name in the file:
+ *
+ *     llama                     rotates neighbours; the rest rotate halves
+ *     qwen2                     biases of queries, keys and values
+ *     qwen3                     norms of each head's queries and keys
+ *     bitnet                    norms before the output and down projections
+ *     bitnet-b1.58, bitnet-25   the same, with ReLU squared for SiLU
+ *
+ * Everything else is refused by name: sliding windows, experts, and any tensor
+ * that is not one of the below, so that none can be overlooked.
  *
  * Matrices stay in the mapping; norms and other small tensors are copies. Any
  * thread may read. */
@@ -17,6 +22,7 @@
 
 #include "base/error.h"
 #include "engine/gguf.h"
+#include "engine/rope.h"
 
 /* y[row] = scale * sum over col of w[row][col] x[col]. Rows are contiguous; a
  * row of n_cols is a whole number of the type's blocks. */
@@ -24,32 +30,38 @@ struct weight {
     enum gguf_tensor_type type;
     uint32_t n_rows, n_cols;
     const void *data;
-    float scale; /* 1 unless the file has a `.scale` tensor beside it */
+    float scale; /* 1 unless there is a `.scale` tensor, or it is I2_S */
 };
+
+size_t weight_bytes(const struct weight *weight); /* of data */
 
 struct model_layer {
-    const float *attn_norm;     /* [n_embd] */
-    const float *attn_sub_norm; /* [n_heads * head_dim]; bitnet, else NULL */
-    const float *ffn_norm;      /* [n_embd] */
-    const float *ffn_sub_norm;  /* [n_ff]; bitnet, else NULL */
-    struct weight q;            /* [n_heads * head_dim][n_embd] */
-    struct weight k, v;         /* [n_kv_heads * head_dim][n_embd] */
-    struct weight attn_output;  /* [n_embd][n_heads * head_dim] */
-    struct weight gate, up;     /* [n_ff][n_embd] */
-    struct weight down;         /* [n_embd][n_ff] */
+    const float *attn_norm;       /* [n_embd] */
+    const float *attn_sub_norm;   /* [n_heads * head_dim], or NULL */
+    const float *ffn_norm;        /* [n_embd] */
+    const float *ffn_sub_norm;    /* [n_ff], or NULL */
+    const float *q_norm, *k_norm; /* [head_dim], of each head; or NULL */
+    const float *q_bias;          /* [n_heads * head_dim], or NULL */
+    const float *k_bias, *v_bias; /* [n_kv_heads * head_dim], or NULL */
+    struct weight q;              /* [n_heads * head_dim][n_embd] */
+    struct weight k, v;           /* [n_kv_heads * head_dim][n_embd] */
+    struct weight attn_output;    /* [n_embd][n_heads * head_dim] */
+    struct weight gate, up;       /* [n_ff][n_embd] */
+    struct weight down;           /* [n_embd][n_ff] */
 };
 
-enum rope_style {
-    ROPE_INTERLEAVED, /* rotates (x[2i], x[2i+1]) */
-    ROPE_NEOX,        /* rotates (x[i], x[i + n/2]) */
+/* What is multiplied with the up projection. */
+enum model_activation {
+    MODEL_SILU,         /* gate / (1 + exp(-gate)) */
+    MODEL_RELU_SQUARED, /* max(gate, 0)^2 */
 };
 
 struct model_shape {
     uint32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim;
     uint32_t n_vocab, n_context;
-    uint32_t rope_dims; /* of each head, at most head_dim, even */
-    enum rope_style rope_style;
-    float rope_base, norm_epsilon;
+    struct rope rope;
+    enum model_activation activation;
+    float norm_epsilon;
 };
 
 struct model {
@@ -58,9 +70,10 @@ struct model {
     struct weight output;          /* the same again where it is tied */
     const float *output_norm;      /* [n_embd] */
     struct model_layer *layers;    /* [n_layers] */
+    double *rope_frequencies;      /* [rope.n_dims / 2] */
 
     char name[128]; /* general.name, or the file's; valid UTF-8 */
-    char architecture[32];
+    const char *architecture;
     uint64_t n_parameters;
     size_t mapped_bytes, copied_bytes;
     float *copies; /* what the norms point into */
@@ -85,7 +98,7 @@ struct model_type_usage {
     uint32_t n_tensors;
     uint64_t n_bytes;
 };
-#define MODEL_MAX_TYPES 8
+#define MODEL_MAX_TYPES GGUF_N_TYPES
 
 /* Weights by type, most bytes first; returns how many types. */
 size_t model_type_usage(

@@ -1,6 +1,5 @@
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "engine/model_internal.h"
@@ -8,32 +7,40 @@
 #define MAX_DIM (1u << 20)
 #define MAX_VOCAB (1u << 24)
 
-/* How a number that must be in the file, or may be, is allowed to be. */
-struct uint_key {
-    const char *suffix; /* after "ARCH." */
-    uint32_t *out;
-    uint64_t min, max;
-    bool is_required; /* otherwise *out keeps what it has */
+static const struct architecture architectures[] = {
+    /* BitNet b1.58 as reproduced by 1bitLLM, and what llama.cpp makes of it. */
+    {.name = "bitnet",
+        .rope_style = ROPE_NEOX,
+        .activation = MODEL_SILU,
+        .has_sub_norms = true},
+    /* Microsoft's own, 2B-4T: microsoft/BitNet has both names for it. */
+    {.name = "bitnet-25",
+        .rope_style = ROPE_NEOX,
+        .activation = MODEL_RELU_SQUARED,
+        .has_sub_norms = true},
+    {.name = "bitnet-b1.58",
+        .rope_style = ROPE_NEOX,
+        .activation = MODEL_RELU_SQUARED,
+        .has_sub_norms = true},
+    {.name = "llama",
+        .rope_style = ROPE_INTERLEAVED,
+        .activation = MODEL_SILU,
+        .has_rope_factors = true},
+    {.name = "qwen2",
+        .rope_style = ROPE_NEOX,
+        .activation = MODEL_SILU,
+        .needs_biases = true},
+    {.name = "qwen3",
+        .rope_style = ROPE_NEOX,
+        .activation = MODEL_SILU,
+        .has_head_norms = true},
 };
 
-/* ARCH.suffix as it is in the file. */
-struct key_name {
-    char text[96];
-};
-
-static struct key_name arch_key(
-    const struct model_loader *loader, const char *suffix)
-{
-    struct key_name key;
-
-    snprintf(key.text, sizeof key.text, "%s.%s", loader->model->architecture,
-        suffix);
-    return key;
-}
+#define ARCHITECTURES_TEXT                                                     \
+    "bitnet, bitnet-25, bitnet-b1.58, llama, qwen2, qwen3"
 
 enum kv_status model_read_architecture(struct model_loader *loader)
 {
-    static const char *const known[] = {"bitnet", "llama"};
     struct gguf_string name;
     enum kv_status status = gguf_get_string(
         loader->gguf, "general.architecture", &name, loader->error);
@@ -44,88 +51,25 @@ enum kv_status model_read_architecture(struct model_loader *loader)
             gguf_name(loader->gguf));
     if (status != KV_OK)
         return status;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (name.n == strlen(known[i]) &&
-            memcmp(name.data, known[i], name.n) == 0) {
-            memcpy(loader->model->architecture, known[i], name.n + 1);
-            loader->is_bitnet = i == 0;
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
+        if (model_text_is(name, architectures[i].name)) {
+            loader->architecture = &architectures[i];
+            loader->model->architecture = architectures[i].name;
             return KV_OK;
         }
     return kv_error_set(loader->error, KV_UNSUPPORTED,
-        "%s: architecture %s; supported are bitnet, llama",
+        "%s: architecture %s; supported are " ARCHITECTURES_TEXT,
         gguf_name(loader->gguf), gguf_printable(name).text);
-}
-
-static enum kv_status read_uint(
-    struct model_loader *loader, const struct uint_key *want)
-{
-    struct key_name key = arch_key(loader, want->suffix);
-    uint64_t value;
-    enum kv_status status =
-        gguf_get_uint(loader->gguf, key.text, &value, loader->error);
-
-    if (status == KV_NOT_FOUND) {
-        if (!want->is_required)
-            return KV_OK;
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is missing; an integer from %" PRIu64 " to %" PRIu64
-            " is needed",
-            gguf_name(loader->gguf), key.text, want->min, want->max);
-    }
-    if (status != KV_OK)
-        return status;
-    if (value < want->min || value > want->max)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is %" PRIu64 "; %" PRIu64 " to %" PRIu64 " are allowed",
-            gguf_name(loader->gguf), key.text, value, want->min, want->max);
-    *want->out = (uint32_t)value;
-    return KV_OK;
-}
-
-static enum kv_status read_uints(
-    struct model_loader *loader, const struct uint_key *keys, size_t n)
-{
-    enum kv_status status = KV_OK;
-
-    for (size_t i = 0; i < n && status == KV_OK; i++)
-        status = read_uint(loader, &keys[i]);
-    return status;
-}
-
-/* Absent: *out keeps what it has. */
-static enum kv_status read_float(struct model_loader *loader,
-    const char *suffix, float *out, float min, float max, bool is_required)
-{
-    struct key_name key = arch_key(loader, suffix);
-    float value;
-    enum kv_status status =
-        gguf_get_float(loader->gguf, key.text, &value, loader->error);
-
-    if (status == KV_NOT_FOUND) {
-        if (!is_required)
-            return KV_OK;
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is missing; a number from %g to %g is needed",
-            gguf_name(loader->gguf), key.text, (double)min, (double)max);
-    }
-    if (status != KV_OK)
-        return status;
-    if (!(value >= min && value <= max))
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is %g; %g to %g are allowed", gguf_name(loader->gguf),
-            key.text, (double)value, (double)min, (double)max);
-    *out = value;
-    return KV_OK;
 }
 
 /* Older files have no vocab_size; the vocabulary tells it. */
 static enum kv_status read_vocab_size(struct model_loader *loader)
 {
     struct model_shape *shape = &loader->model->shape;
-    const struct uint_key key = {
+    const struct model_uint key = {
         "vocab_size", &shape->n_vocab, 1, MAX_VOCAB, false};
     struct gguf_array tokens;
-    enum kv_status status = read_uint(loader, &key);
+    enum kv_status status = model_read_uints(loader, &key, 1);
 
     if (status != KV_OK || shape->n_vocab > 0)
         return status;
@@ -134,7 +78,7 @@ static enum kv_status read_vocab_size(struct model_loader *loader)
     if (status == KV_NOT_FOUND)
         return kv_error_set(loader->error, KV_INVALID,
             "%s: neither key %s nor key tokenizer.ggml.tokens is there",
-            gguf_name(loader->gguf), arch_key(loader, "vocab_size").text);
+            gguf_name(loader->gguf), model_key(loader, "vocab_size").text);
     if (status != KV_OK)
         return status;
     if (tokens.n < 1 || tokens.n > MAX_VOCAB)
@@ -148,7 +92,7 @@ static enum kv_status read_vocab_size(struct model_loader *loader)
 static enum kv_status read_sizes(struct model_loader *loader)
 {
     struct model_shape *shape = &loader->model->shape;
-    const struct uint_key keys[] = {
+    const struct model_uint keys[] = {
         {"block_count", &shape->n_layers, 1, 4096, true},
         {"embedding_length", &shape->n_embd, 1, MAX_DIM, true},
         {"feed_forward_length", &shape->n_ff, 1, MAX_DIM, true},
@@ -156,7 +100,7 @@ static enum kv_status read_sizes(struct model_loader *loader)
         {"context_length", &shape->n_context, 1, 1u << 30, true},
     };
     enum kv_status status =
-        read_uints(loader, keys, sizeof keys / sizeof *keys);
+        model_read_uints(loader, keys, sizeof keys / sizeof *keys);
 
     return status == KV_OK ? read_vocab_size(loader) : status;
 }
@@ -165,7 +109,7 @@ static enum kv_status read_heads(struct model_loader *loader)
 {
     struct model_shape *shape = &loader->model->shape;
     uint32_t value_dim;
-    const struct uint_key keys[] = {
+    const struct model_uint keys[] = {
         {"attention.head_count_kv", &shape->n_kv_heads, 1, shape->n_heads,
             false},
         {"attention.key_length", &shape->head_dim, 2, 4096, false},
@@ -176,7 +120,7 @@ static enum kv_status read_heads(struct model_loader *loader)
     shape->n_kv_heads = shape->n_heads;
     shape->head_dim = 0;
     value_dim = 0;
-    status = read_uints(loader, keys, sizeof keys / sizeof *keys);
+    status = model_read_uints(loader, keys, sizeof keys / sizeof *keys);
     if (status != KV_OK)
         return status;
     if (shape->n_heads % shape->n_kv_heads != 0)
@@ -205,61 +149,57 @@ static enum kv_status read_heads(struct model_loader *loader)
     return KV_OK;
 }
 
-static enum kv_status read_rope(struct model_loader *loader)
+/* What the FFN does to its gate. */
+static enum kv_status read_activation(struct model_loader *loader)
 {
-    struct model_shape *shape = &loader->model->shape;
-    const struct uint_key key = {
-        "rope.dimension_count", &shape->rope_dims, 2, shape->head_dim, false};
-    enum kv_status status;
+    static const struct {
+        const char *name;
+        enum model_activation activation;
+    } known[] = {{"silu", MODEL_SILU}, {"relu2", MODEL_RELU_SQUARED}};
+    struct gguf_string name = {NULL, 0};
+    enum kv_status status = model_read_text(loader, "hidden_activation", &name);
 
-    shape->rope_style = loader->is_bitnet ? ROPE_NEOX : ROPE_INTERLEAVED;
-    shape->rope_dims = shape->head_dim;
-    shape->rope_base = 10000.0f;
-    status = read_uint(loader, &key);
-    if (status != KV_OK)
+    loader->model->shape.activation = loader->architecture->activation;
+    if (status != KV_OK || name.n == 0)
         return status;
-    if (shape->rope_dims % 2 != 0)
-        return kv_error_set(loader->error, KV_INVALID,
-            "%s: key %s is %" PRIu32 "; an even number is needed",
-            gguf_name(loader->gguf),
-            arch_key(loader, "rope.dimension_count").text, shape->rope_dims);
-    return read_float(
-        loader, "rope.freq_base", &shape->rope_base, 1.0f, 1e12f, false);
-}
-
-static enum kv_status refuse(
-    struct model_loader *loader, const char *suffix, const char *what)
-{
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (model_text_is(name, known[i].name)) {
+            loader->model->shape.activation = known[i].activation;
+            return KV_OK;
+        }
     return kv_error_set(loader->error, KV_UNSUPPORTED,
-        "%s: key %s: %s is not supported", gguf_name(loader->gguf),
-        arch_key(loader, suffix).text, what);
+        "%s: key %s is %s; supported are silu, relu2", gguf_name(loader->gguf),
+        model_key(loader, "hidden_activation").text, gguf_printable(name).text);
 }
 
-/* Without a type, a factor means linear scaling. */
-static enum kv_status refuse_rope_scaling(struct model_loader *loader)
+/* Numbers by which related architectures multiply or bound what is computed;
+ * those that we compute have none. */
+static enum kv_status refuse_multipliers(struct model_loader *loader)
 {
-    static const char *const factors[] = {
-        "rope.scaling.factor", "rope.scale_linear"};
-    struct gguf_string type;
-    enum kv_status status = gguf_get_string(loader->gguf,
-        arch_key(loader, "rope.scaling.type").text, &type, loader->error);
+    static const struct {
+        const char *suffix;
+        float neutral; /* beside 0 */
+    } multipliers[] = {
+        {"attention.clamp_kqv", 0},
+        {"attention.max_alibi_bias", 0},
+        {"attention.scale", 0},
+        {"attn_logit_softcapping", 0},
+        {"embedding_scale", 1},
+        {"final_logit_softcapping", 0},
+        {"logit_scale", 1},
+        {"residual_scale", 1},
+    };
 
-    if (status == KV_OK)
-        return type.n == 4 && memcmp(type.data, "none", 4) == 0
-                   ? KV_OK
-                   : refuse(loader, "rope.scaling.type",
-                         gguf_printable(type).text);
-    if (status != KV_NOT_FOUND)
-        return status;
-    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
-        float factor = 1.0f;
+    for (size_t i = 0; i < sizeof multipliers / sizeof *multipliers; i++) {
+        float value = 0;
+        const struct model_float key = {
+            multipliers[i].suffix, &value, -INFINITY, INFINITY, false};
+        const enum kv_status status = model_read_floats(loader, &key, 1);
 
-        status =
-            read_float(loader, factors[i], &factor, -INFINITY, INFINITY, false);
         if (status != KV_OK)
             return status;
-        if (factor != 1.0f && factor != 0.0f)
-            return refuse(loader, factors[i], "rotary scaling");
+        if (value != 0 && value != multipliers[i].neutral)
+            return model_refuse(loader, key.suffix, "such a factor or bound");
     }
     return KV_OK;
 }
@@ -269,32 +209,44 @@ static enum kv_status refuse_rope_scaling(struct model_loader *loader)
 static enum kv_status refuse_other_kinds(struct model_loader *loader)
 {
     uint32_t n_experts = 0, window = 0;
-    const struct uint_key keys[] = {
+    bool is_causal = true;
+    const struct model_uint keys[] = {
         {"expert_count", &n_experts, 0, UINT32_MAX, false},
         {"attention.sliding_window", &window, 0, UINT32_MAX, false},
     };
     enum kv_status status =
-        read_uints(loader, keys, sizeof keys / sizeof *keys);
+        model_read_uints(loader, keys, sizeof keys / sizeof *keys);
 
-    if (status != KV_OK)
+    if (status == KV_OK)
+        status = gguf_get_bool(loader->gguf,
+            model_key(loader, "attention.causal").text, &is_causal,
+            loader->error);
+    if (status != KV_OK && status != KV_NOT_FOUND)
         return status;
     if (n_experts > 0)
-        return refuse(loader, "expert_count", "a mixture of experts");
+        return model_refuse(loader, "expert_count", "a mixture of experts");
     if (window > 0 && window < loader->model->shape.n_context)
-        return refuse(loader, "attention.sliding_window", "a sliding window");
-    return refuse_rope_scaling(loader);
+        return model_refuse(
+            loader, "attention.sliding_window", "a sliding window");
+    if (!is_causal)
+        return model_refuse(
+            loader, "attention.causal", "attention to later tokens");
+    return refuse_multipliers(loader);
 }
 
 enum kv_status model_read_shape(struct model_loader *loader)
 {
+    const struct model_float epsilon = {"attention.layer_norm_rms_epsilon",
+        &loader->model->shape.norm_epsilon, 1e-12f, 0.1f, true};
     enum kv_status status = read_sizes(loader);
 
     if (status == KV_OK)
         status = read_heads(loader);
     if (status == KV_OK)
-        status = read_rope(loader);
+        status = model_read_rope(loader);
     if (status == KV_OK)
-        status = read_float(loader, "attention.layer_norm_rms_epsilon",
-            &loader->model->shape.norm_epsilon, 1e-12f, 0.1f, true);
+        status = model_read_floats(loader, &epsilon, 1);
+    if (status == KV_OK)
+        status = read_activation(loader);
     return status == KV_OK ? refuse_other_kinds(loader) : status;
 }

@@ -1,7 +1,7 @@
 /* Weights of integers as the fast products read them, whatever the type they
- * were stored as: 8, 4 or 2 bits each, sixteen rows side by side.
+ * were stored as: 2 to 8 bits each, sixteen rows side by side.
  *
- *     panel (16 rows):  | F16 scales: [group][row] | block | block | ...
+ *     panel (16 rows):  | scales of group 0 | of group 1 | ... | block | ...
  *     block (32 columns):  | line | line | ...
  *     line (64 bytes):  row 0: 4 columns | row 1: 4 columns | ... | row 15
  *
@@ -9,10 +9,19 @@
  * or 2 bits holds the next two or four steps, one in each field of its bytes
  * from the lowest on, as unsigned numbers that are too large by `zero`. So four
  * activations, repeated, meet four columns of all sixteen rows at once, and
- * what a row sums up to never has to be gathered from a register.
+ * what a row sums up to never has to be gathered from a register. Weights of 5
+ * or 6 bits have four in such lines and the others behind them, in lines of 1
+ * or 2 bits, which hold eight or four steps.
  *
- * A group is the columns that share a scale, as in the type's blocks. Rows
- * behind the last have a scale of zero.
+ * A group is the columns that share a scale, as in the type's blocks. Of a
+ * super-block (engine/quants_super.h) the integer scales of its parts are kept
+ * as they are, and so are the minimums where there are any:
+ *
+ *     scales of a group:  F16 [row]
+ *     of a super-block:   F16 [row] | F16 mins [row] | scales [part][row] |
+ *                         mins [part][row], integers of a byte each
+ *
+ * Rows behind the last have scales, and mins, of zero.
  *
  * Pure functions; any thread, each its own panels. */
 #ifndef ENGINE_PACKED_H
@@ -32,8 +41,11 @@
 
 struct packed {
     uint32_t n_rows, n_cols;
-    uint32_t n_bits;       /* 8, 4, 2 */
-    uint32_t group;        /* columns: 32 or 256 */
+    uint32_t n_bits;      /* 8, 4, 2: of the lines that come first */
+    uint32_t n_high_bits; /* 0; 1, 2: of those behind them */
+    uint32_t group;       /* columns: 32 or 256 */
+    uint32_t part;        /* of a super-block: 32 or 16 columns; else 0 */
+    bool has_mins;
     float scale;           /* of the weight */
     size_t scales_bytes;   /* of a panel, rounded up to whole lines */
     size_t panel_bytes;    /* with them */
@@ -48,7 +60,17 @@ static inline int32_t packed_zero(uint32_t n_bits)
 
 static inline size_t packed_block_bytes(const struct packed *packed)
 {
-    return PACKED_ROWS * PACKED_BLOCK / 8 * packed->n_bits;
+    return PACKED_ROWS * PACKED_BLOCK / 8 *
+           (size_t)(packed->n_bits + packed->n_high_bits);
+}
+
+/* Of a group's scales. */
+static inline size_t packed_scale_bytes(
+    uint32_t group, uint32_t part, bool has_mins)
+{
+    const size_t n_parts = part == 0 ? 0 : group / part;
+
+    return (has_mins ? 2 : 1) * PACKED_ROWS * (sizeof(uint16_t) + n_parts);
 }
 
 static inline uint32_t packed_n_panels(const struct packed *packed)

@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <stdbool.h>
 
+#include "engine/quants_super.h"
+
 static uint32_t bits_of(float value)
 {
     uint32_t bits;
@@ -87,9 +89,19 @@ static void unpack_tq2_0(const struct block_tq2_0 *block, int8_t *out)
                 *out++ = (int8_t)((block->quants[half + i] >> shift & 3) - 1);
 }
 
+static void unpack_i2_s(const struct block_i2_s *block, int8_t *out)
+{
+    for (unsigned half = 0; half < QUANTS_LARGE / 4; half += 32)
+        for (unsigned shift = 8; shift > 0; shift -= 2)
+            for (unsigned i = 0; i < 32; i++)
+                *out++ =
+                    (int8_t)((block->quants[half + i] >> (shift - 2) & 3) - 1);
+}
+
 const unsigned char *quants_integers(
     enum gguf_tensor_type type, const void *block, int8_t out[QUANTS_LARGE])
 {
+    static const unsigned char one[2] = {0x00, 0x3c};
     const struct block_q8_0 *q8_0 = block;
     const struct block_q4_0 *q4_0 = block;
     const struct block_tq1_0 *tq1_0 = block;
@@ -108,9 +120,15 @@ const unsigned char *quants_integers(
     case GGUF_TQ2_0:
         unpack_tq2_0(tq2_0, out);
         return tq2_0->scale;
+    case GGUF_I2_S:
+        unpack_i2_s(block, out);
+        return one;
     case GGUF_F32:
     case GGUF_F16:
     case GGUF_BF16:
+    case GGUF_Q4_K:
+    case GGUF_Q5_K:
+    case GGUF_Q6_K:
         break;
     }
     assert(false && "a type with blocks");
@@ -154,6 +172,8 @@ void quants_dequantize(
         dequantize_f16(data, n, out);
     else if (type == GGUF_BF16)
         dequantize_bf16(data, n, out);
+    else if (quants_super_has(type))
+        quants_super_dequantize(type, data, n, out);
     else
         dequantize_blocks(type, data, n, out);
 }

@@ -13,7 +13,7 @@
 #include "engine/gguf.h"
 
 #define QUANTS_SMALL 32  /* elements of a block of Q8_0, Q4_0 */
-#define QUANTS_LARGE 256 /* of TQ1_0, TQ2_0 */
+#define QUANTS_LARGE 256 /* of TQ1_0, TQ2_0, I2_S, and of super-blocks */
 
 /* w[i] = scale * quants[i] */
 struct block_q8_0 {
@@ -42,6 +42,14 @@ struct block_tq2_0 {
     unsigned char scale[2];
 };
 
+/* Ternary, two bits each, but for the order as in TQ2_0: w[128 j + 32 k + i] is
+ * in bits 6 - 2k of quants[32 j + i]. Its scale is the tensor's. This is the
+ * order of files that were quantised on x86, as those that Microsoft publishes;
+ * on ARM their quantiser mixes 64 and not 128, and no file says which. */
+struct block_i2_s {
+    unsigned char quants[QUANTS_LARGE / 4];
+};
+
 static inline uint16_t quants_load_u16(const unsigned char bytes[2])
 {
     uint16_t value;
@@ -65,12 +73,14 @@ static inline float quants_bf16_to_f32(uint16_t half)
 }
 
 /* The integers of a block, in the order of the columns, as many as the type's
- * block has; returns where its scale is, an F16. Of types with blocks only. A
- * ternary block holds -1, 0 and 1; 2 in a TQ2_0 that no writer would write. */
+ * block has; returns where its scale is, an F16 (1 in an I2_S). Of types with
+ * blocks only that are not super-blocks. A ternary block holds -1, 0 and 1; 2
+ * in one that no writer would write. */
 const unsigned char *quants_integers(
     enum gguf_tensor_type type, const void *block, int8_t out[QUANTS_LARGE]);
 
-/* n is a whole number of the type's blocks. */
+/* n is a whole number of the type's blocks. I2_S: without the tensor's scale.
+ */
 void quants_dequantize(
     enum gguf_tensor_type type, const void *data, size_t n, float *out);
 

@@ -7,15 +7,16 @@
 
 /* How a plan is made
  *
- * Running requests are kept in the order of their age, and planned in it. Each
+ * Running requests are kept in the order of their rank, and planned in it. Each
  * that only generates takes one token of the budget, which is set apart for it
  * beforehand; the rest is divided among the tenants whose prompts are not
- * computed yet, and each tenant's share goes to its oldest first.
+ * computed yet, and each tenant's share goes to the first in rank.
  *
  * A request that needs blocks asks the pool, which gives up idle sessions if it
- * has to. When even that is not enough, blocks are taken from the youngest
- * request that holds any. That one is never in the plan yet: victims are
- * younger than whoever forces them, and the younger are planned later. Blocks
+ * has to. When even that is not enough, blocks are taken from the last in rank
+ * that holds any; where only the quota of the tenant is in the way, from the
+ * last of that tenant. That one is never in the plan yet: victims are behind
+ * whoever forces them, and are planned later. Blocks
  * that were given up are zeroed first; until then the pool answers KV_BUSY and
  * the request sits this step out.
  *
@@ -24,19 +25,23 @@
  * together are computed once. Others may go in before it meanwhile.
  *
  * Waiting requests take turns by tenant, those set aside among them; where
- * nothing runs the oldest of all goes in, which is what keeps requests from
- * taking blocks from each other for ever. They are let in
- * only while the pool could hold all of their conversation beside what the
- * running sequences still need of theirs, and a block more for each, or else
- * they would push each other out again at every step. */
+ * nothing runs the first in rank of all goes in, which is what keeps requests
+ * from taking blocks from each other for ever. They are let in only while the
+ * pool, and their tenant's quota, could hold all of their conversation beside
+ * what the running sequences still need of theirs, and a block more for each,
+ * or else they would push each other out again at every step. What those of a
+ * lower priority hold counts as free for that: they are set aside for it. One
+ * of them also gives up its place in a full batch, with its blocks as long as
+ * nobody needs them. */
 
 struct scheduler {
     struct scheduler_config config;
     uint32_t block_tokens;
     uint64_t max_tokens;
-    struct kv_list running, waiting; /* oldest first */
+    struct kv_list running, waiting; /* first in rank first */
     struct tenants tenants;
     uint32_t n_running, n_waiting; /* n_waiting includes those set aside */
+    uint32_t n_held_up;            /* of those that wait */
     uint64_t next_age;
     struct request **batch; /* [max_running], those of the present step */
     size_t n_batch;
@@ -134,18 +139,23 @@ static struct pool_key key_of(
     return pool_session_info(scheduler->config.pool, request->session).key;
 }
 
-static void insert_by_age(struct kv_list *list, struct request *request)
+static bool outranks(const struct request *a, const struct request *b)
+{
+    return tenants_outranks(&a->turn, &b->turn);
+}
+
+static void insert_by_rank(struct kv_list *list, struct request *request)
 {
     struct kv_list *after = list->prev;
 
-    while (after != list && request_of(after)->age > request->age)
+    while (after != list && outranks(request, request_of(after)))
         after = after->prev;
     kv_list_insert_before(after->next, &request->link);
 }
 
 static void enter_waiting(struct scheduler *scheduler, struct request *request)
 {
-    insert_by_age(&scheduler->waiting, request);
+    insert_by_rank(&scheduler->waiting, request);
     tenants_wait(request->tenant, &request->turn);
     scheduler->n_waiting++;
 }
@@ -162,6 +172,8 @@ static void leave_queue(struct scheduler *scheduler, struct request *request)
     }
     if (request->set_aside)
         scheduler->load.set_aside--;
+    scheduler->n_held_up -= request->is_held_up;
+    request->is_held_up = false;
 }
 
 static void prepare(
@@ -169,10 +181,12 @@ static void prepare(
 {
     memset(&request->usage, 0, sizeof request->usage);
     request->usage.prompt_tokens = (uint32_t)n_tokens;
-    request->age = request->turn.age = age;
+    request->turn.age = age;
+    request->turn.priority = request->priority;
     kv_list_init(&request->turn.link);
     request->started = request->running = request->in_step = false;
-    request->set_aside = false;
+    request->set_aside = request->is_held_up = false;
+    request->held_up_ns = 0;
     request->ends_with_step = REQUEST_GOES_ON;
     request->n_known = 0;
     request->accepted_ns = now_ns;
@@ -190,6 +204,92 @@ static enum kv_status join_tenant(
     return request->tenant != NULL ? KV_OK : KV_NO_MEMORY;
 }
 
+static uint64_t blocks_for(const struct scheduler *scheduler, size_t n_tokens)
+{
+    return (n_tokens + scheduler->block_tokens - 1) / scheduler->block_tokens;
+}
+
+/* Blocks that a request has yet to get for its conversation and a token. */
+static uint64_t blocks_missing(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    size_t n_tokens, n_held;
+    uint64_t n_needed;
+
+    pool_session_tokens(request->session, &n_tokens);
+    pool_session_blocks(request->session, &n_held);
+    n_needed = blocks_for(scheduler, n_tokens + 1);
+    return n_needed > n_held ? n_needed - n_held : 0;
+}
+
+/* Why it gets no n blocks more. */
+static void note_quota(struct request *request, uint64_t n)
+{
+    const struct pool_tenant_info tenant =
+        pool_session_tenant(request->session);
+    const struct pool_quota *quota = &tenant.quota;
+    const bool is_hard = quota->hard_blocks > 0 &&
+                         tenant.n_pinned_blocks + n > quota->hard_blocks;
+
+    request->quota = (struct request_quota){
+        .used_blocks = tenant.n_used_blocks,
+        .needed_blocks = n,
+        .quota_blocks = is_hard ? quota->hard_blocks : quota->soft_blocks,
+    };
+}
+
+/* Whether the request's tenant may have what the request needs, beside what
+ * runs and what is held; what others of it have computed needs no block. */
+static bool fits_hard_quota(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    const struct pool_tenant_info tenant =
+        pool_session_tenant(request->session);
+    uint64_t n = blocks_missing(scheduler, request);
+
+    if (tenant.quota.hard_blocks == 0 ||
+        tenant.n_pinned_blocks + n <= tenant.quota.hard_blocks)
+        return true;
+    pool_session_adopt(scheduler->config.pool, request->session, now_ns);
+    n = blocks_missing(scheduler, request);
+    if (pool_session_tenant(request->session).n_pinned_blocks + n <=
+        tenant.quota.hard_blocks)
+        return true;
+    note_quota(request, n);
+    return false;
+}
+
+/* The session as it was before the input. */
+static void take_input_back(struct scheduler *scheduler,
+    struct request *request, size_t n_input, int64_t now_ns)
+{
+    size_t n_tokens;
+
+    pool_session_tokens(request->session, &n_tokens);
+    pool_session_truncate(
+        scheduler->config.pool, request->session, n_tokens - n_input, now_ns);
+}
+
+/* Of a session that has begun. */
+static enum kv_status take_input(struct scheduler *scheduler,
+    struct request *request, const uint32_t *tokens, size_t n_tokens,
+    int64_t now_ns)
+{
+    enum kv_status status = pool_session_append(
+        scheduler->config.pool, request->session, tokens, n_tokens);
+
+    if (status != KV_OK)
+        return status;
+    if (!fits_hard_quota(scheduler, request, now_ns)) {
+        take_input_back(scheduler, request, n_tokens, now_ns);
+        return KV_OVER_QUOTA;
+    }
+    status = join_tenant(scheduler, request);
+    if (status != KV_OK)
+        take_input_back(scheduler, request, n_tokens, now_ns);
+    return status;
+}
+
 enum kv_status scheduler_submit(struct scheduler *scheduler,
     struct request *request, const uint32_t *tokens, size_t n_tokens,
     int64_t now_ns)
@@ -202,12 +302,7 @@ enum kv_status scheduler_submit(struct scheduler *scheduler,
     if (scheduler_load(scheduler).waiting >= scheduler->config.max_waiting)
         status = KV_LIMIT;
     else
-        status = join_tenant(scheduler, request);
-    if (status == KV_OK) {
-        status = pool_session_append(pool, request->session, tokens, n_tokens);
-        if (status != KV_OK)
-            tenants_leave(request->tenant);
-    }
+        status = take_input(scheduler, request, tokens, n_tokens, now_ns);
     if (status != KV_OK) {
         pool_session_end(pool, request->session, now_ns);
         return status;
@@ -321,25 +416,32 @@ static bool holds_blocks(const struct request *request)
     return n_blocks > 0;
 }
 
-static struct request *youngest_holder(struct kv_list *queue)
+/* The last in rank of the queue that holds blocks; of one tenant, unless that
+ * is NULL. */
+static struct request *last_holder(
+    struct kv_list *queue, const struct tenant *tenant)
 {
-    for (struct kv_list *link = queue->prev; link != queue; link = link->prev)
-        if (holds_blocks(request_of(link)))
-            return request_of(link);
+    for (struct kv_list *link = queue->prev; link != queue; link = link->prev) {
+        struct request *request = request_of(link);
+
+        if (holds_blocks(request) &&
+            (tenant == NULL || request->tenant == tenant))
+            return request;
+    }
     return NULL;
 }
 
-/* The youngest request that holds blocks, if it is younger than `needy`; else
- * needy itself. */
-static struct request *choose_victim(
-    struct scheduler *scheduler, struct request *needy)
+/* The last in rank that holds blocks, if it is behind `needy`; else needy
+ * itself. */
+static struct request *choose_victim(struct scheduler *scheduler,
+    struct request *needy, const struct tenant *tenant)
 {
-    struct request *running = youngest_holder(&scheduler->running);
-    struct request *victim = youngest_holder(&scheduler->waiting);
+    struct request *running = last_holder(&scheduler->running, tenant);
+    struct request *victim = last_holder(&scheduler->waiting, tenant);
 
-    if (victim == NULL || (running != NULL && running->age > victim->age))
+    if (victim == NULL || (running != NULL && outranks(victim, running)))
         victim = running;
-    return victim != NULL && victim->age > needy->age ? victim : needy;
+    return victim != NULL && outranks(needy, victim) ? victim : needy;
 }
 
 static void set_aside(struct scheduler *scheduler, struct request *victim,
@@ -363,18 +465,159 @@ static void set_aside(struct scheduler *scheduler, struct request *victim,
         to_waiting(scheduler, victim, now_ns);
 }
 
-/* It needed an eviction that may not be. Where nothing was generated the
- * session is as it was, so that the same request may come again. */
-static void turn_away(
-    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+/* What it needs cannot be had. Where nothing was generated the session is as it
+ * was, so that the same request may come again. */
+static void turn_away(struct scheduler *scheduler, struct request *request,
+    enum request_end end, int64_t now_ns)
 {
-    size_t n_tokens;
+    if (request->usage.generated_tokens == 0)
+        take_input_back(
+            scheduler, request, request->usage.prompt_tokens, now_ns);
+    end_request(scheduler, request, end, now_ns);
+}
+
+/* ---- what pins and leases hold */
+
+static bool others_hold_blocks(
+    const struct kv_list *queue, const struct request *request)
+{
+    for (struct kv_list *link = queue->next; link != queue; link = link->next)
+        if (request_of(link) != request && holds_blocks(request_of(link)))
+            return true;
+    return false;
+}
+
+/* Whether no other request has blocks, so that what it cannot have is held by
+ * pins and leases. */
+static bool has_pool_alone(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    return !others_hold_blocks(&scheduler->running, request) &&
+           !others_hold_blocks(&scheduler->waiting, request);
+}
+
+static int64_t hold_wait_end_ns(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    return request->held_up_ns + scheduler->config.max_hold_wait_ns;
+}
+
+static struct request_shortage shortage_of(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    const struct pool *pool = scheduler->config.pool;
+    size_t n_tokens, n_own;
 
     pool_session_tokens(request->session, &n_tokens);
-    if (request->usage.generated_tokens == 0)
-        pool_session_truncate(scheduler->config.pool, request->session,
-            n_tokens - request->usage.prompt_tokens, now_ns);
-    end_request(scheduler, request, REQUEST_NO_EVICTION, now_ns);
+    pool_session_blocks(request->session, &n_own);
+    return (struct request_shortage){
+        .needed_blocks = blocks_for(scheduler, n_tokens + 1),
+        .held_blocks = pool_blocks(pool).pinned - n_own,
+        .holds = pool_holds(pool),
+    };
+}
+
+/* It waits, with the blocks it has, until a hold ends; if none does in time it
+ * goes at once. Others go first meanwhile. */
+static void hold_up(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    if (request->held_up_ns == 0)
+        request->held_up_ns = now_ns;
+    request->shortage = shortage_of(scheduler, request);
+    if (request->shortage.holds.first_end_ns >
+        hold_wait_end_ns(scheduler, request)) {
+        turn_away(scheduler, request, REQUEST_HELD_UP, now_ns);
+        return;
+    }
+    if (request->running)
+        to_waiting(scheduler, request, now_ns);
+    request->n_hold_ends = pool_hold_ends(scheduler->config.pool);
+    scheduler->n_held_up += !request->is_held_up;
+    request->is_held_up = true;
+}
+
+/* Whether no hold has ended since it looked. */
+static bool is_held_up_yet(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    return request->is_held_up &&
+           request->n_hold_ends == pool_hold_ends(scheduler->config.pool);
+}
+
+static void end_held_up(struct scheduler *scheduler, int64_t now_ns)
+{
+    if (scheduler->n_held_up == 0)
+        return;
+    KV_LIST_EACH (link, &scheduler->waiting) {
+        struct request *request = request_of(link);
+
+        if (request->is_held_up &&
+            hold_wait_end_ns(scheduler, request) <= now_ns)
+            turn_away(scheduler, request, REQUEST_HELD_UP, now_ns);
+    }
+}
+
+int64_t scheduler_next_deadline(const struct scheduler *scheduler)
+{
+    int64_t deadline_ns = INT64_MAX;
+
+    if (scheduler->n_held_up == 0)
+        return INT64_MAX;
+    for (struct kv_list *link = scheduler->waiting.next;
+         link != &scheduler->waiting; link = link->next) {
+        const struct request *request = request_of(link);
+        int64_t end_ns = hold_wait_end_ns(scheduler, request);
+
+        if (request->is_held_up && end_ns < deadline_ns)
+            deadline_ns = end_ns;
+    }
+    return deadline_ns;
+}
+
+/* Takes blocks from whoever is last, of one tenant or (NULL) of all, for a
+ * request that may be the last itself. false: it gets none in this step. */
+static bool take_blocks(struct scheduler *scheduler, struct request *request,
+    const struct tenant *tenant, int64_t now_ns)
+{
+    struct request *victim = choose_victim(scheduler, request, tenant);
+
+    if (holds_blocks(victim) && !pool_may_evict(scheduler->config.pool)) {
+        turn_away(scheduler, request, REQUEST_NO_EVICTION, now_ns);
+        return false;
+    }
+    set_aside(scheduler, victim, request, now_ns);
+    return victim != request;
+}
+
+/* Whether another active request of its tenant holds blocks. */
+static bool has_company(struct scheduler *scheduler, struct request *request)
+{
+    bool found = false;
+
+    KV_LIST_EACH (link, &scheduler->running)
+        found |= request_of(link) != request &&
+                 request_of(link)->tenant == request->tenant &&
+                 holds_blocks(request_of(link));
+    KV_LIST_EACH (link, &scheduler->waiting)
+        found |= request_of(link)->tenant == request->tenant &&
+                 holds_blocks(request_of(link));
+    return found;
+}
+
+/* Its tenant may not have n blocks more. Others of the tenant give way or are
+ * waited for; where there are none, waiting would not help. */
+static bool keep_to_quota(struct scheduler *scheduler, struct request *request,
+    size_t n_tokens, int64_t now_ns)
+{
+    size_t n_held;
+
+    if (has_company(scheduler, request))
+        return take_blocks(scheduler, request, request->tenant, now_ns);
+    pool_session_blocks(request->session, &n_held);
+    note_quota(request, blocks_for(scheduler, n_tokens) - n_held);
+    turn_away(scheduler, request, REQUEST_OVER_QUOTA, now_ns);
+    return false;
 }
 
 /* Blocks for the next n tokens of a running request. false: not in this step.
@@ -383,31 +626,32 @@ static bool make_room(struct scheduler *scheduler, struct request *request,
     size_t n, int64_t now_ns)
 {
     const uint8_t *trace_id = request->has_trace_id ? request->trace_id : NULL;
-    struct request *victim;
     size_t n_tokens;
 
     pool_session_tokens(request->session, &n_tokens);
     n_tokens = n_tokens - n_pending(request) + n;
     for (;;) {
-        switch (pool_session_reserve(scheduler->config.pool, request->session,
-            n_tokens, trace_id, now_ns)) {
+        switch ((int)pool_session_reserve(scheduler->config.pool,
+            request->session, n_tokens, trace_id, now_ns)) {
         case KV_OK:
+            request->held_up_ns = 0;
             return true;
         case KV_POOL_FULL:
-            victim = choose_victim(scheduler, request);
-            if (holds_blocks(victim) &&
-                !pool_may_evict(scheduler->config.pool)) {
-                turn_away(scheduler, request, now_ns);
+            if (has_pool_alone(scheduler, request)) {
+                hold_up(scheduler, request, now_ns);
                 return false;
             }
-            set_aside(scheduler, victim, request, now_ns);
-            if (victim == request)
+            if (!take_blocks(scheduler, request, NULL, now_ns))
+                return false;
+            break;
+        case KV_OVER_QUOTA:
+            if (!keep_to_quota(scheduler, request, n_tokens, now_ns))
                 return false;
             break;
         case KV_BUSY:
             return false;
         case KV_IO:
-            turn_away(scheduler, request, now_ns);
+            turn_away(scheduler, request, REQUEST_NO_EVICTION, now_ns);
             return false;
         default:
             end_request(scheduler, request, REQUEST_NO_MEMORY, now_ns);
@@ -416,35 +660,126 @@ static bool make_room(struct scheduler *scheduler, struct request *request,
     }
 }
 
-static uint64_t blocks_for(const struct scheduler *scheduler, size_t n_tokens)
+/* What the running requests have yet to get, and how many they are; of one
+ * tenant, unless that is NULL, and of at least this priority. */
+struct promises {
+    uint64_t n_blocks;
+    uint32_t n_requests;
+};
+
+static struct promises count_promises(
+    struct scheduler *scheduler, const struct tenant *tenant, uint32_t priority)
 {
-    return (n_tokens + scheduler->block_tokens - 1) / scheduler->block_tokens;
+    struct promises promises = {0};
+
+    KV_LIST_EACH (link, &scheduler->running) {
+        const struct request *request = request_of(link);
+
+        if (request->priority < priority ||
+            (tenant != NULL && request->tenant != tenant))
+            continue;
+        promises.n_blocks += blocks_missing(scheduler, request);
+        promises.n_requests++;
+    }
+    return promises;
 }
 
-/* Blocks that a request has yet to get for its conversation and a token. */
-static uint64_t blocks_missing(
+/* Blocks that those hold who would be set aside for this priority: at the end
+ * of the queue, and of one tenant unless that is NULL. */
+static uint64_t count_takeable(
+    struct kv_list *queue, const struct tenant *tenant, uint32_t priority)
+{
+    uint64_t n = 0;
+
+    for (struct kv_list *link = queue->prev;
+         link != queue && request_of(link)->priority < priority;
+         link = link->prev) {
+        size_t n_blocks;
+
+        pool_session_blocks(request_of(link)->session, &n_blocks);
+        if (tenant == NULL || request_of(link)->tenant == tenant)
+            n += n_blocks;
+    }
+    return n;
+}
+
+/* Whether pins and leases hold what its prompt needs, so that nothing of it is
+ * to be computed yet. */
+static bool is_held_up_at_once(
     const struct scheduler *scheduler, const struct request *request)
 {
-    size_t n_tokens, n_held;
-    uint64_t n_needed;
+    size_t n_tokens, n_own;
 
+    if (scheduler->n_running > 0)
+        return false;
     pool_session_tokens(request->session, &n_tokens);
-    pool_session_blocks(request->session, &n_held);
-    n_needed = blocks_for(scheduler, n_tokens + 1);
-    return n_needed > n_held ? n_needed - n_held : 0;
+    pool_session_blocks(request->session, &n_own);
+    return blocks_for(scheduler, n_tokens) >
+               n_own + pool_reclaimable_blocks(scheduler->config.pool) &&
+           has_pool_alone(scheduler, request);
 }
 
-/* n_promised: blocks that the running requests have yet to get. */
-static bool may_enter(const struct scheduler *scheduler,
-    const struct request *request, uint64_t n_promised)
+/* Whether the request could get its blocks, with n_there that are free or
+ * idle, and those of whoever is of a lower priority. */
+static bool finds_room(struct scheduler *scheduler,
+    const struct request *request, const struct tenant *tenant,
+    uint64_t n_there)
+{
+    const struct promises promises =
+        count_promises(scheduler, tenant, request->priority);
+    const uint64_t n_needed = promises.n_blocks + promises.n_requests +
+                              blocks_missing(scheduler, request);
+
+    if (n_needed <= n_there)
+        return true;
+    n_there += count_takeable(&scheduler->running, tenant, request->priority);
+    if (n_needed <= n_there)
+        return true;
+    n_there += count_takeable(&scheduler->waiting, tenant, request->priority);
+    return n_needed <= n_there;
+}
+
+/* A tenant without limits takes part in what all have; and the first of a
+ * tenant goes in, since it does not wait for another. */
+static bool fits_quota(
+    struct scheduler *scheduler, const struct request *request)
+{
+    const struct pool_quota quota = pool_session_tenant(request->session).quota;
+
+    return (quota.soft_blocks == 0 && quota.hard_blocks == 0) ||
+           request->tenant->n_running == 0 ||
+           finds_room(scheduler, request, request->tenant,
+               pool_obtainable_blocks(
+                   scheduler->config.pool, request->session));
+}
+
+static struct request *last_running(struct scheduler *scheduler)
+{
+    return kv_list_empty(&scheduler->running)
+               ? NULL
+               : request_of(scheduler->running.prev);
+}
+
+static bool is_batch_full(const struct scheduler *scheduler)
+{
+    return scheduler->n_running == scheduler->config.max_running;
+}
+
+static bool finds_place(
+    struct scheduler *scheduler, const struct request *request)
+{
+    return !is_batch_full(scheduler) ||
+           last_running(scheduler)->priority < request->priority;
+}
+
+static bool may_enter(
+    struct scheduler *scheduler, const struct request *request)
 {
     if (scheduler->n_running == 0)
         return true;
-    if (scheduler->n_running == scheduler->config.max_running)
-        return false;
-    return n_promised + blocks_missing(scheduler, request) +
-               scheduler->n_running <=
-           pool_reclaimable_blocks(scheduler->config.pool);
+    return finds_place(scheduler, request) &&
+           finds_room(scheduler, request, NULL,
+               pool_reclaimable_blocks(scheduler->config.pool));
 }
 
 /* The first time in the batch: what of the prompt is there, for the counters.
@@ -481,7 +816,7 @@ static void admit(
     request->running = true;
     request->tenant->n_running++;
     request->n_known = pool_session_n_cached(request->session);
-    insert_by_age(&scheduler->running, request);
+    insert_by_rank(&scheduler->running, request);
     scheduler->n_running++;
     if (!request->started)
         start_request(scheduler, request, now_ns);
@@ -509,26 +844,30 @@ static bool waits_for_prefix(
 
 static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
 {
-    uint64_t n_promised = 0;
+    struct tenant_turn *turn;
 
-    if (kv_list_empty(&scheduler->waiting))
-        return;
-    KV_LIST_EACH (link, &scheduler->running)
-        n_promised += blocks_missing(scheduler, request_of(link));
     tenants_begin_round(&scheduler->tenants);
-    while (scheduler->n_running < scheduler->config.max_running) {
-        struct tenant_turn *turn = tenants_next_turn(&scheduler->tenants);
-        struct request *request;
+    while ((turn = tenants_next_turn(&scheduler->tenants)) != NULL) {
+        struct request *request = KV_LIST_ENTRY(turn, struct request, turn);
 
-        if (turn == NULL)
+        if (!finds_place(scheduler, request))
             break;
-        request = KV_LIST_ENTRY(turn, struct request, turn);
-        if (waits_for_prefix(scheduler, request))
+        if (is_held_up_yet(scheduler, request) ||
+            waits_for_prefix(scheduler, request))
             continue;
         pool_session_adopt(scheduler->config.pool, request->session, now_ns);
-        if (!may_enter(scheduler, request, n_promised))
+        if (is_held_up_at_once(scheduler, request)) {
+            hold_up(scheduler, request, now_ns);
+            continue;
+        }
+        if (!fits_quota(scheduler, request)) {
+            tenants_skip(request->tenant);
+            continue;
+        }
+        if (!may_enter(scheduler, request))
             break;
-        n_promised += blocks_missing(scheduler, request);
+        if (is_batch_full(scheduler))
+            to_waiting(scheduler, last_running(scheduler), now_ns);
         admit(scheduler, request, now_ns);
     }
 }
@@ -613,6 +952,7 @@ size_t scheduler_plan(
 
     assert(!scheduler->in_step);
     notice_evictions(scheduler, now_ns);
+    end_held_up(scheduler, now_ns);
     admit_waiting(scheduler, now_ns);
     share_prompts(scheduler);
     scheduler->n_batch = 0;

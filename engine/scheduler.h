@@ -14,10 +14,18 @@
  * Every step mixes the next token of all running sequences with chunks of
  * prompts, within a budget of tokens; a long prompt never stalls those that
  * generate. Tenants share the batch and the budget, see tenants.h; a tenant's
- * requests are served in the order in which they came.
- * When no block is left the youngest that holds any is set aside and computed
- * again later; the oldest always moves on, so everybody gets there. While
- * nothing may be evicted, requests end that need it, and the others go on.
+ * requests are served in the order of their rank.
+ *
+ * Requests have a rank: a higher priority comes first, and of equal ones the
+ * older. When no block is left the last in rank that holds any is set aside and
+ * computed again later; nobody is set aside for somebody of a lower rank, and
+ * nobody waits for what one of a lower priority holds. The first in rank always
+ * moves on, so everybody of a priority gets there. Where it is the quota of a
+ * tenant that leaves no block, its own requests are set aside only, and one
+ * that could not go on though it were alone ends. While nothing may be evicted,
+ * requests end that need it, and the others go on. Who needs blocks that pins
+ * and leases hold waits for these to end, for a bounded time, and lets others
+ * go first.
  *
  * Thread: the owner's. Time arrives as an argument (monotonic, ns). A step
  * allocates nothing but what the pool's sessions need to grow. */
@@ -49,9 +57,22 @@ enum request_end {
     REQUEST_DRAINED = 5,
     REQUEST_CANCELLED = 6,
     REQUEST_NO_MEMORY = 7,
-    REQUEST_NO_EVICTION = 8, /* it needed one, and that may not be now (see
+    REQUEST_OVER_QUOTA = 8,  /* it needs more blocks than its tenant may have
+                                (request.quota); what was generated stays */
+    REQUEST_NO_EVICTION = 9, /* it needed one, and that may not be now (see
                                 pool_may_evict); without a token generated the
                                 session is as it was before */
+    REQUEST_HELD_UP = 10,    /* pins and leases hold the blocks that it needs,
+                                and none of them ends in time (see shortage);
+                                the session as above */
+};
+
+/* What a request waits for that has the pool to itself but for sessions that
+ * pins and leases hold. */
+struct request_shortage {
+    uint64_t needed_blocks; /* for its conversation and a token */
+    uint64_t held_blocks;   /* that are not its own */
+    struct pool_holds holds;
 };
 
 /* What a request took; times are nanoseconds. */
@@ -59,6 +80,12 @@ struct request_usage {
     uint32_t prompt_tokens, cached_tokens, generated_tokens, recomputed_tokens;
     uint32_t preemptions;
     int64_t queue_ns, ttft_ns, decode_ns, preempted_ns, total_ns;
+};
+
+/* Blocks that a tenant has, that a request needs beside them, and the quota
+ * that is less. */
+struct request_quota {
+    uint64_t used_blocks, needed_blocks, quota_blocks;
 };
 
 /* Called from scheduler_plan, _commit, _cancel and _hand_back. They must not
@@ -82,6 +109,7 @@ struct request_ops {
 struct request {
     const struct request_ops *ops;
     struct pool_session *session;   /* idle */
+    uint32_t priority;              /* 100 goes first, 0 last */
     uint32_t max_tokens;            /* at least 1 */
     struct sampler_params sampling; /* its biases borrowed until on_ended */
     bool wants_logprobs;
@@ -93,6 +121,7 @@ struct request {
     bool has_trace_id;
 
     struct request_usage usage;
+    struct request_quota quota;       /* KV_OVER_QUOTA, REQUEST_OVER_QUOTA */
     struct sampler_logprobs logprobs; /* of the token that on_token brings */
     struct kv_list link;
     uint64_t age; /* number of its submission: smaller is older */
@@ -101,6 +130,10 @@ struct request {
     struct text_stream text;
     bool started, running, in_step, set_aside;
     enum request_end ends_with_step;
+    bool is_held_up;      /* waits for a hold to end */
+    int64_t held_up_ns;   /* since when; 0: it had what it needed */
+    uint64_t n_hold_ends; /* of the pool when it last looked */
+    struct request_shortage shortage;
     size_t n_known;   /* tokens in blocks when it was last looked at */
     uint32_t n_slice; /* tokens of the present step */
     int64_t accepted_ns, first_token_ns, last_token_ns, set_aside_ns;
@@ -113,6 +146,7 @@ struct scheduler_config {
     uint32_t max_running, max_waiting;
     uint32_t max_batch_tokens;
     int64_t max_step_ns;
+    int64_t max_hold_wait_ns; /* for pins and leases to end; 0: not at all */
 };
 
 enum kv_status scheduler_open(struct scheduler **out,
@@ -128,8 +162,10 @@ uint64_t scheduler_max_tokens(const struct scheduler *scheduler);
  * it. The conversation must fit scheduler_max_tokens with one token to spare.
  *   KV_BUSY       another request has the session; nothing has changed
  *   KV_LIMIT      max_waiting requests wait already
+ *   KV_OVER_QUOTA the conversation needs more blocks than the hard quota of its
+ *                 tenant leaves beside what runs and what is held
  *   KV_NO_MEMORY
- * After the last two the session has been ended, as it was before: a request
+ * After the last three the session has been ended, as it was before: a request
  * without a session has none any more. */
 enum kv_status scheduler_submit(struct scheduler *scheduler,
     struct request *request, const uint32_t *tokens, size_t n_tokens,
@@ -147,6 +183,10 @@ void scheduler_hand_back(struct scheduler *scheduler, int64_t now_ns);
  * nothing to compute at present. Not while a step is under way. */
 size_t scheduler_plan(
     struct scheduler *scheduler, struct compute_slice *slices, int64_t now_ns);
+
+/* When scheduler_plan has something to do though nothing else happens;
+ * INT64_MAX if never. */
+int64_t scheduler_next_deadline(const struct scheduler *scheduler);
 
 /* The batch of the last plan has been computed. */
 void scheduler_commit(struct scheduler *scheduler,

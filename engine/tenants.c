@@ -1,7 +1,6 @@
 #include "engine/tenants.h"
 
 #include <assert.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "base/heap.h"
@@ -75,7 +74,7 @@ void tenants_wait(struct tenant *tenant, struct tenant_turn *turn)
 {
     struct kv_list *after = tenant->waiting.prev;
 
-    while (after != &tenant->waiting && turn_of(after)->age > turn->age)
+    while (after != &tenant->waiting && tenants_outranks(turn, turn_of(after)))
         after = after->prev;
     kv_list_insert_before(after->next, &turn->link);
 }
@@ -86,11 +85,22 @@ void tenants_begin_round(struct tenants *tenants)
         tenant_of(link)->next = tenant_of(link)->waiting.next;
 }
 
+bool tenants_outranks(const struct tenant_turn *a, const struct tenant_turn *b)
+{
+    return a->priority != b->priority ? a->priority > b->priority
+                                      : a->age < b->age;
+}
+
 static bool goes_before(const struct tenant *a, const struct tenant *b)
 {
+    const struct tenant_turn *turn = turn_of(a->next),
+                             *other = turn_of(b->next);
+
+    if (turn->priority != other->priority)
+        return turn->priority > other->priority;
     if (a->n_running != b->n_running)
         return a->n_running < b->n_running;
-    return turn_of(a->next)->age < turn_of(b->next)->age;
+    return turn->age < other->age;
 }
 
 struct tenant_turn *tenants_next_turn(struct tenants *tenants)
@@ -110,6 +120,11 @@ struct tenant_turn *tenants_next_turn(struct tenants *tenants)
     turn = turn_of(best->next);
     best->next = best->next->next;
     return turn;
+}
+
+void tenants_skip(struct tenant *tenant)
+{
+    tenant->next = &tenant->waiting;
 }
 
 void tenants_ask(struct tenants *tenants, struct tenant *tenant, size_t n)

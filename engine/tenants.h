@@ -2,10 +2,11 @@
  *
  *   join, a request each ─> leave
  *
- * Requests that wait take turns. The next is of the tenant with the fewest
- * requests running, and of tenants with equally many that which has waited
- * longest; a tenant's own requests go by age. So many requests of one do not
- * hold back another's, and where nothing runs the oldest of all is next.
+ * Requests that wait take turns, those of a higher priority first. Of equal
+ * ones the next is of the tenant with the fewest requests running, and of
+ * tenants with equally many that which has waited longest; a tenant's own
+ * requests go by age. So many requests of one do not hold back another's, and
+ * where nothing runs the first in rank of all is next.
  *
  * Tokens are shared likewise: tenants ask for what their prompts need, and a
  * budget is divided so that nobody gets more while another with less still
@@ -15,6 +16,7 @@
 #ifndef ENGINE_TENANTS_H
 #define ENGINE_TENANTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,7 +30,7 @@ struct tenants {
 
 struct tenant {
     struct kv_list link, asking;
-    struct kv_list waiting; /* turns, the oldest first */
+    struct kv_list waiting; /* turns, the first in rank first */
     struct kv_list *next;   /* among them, of the present round */
     uint32_t n_requests, n_running;
     size_t n_wanted, n_share; /* tokens */
@@ -39,8 +41,12 @@ struct tenant {
 /* Embedded in what waits. */
 struct tenant_turn {
     struct kv_list link;
-    uint64_t age; /* smaller is older */
+    uint32_t priority; /* the highest goes first, */
+    uint64_t age;      /* and of equal ones the oldest, which is smaller */
 };
+
+/* Whether a comes before b in rank. */
+bool tenants_outranks(const struct tenant_turn *a, const struct tenant_turn *b);
 
 void tenants_init(struct tenants *tenants);
 
@@ -58,6 +64,9 @@ void tenants_wait(struct tenant *tenant, struct tenant_turn *turn);
  * may withdraw the turn that it was given, no other. NULL: that was all. */
 void tenants_begin_round(struct tenants *tenants);
 struct tenant_turn *tenants_next_turn(struct tenants *tenants);
+
+/* The tenant's other turns wait for another round. */
+void tenants_skip(struct tenant *tenant);
 
 /* n_share of each that asked since the last division, at most n_wanted. */
 void tenants_ask(struct tenants *tenants, struct tenant *tenant, size_t n);

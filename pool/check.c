@@ -13,7 +13,8 @@ struct census {
     uint32_t *n_refs;  /* by block: places in block tables */
     uint32_t *n_pins;  /* by block: of those, of running sessions */
     uint8_t *n_scrubs; /* by block: scrub jobs that have it */
-    uint64_t n_sessions, n_named, n_holding;
+    const struct pool_tenant **owners; /* by block: whose session has it */
+    uint64_t n_sessions, n_beginnings, n_holding;
     uint64_t session_tokens, kept_tokens, session_bytes;
     struct kv_error *error;
 };
@@ -44,7 +45,8 @@ static bool check_sealed(
 
     if (session->n_sealed == 0)
         return true;
-    if (!prefix_root(prefixes, session->name, session->tenant_bytes, &key))
+    if (!prefix_root(
+            prefixes, session->tenant->name, session->tenant->name_bytes, &key))
         return equal(census, "a hash that can be had", 0, 1);
     for (uint32_t i = 0; i < session->n_sealed; i++) {
         const struct prefix_entry *entry =
@@ -95,6 +97,9 @@ static bool count_table(
         if (id >= pool->config.n_blocks)
             return broken(census, "a block table leaves the arena", id,
                 pool->config.n_blocks);
+        if (census->owners[id] != NULL && census->owners[id] != session->tenant)
+            return broken(census, "a block of two tenants", 2, 1);
+        census->owners[id] = session->tenant;
         census->n_refs[id]++;
         census->n_pins[id] += session->state == POOL_SESSION_RUNNING ||
                               session->state == POOL_SESSION_HELD;
@@ -106,6 +111,25 @@ static bool count_table(
     return equal(census, "cached tokens without a block", left, 0);
 }
 
+/* A request without a session that has ended is found by its last block, and
+ * nobody else is. */
+static bool check_beginning(
+    const struct census *census, const struct pool_session *session)
+{
+    bool is_idle = session->anonymous && session->n_blocks > 0 &&
+                   !session_is_active(session);
+    const struct pool_session *found =
+        is_idle
+            ? beginning_at(census->pool, session->blocks[session->n_blocks - 1])
+            : NULL;
+
+    return equal(census, "a beginning", session->is_beginning, is_idle) &&
+           equal(census, "a beginning that is found by its last block",
+               !is_idle || found == session, 1) &&
+           equal(census, "full blocks of a beginning",
+               is_idle && session->n_sealed != session->n_blocks, 0);
+}
+
 static bool count_session(
     struct census *census, const struct pool_session *session)
 {
@@ -113,12 +137,13 @@ static bool count_session(
         session->state == POOL_SESSION_EVICTED && !session->anonymous;
 
     census->n_sessions++;
-    census->n_named += !session->anonymous;
+    census->n_beginnings += session->is_beginning;
     census->n_holding += session->n_blocks > 0;
     census->session_tokens += session->n_cached;
     census->kept_tokens += is_kept ? session->n_tokens : 0;
     census->session_bytes += session_metadata_bytes(session);
     return count_table(census, session) && check_sealed(census, session) &&
+           check_beginning(census, session) &&
            equal(census, "cached tokens beyond the conversation",
                session->n_cached > session->n_tokens, 0) &&
            equal(census, "a timer no later than the deadline",
@@ -191,15 +216,20 @@ static bool count_sessions(struct census *census)
         return false;
     session = session_index_after(&pool->index, NULL);
     while (session != NULL) {
-        const struct pool_key key = session_key(session);
+        const struct pool_key key = session_place(session);
 
         n_indexed++;
         session = session_index_after(&pool->index, &key);
     }
     return equal(census, "sessions", pool->n_sessions, census->n_sessions) &&
            equal(census, "sessions in the map", pool->map.n_entries,
-               census->n_named) &&
-           equal(census, "sessions in the index", n_indexed, census->n_named) &&
+               census->n_sessions) &&
+           equal(census, "sessions in the index", n_indexed,
+               census->n_sessions) &&
+           equal(census, "beginnings", pool->leaves.n_entries,
+               census->n_beginnings) &&
+           equal(census, "beginnings beyond the limit",
+               census->n_beginnings > pool->config.max_beginnings, 0) &&
            equal(
                census, "total_sessions", pool->n_holding, census->n_holding) &&
            equal(census, "session_tokens", pool->session_tokens,
@@ -212,6 +242,107 @@ static bool count_sessions(struct census *census)
                census->session_bytes) &&
            equal(census, "sessions beyond the limit",
                pool->n_sessions > pool->config.max_sessions, 0);
+}
+
+/* ---- tenants */
+
+struct tenant_count {
+    uint32_t n_sessions, n_holding, n_cached, n_used, n_pinned;
+};
+
+static void count_tenant_sessions(struct tenant_count *count,
+    const struct pool_tenant *tenant, const struct kv_list *list)
+{
+    for (const struct kv_list *at = list->next; at != list; at = at->next) {
+        const struct pool_session *session =
+            KV_LIST_ENTRY(at, struct pool_session, link);
+
+        if (session->tenant != tenant)
+            continue;
+        count->n_sessions++;
+        count->n_holding += session->n_blocks > 0;
+        count->n_cached += session->state == POOL_SESSION_CACHED;
+    }
+}
+
+/* Its list has its cached sessions, those released longest ago first. */
+static bool check_cached(const struct census *census,
+    const struct pool_tenant *tenant, uint32_t n_cached)
+{
+    int64_t cached_ns = INT64_MIN;
+    uint32_t n = 0;
+
+    for (const struct kv_list *at = tenant->cached.next; at != &tenant->cached;
+         at = at->next) {
+        const struct pool_session *session =
+            KV_LIST_ENTRY(at, struct pool_session, of_tenant);
+
+        if (!equal(census, "a victim of the tenant's own",
+                session->tenant == tenant &&
+                    session->state == POOL_SESSION_CACHED,
+                1) ||
+            !equal(census, "a tenant's sessions in order of release",
+                session->cached_ns < cached_ns, 0))
+            return false;
+        cached_ns = session->cached_ns;
+        n++;
+    }
+    return equal(census, "victims of a tenant", n, n_cached);
+}
+
+static bool check_tenant(
+    const struct census *census, const struct pool_tenant *tenant)
+{
+    const struct pool *pool = census->pool;
+    struct tenant_count count = {0};
+    bool goes_first;
+
+    count_tenant_sessions(&count, tenant, &pool->active);
+    count_tenant_sessions(&count, tenant, &pool->cached);
+    count_tenant_sessions(&count, tenant, &pool->held);
+    count_tenant_sessions(&count, tenant, &pool->kept);
+    for (uint32_t id = 0; id < pool->config.n_blocks; id++) {
+        count.n_used += census->owners[id] == tenant;
+        count.n_pinned +=
+            census->owners[id] == tenant && census->n_pins[id] > 0;
+    }
+    goes_first = count.n_cached > 0 &&
+                 tenant_excess(tenant->quota.soft_blocks, count.n_used) > 0;
+    return equal(census, "sessions of a tenant", tenant->n_sessions,
+               count.n_sessions) &&
+           equal(census, "sessions of a tenant with blocks", tenant->n_holding,
+               count.n_holding) &&
+           equal(census, "used blocks of a tenant", tenant->n_used,
+               count.n_used) &&
+           equal(census, "pinned blocks of a tenant", tenant->n_pinned,
+               count.n_pinned) &&
+           equal(census, "a tenant goes first beyond its soft quota",
+               !kv_list_empty(&tenant->over), goes_first) &&
+           check_cached(census, tenant, count.n_cached);
+}
+
+static bool check_tenants(const struct census *census)
+{
+    const struct tenant_table *table = &census->pool->tenants;
+    const struct pool_tenant *tenant = NULL;
+    uint64_t n_used = 0, n_sessions = 0, n_evictions = 0;
+    struct tenant_name name;
+
+    while (
+        (tenant = tenant_after(table, tenant == NULL ? NULL : &name)) != NULL) {
+        if (!check_tenant(census, tenant))
+            return false;
+        name = (struct tenant_name){tenant->name, tenant->name_bytes};
+        n_used += tenant->n_used;
+        n_sessions += tenant->n_sessions;
+        n_evictions += tenant->evictions;
+    }
+    return equal(census, "used blocks of all tenants", n_used,
+               census->pool->blocks.n_used) &&
+           equal(census, "sessions of all tenants", n_sessions,
+               census->n_sessions) &&
+           equal(census, "evictions of tenants beyond those of all",
+               n_evictions > census->pool->evictions, 0);
 }
 
 /* ---- blocks */
@@ -324,16 +455,19 @@ bool pool_check(const struct pool *pool, struct kv_error *error)
     census.n_refs = kv_calloc(pool->config.n_blocks, sizeof *census.n_refs);
     census.n_pins = kv_calloc(pool->config.n_blocks, sizeof *census.n_pins);
     census.n_scrubs = kv_calloc(pool->config.n_blocks, sizeof *census.n_scrubs);
+    census.owners =
+        kv_calloc(pool->config.n_blocks, sizeof(struct pool_tenant *));
     if (census.n_refs == NULL || census.n_pins == NULL ||
-        census.n_scrubs == NULL) {
+        census.n_scrubs == NULL || census.owners == NULL) {
         kv_error_set(error, KV_NO_MEMORY, "no memory to check the pool with");
         goto done;
     }
     count_scrubs(&census);
-    holds = count_sessions(&census) && check_blocks(&census) &&
-            check_totals(&census);
+    holds = count_sessions(&census) && check_tenants(&census) &&
+            check_blocks(&census) && check_totals(&census);
 
 done:
+    kv_free(census.owners);
     kv_free(census.n_scrubs);
     kv_free(census.n_pins);
     kv_free(census.n_refs);

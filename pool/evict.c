@@ -9,9 +9,10 @@
  *
  *   table: 7 3 4 9      swept: [3,4] [7] [9]      scrub job: those three
  *
- * Who goes under pressure is decided in one place, next_victim. What goes
- * together is told together: the members of a sweep follow one another, and
- * their batch follows the last. */
+ * Who goes under pressure is decided in one place, choose_victim: first whose
+ * turn it is by the quotas, then which session by the policy. What goes
+ * together is told together: the members of a sweep that go for one reason
+ * follow one another, and their batch follows the last. */
 #include "pool/state.h"
 
 #include <assert.h>
@@ -108,6 +109,7 @@ static uint64_t drop_references(
     const struct pool_session *session = departure->session;
     bool is_pinned = session->state == POOL_SESSION_RUNNING ||
                      session->state == POOL_SESSION_HELD;
+    uint32_t n_pinned = pool->blocks.n_pinned;
     uint64_t n_kept = 0;
 
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
@@ -119,6 +121,7 @@ static uint64_t drop_references(
         share_leave(pool, session, i, is_last);
         n_kept += !is_last;
     }
+    session->tenant->n_pinned -= n_pinned - pool->blocks.n_pinned;
     return n_kept;
 }
 
@@ -133,9 +136,11 @@ static void close_departure(
     if (session->n_sealed > departure->n_left)
         session->n_sealed = departure->n_left;
     pool->n_holding -= departure->n_left == 0;
+    session->tenant->n_holding -= departure->n_left == 0;
     if (departure->cause == NULL)
         return;
     session->evictions++;
+    session->tenant->evictions++;
     pool->evictions++;
     pool->evictions_by_reason[departure->cause->reason]++;
 }
@@ -208,6 +213,7 @@ static void give_up(struct pool *pool, const struct departure *departure)
                             ? 0
                             : scrub_queue_push(&pool->scrubs, pool->extents,
                                   part.sweep.n_extents);
+        tenant_free(&pool->tenants, session->tenant, part.sweep.n_blocks);
         pool->session_tokens -= part.sweep.n_tokens;
         if (tells_shared(pool, departure) && part.sweep.n_extents == 0)
             part.n_shared = list_shared(pool, session, &at);
@@ -284,22 +290,56 @@ static bool frees_something(
     return false;
 }
 
-/* Whose turn it is by the policy. A session whose blocks others hold too is
- * passed over; where there is no other, it goes all the same, for the last
- * holder frees them. */
-static struct pool_session *next_victim(struct pool *pool)
+/* Whose turn it is by the policy; NULL: there is nobody. A session whose blocks
+ * others hold too is passed over; where there is no other, it goes all the
+ * same, for the last holder frees them. A beginning goes in any case: nobody
+ * comes back to it but through its blocks, and those stay. */
+static struct pool_session *next_of_all(struct pool *pool)
 {
     struct pool_session *first, *at;
     int n = 0;
 
     policy_settle(pool);
     first = at = policy_next(pool, NULL);
-    while (at != NULL && n++ < MAX_PASSED_OVER && !frees_something(pool, at))
+    while (at != NULL && n++ < MAX_PASSED_OVER && !at->is_beginning &&
+           !frees_something(pool, at))
         at = policy_next(pool, at);
     if (at == NULL || n > MAX_PASSED_OVER)
         at = first;
-    policy_chosen(pool, at);
+    if (at != NULL)
+        policy_chosen(pool, at);
     return at;
+}
+
+/* The same within one tenant: of those released longest ago whom the policy
+ * likes least. It was not their turn by the policy, which is not told. */
+static struct pool_session *next_of_tenant(
+    struct pool *pool, struct pool_tenant *tenant)
+{
+    struct pool_session *first = NULL, *best = NULL;
+    int n = 0;
+
+    KV_LIST_EACH (link, &tenant->cached) {
+        struct pool_session *at =
+            KV_LIST_ENTRY(link, struct pool_session, of_tenant);
+
+        if (n++ == MAX_PASSED_OVER)
+            break;
+        if (first == NULL)
+            first = at;
+        if (frees_something(pool, at) &&
+            (best == NULL || policy_goes_before(pool, at, best)))
+            best = at;
+    }
+    return best != NULL ? best : first;
+}
+
+/* Whom the turn falls on. */
+static struct pool_session *choose_victim(
+    struct pool *pool, const struct quota_turn *turn)
+{
+    return turn->tenant != NULL ? next_of_tenant(pool, turn->tenant)
+                                : next_of_all(pool);
 }
 
 const char *pool_policy_name(const struct pool *pool)
@@ -309,7 +349,8 @@ const char *pool_policy_name(const struct pool *pool)
 
 /* How many first blocks of a victim can stay when n_wanted are to be freed: its
  * last ones go as far as nobody else holds them, so that what it gives up is
- * what is freed. Where others hold the very last, it goes altogether. */
+ * what is freed. Where others hold the very last, it goes altogether; so does a
+ * beginning of which there would be another. */
 static uint32_t blocks_left(const struct pool *pool,
     const struct pool_session *victim, uint32_t n_wanted)
 {
@@ -322,7 +363,11 @@ static uint32_t blocks_left(const struct pool *pool,
         n_left--;
         n_wanted--;
     }
-    return n_left == victim->n_blocks ? 0 : n_left;
+    if (n_left == victim->n_blocks ||
+        (victim->is_beginning && n_left > 0 &&
+            beginning_at(pool, victim->blocks[n_left - 1]) != NULL))
+        return 0;
+    return n_left;
 }
 
 /* The session stays where it is, with its first n_left blocks. */
@@ -333,18 +378,20 @@ static void evict_tail(struct pool *pool, struct pool_session *session,
         .session = session,
         .cause = cause,
         .n_left = n_left,
-        .tokens_kept = session->n_tokens,
+        .tokens_kept = session->is_beginning ? 0 : session->n_tokens,
         .now_ns = now_ns,
     };
 
     give_up(pool, &departure);
+    if (session->is_beginning)
+        beginning_shorten(pool, session);
 }
 
-static void evict_victim(struct pool *pool, uint32_t n_wanted,
+void evict_turn(struct pool *pool, const struct quota_turn *turn,
     const struct pool_cause *cause, int64_t now_ns)
 {
-    struct pool_session *victim = next_victim(pool);
-    uint32_t n_left = blocks_left(pool, victim, n_wanted);
+    struct pool_session *victim = choose_victim(pool, turn);
+    uint32_t n_left = blocks_left(pool, victim, turn->n_wanted);
 
     if (n_left > 0)
         evict_tail(pool, victim, n_left, cause, now_ns);
@@ -358,43 +405,66 @@ struct pool_session *pool_victim_after(
     return policy_next(pool, after);
 }
 
+enum pool_reason evict_reason(const struct quota_turn *turn)
+{
+    return turn->tenant != NULL ? POOL_REASON_QUOTA : POOL_REASON_LRU;
+}
+
 bool evict_for_room(struct pool *pool, uint32_t n_blocks,
     const struct pool_session *forced_by, const uint8_t *trace_id,
     int64_t now_ns)
 {
     const struct pool_key key = session_key(forced_by);
+    struct pool_tenant *asking = forced_by->tenant;
+    struct quota_turn turn = quota_turn_for_room(pool, asking, n_blocks);
+
+    while (turn.n_wanted > 0 && pool_may_evict(pool)) {
+        const struct pool_cause cause = {
+            .reason = evict_reason(&turn),
+            .forced_by = &key,
+            .trace_id = trace_id,
+        };
+        struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
+
+        do {
+            evict_turn(pool, &turn, &cause, now_ns);
+            turn = quota_turn_for_room(pool, asking, n_blocks);
+        } while (turn.n_wanted > 0 && evict_reason(&turn) == cause.reason &&
+                 pool_may_evict(pool));
+        pool_batch_end(pool, &scope, &cause, now_ns);
+    }
+    return turn.n_wanted == 0;
+}
+
+bool evict_has_place(struct pool *pool, struct pool_tenant *asking)
+{
+    const struct quota_turn turn = quota_turn_for_place(pool, asking);
+
+    return !kv_list_empty(
+        turn.tenant != NULL ? &turn.tenant->cached : &pool->cached);
+}
+
+void evict_for_place(struct pool *pool, struct pool_session *victim,
+    const struct pool_session *forced_by, const uint8_t *trace_id,
+    int64_t now_ns)
+{
+    const struct pool_key key = session_key(forced_by);
+    const struct quota_turn turn =
+        quota_turn_for_place(pool, forced_by->tenant);
     const struct pool_cause cause = {
-        .reason = POOL_REASON_LRU,
+        .reason = evict_reason(&turn),
         .forced_by = &key,
         .trace_id = trace_id,
     };
-    const struct block_pool *blocks = &pool->blocks;
-    struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
-
-    if (!pool_may_evict(pool))
-        return false;
-    do {
-        assert(!kv_list_empty(&pool->cached));
-        evict_victim(pool, n_blocks - blocks->n_free - blocks->n_scrubbing,
-            &cause, now_ns);
-    } while (blocks->n_free + blocks->n_scrubbing < n_blocks &&
-             pool_may_evict(pool));
-    pool_batch_end(pool, &scope, &cause, now_ns);
-    return blocks->n_free + blocks->n_scrubbing >= n_blocks;
-}
-
-void evict_for_place(
-    struct pool *pool, const struct pool_key *key, int64_t now_ns)
-{
-    const struct pool_cause cause = {
-        .reason = POOL_REASON_LRU, .forced_by = key};
-    struct pool_session *victim = next_victim(pool);
     const struct departure departure = {
-        .session = victim, .cause = &cause, .now_ns = now_ns};
+        .session = victim != NULL ? victim : choose_victim(pool, &turn),
+        .cause = &cause,
+        .now_ns = now_ns,
+    };
     struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
 
     give_up(pool, &departure);
-    registry_remove(pool, victim);
+    registry_remove(pool, departure.session);
     pool_batch_end(pool, &scope, &cause, now_ns);
 }
 
@@ -510,6 +580,11 @@ static int64_t stopwatch_ns(const struct pool *pool, int64_t now_ns)
                                              : now_ns;
 }
 
+static bool asks_policy(enum pool_reason reason)
+{
+    return reason == POOL_REASON_LRU || reason == POOL_REASON_QUOTA;
+}
+
 struct pool_batch_scope pool_batch_begin(
     const struct pool *pool, int64_t now_ns)
 {
@@ -526,8 +601,7 @@ void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
     const struct pool_stats after = state_stats(pool);
     const struct pool_batch batch = {
         .reason = cause->reason,
-        .policy =
-            cause->reason == POOL_REASON_LRU ? pool_policy_name(pool) : "",
+        .policy = asks_policy(cause->reason) ? pool_policy_name(pool) : "",
         .n_sessions = after.evictions - scope->n_evictions,
         .bytes_freed =
             after.freed_bytes_total - scope->before.freed_bytes_total,

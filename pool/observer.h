@@ -41,7 +41,7 @@ struct pool_extent {
 struct pool_cause {
     enum pool_reason reason;
     const char *requested_by;         /* MANUAL: the principal */
-    const struct pool_key *forced_by; /* LRU, PRESSURE: whose allocation */
+    const struct pool_key *forced_by; /* LRU, QUOTA, PRESSURE: who needs it */
     const uint8_t *trace_id;          /* 16 bytes of the request, or NULL */
     bool
         forget; /* MANUAL: kept tokens go as well, so an idle session is gone */

@@ -58,3 +58,10 @@ struct pool_session *policy_next(
 {
     return pool->policy.class->next(pool, after);
 }
+
+bool policy_goes_before(const struct pool *pool, const struct pool_session *a,
+    const struct pool_session *b)
+{
+    return pool->policy.class->goes_before != NULL &&
+           pool->policy.class->goes_before(a, b);
+}

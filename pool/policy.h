@@ -44,6 +44,11 @@ struct policy_class {
     /* A priority that changes is a change of place. */
     bool looks_at_priority;
 
+    /* Whether a of two sessions of one tenant goes first, where only that
+     * tenant's are to choose from; NULL: who was released longest ago. */
+    bool (*goes_before)(
+        const struct pool_session *a, const struct pool_session *b);
+
     /* Any of these may be NULL, but not next. */
     enum kv_status (*init)(struct pool *pool); /* KV_NO_MEMORY */
     void (*fini)(struct pool *pool);
@@ -95,5 +100,7 @@ void policy_settle(struct pool *pool);
 void policy_chosen(struct pool *pool, struct pool_session *session);
 struct pool_session *policy_next(
     const struct pool *pool, const struct pool_session *after);
+bool policy_goes_before(const struct pool *pool, const struct pool_session *a,
+    const struct pool_session *b);
 
 #endif

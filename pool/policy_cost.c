@@ -129,8 +129,15 @@ static struct pool_session *next(
     return at < pool->policy.n_heap ? pool->policy.heap[at] : NULL;
 }
 
+static bool goes_before(
+    const struct pool_session *a, const struct pool_session *b)
+{
+    return a->place.rank < b->place.rank;
+}
+
 const struct policy_class policy_cost = {
     .name = "cost",
+    .goes_before = goes_before,
     .init = init,
     .fini = fini,
     .add = add,

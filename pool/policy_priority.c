@@ -62,9 +62,16 @@ static struct pool_session *next(
                      place.link);
 }
 
+static bool goes_before(
+    const struct pool_session *a, const struct pool_session *b)
+{
+    return a->priority < b->priority;
+}
+
 const struct policy_class policy_priority = {
     .name = "priority",
     .looks_at_priority = true,
+    .goes_before = goes_before,
     .init = init,
     .add = add,
     .remove = take,

@@ -122,8 +122,15 @@ static struct pool_session *next(
                          : KV_LIST_ENTRY(link, struct pool_session, place.link);
 }
 
+static bool goes_before(
+    const struct pool_session *a, const struct pool_session *b)
+{
+    return a->place.uses < b->place.uses;
+}
+
 const struct policy_class policy_s3fifo = {
     .name = "s3fifo",
+    .goes_before = goes_before,
     .init = init,
     .add = add,
     .remove = take,

@@ -21,8 +21,8 @@
  *   reserve  blocks for them, evicting others if needed
  *   commit   their keys and values now lie in the blocks
  *
- * Given-up blocks are zeroed by somebody else's thread: pool_scrub_next() hands
- * out what is to be zeroed, pool_scrub_done() takes it back.
+ * Given-up blocks are zeroed by somebody else, on any thread: pool_scrub_next()
+ * hands out what is to be zeroed, pool_scrub_done() takes it back.
  *
  * A session that does not run is the pool's: it may be evicted, and forgotten,
  * by any call that is given another session, by pool_expire, and by its own
@@ -33,7 +33,8 @@
  * argument (monotonic, nanoseconds, never less than before), so the same calls
  * give the same victims and the same reports. All memory is taken in
  * pool_open(), except for sessions, their tokens and block tables, which are
- * taken when they grow; KV_NO_MEMORY then leaves everything as it was. */
+ * taken when they grow, and tenants; KV_NO_MEMORY then leaves everything as it
+ * was. */
 #ifndef POOL_POOL_H
 #define POOL_POOL_H
 
@@ -70,7 +71,13 @@ struct pool_config {
      * Borrowed for the call. */
     const char *eviction_policy;
     bool share_prefixes; /* full blocks between sessions of one tenant */
-    uint64_t secret[2];  /* keys the map of sessions, and prefixes */
+    /* With it: requests without a session whose full blocks stay in the pool
+     * after they ended, at most; 0: none. They count as sessions. */
+    uint32_t max_beginnings;
+    /* pool_sweep begins when more than high_blocks are used, and goes on until
+     * low_blocks are, which is at most that; high_blocks 0: never. */
+    uint32_t high_blocks, low_blocks;
+    uint64_t secret[2]; /* keys the map of sessions, and prefixes */
     const struct pool_observer *observer; /* borrowed; NULL is fine */
     /* A monotonic clock for what a batch takes, and nothing else: sweeps do all
      * their work at one told time. NULL: by the told times. */
@@ -93,16 +100,20 @@ void pool_close(struct pool *pool);
  * 128 bytes, tenant over 128, not UTF-8, or with control characters; KV_LIMIT:
  * there are max_sessions, and all of them run; KV_NO_MEMORY. When there are as
  * many as allowed, the longest evicted is forgotten for a new one, or else one
- * of the policy's choice is evicted and forgotten; KV_IO: that may not be now
- * (see pool_may_evict). */
+ * of the policy's choice is evicted and forgotten, for the request with this
+ * trace id (NULL: none); KV_IO: that may not be now (see pool_may_evict). */
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
-    int64_t now_ns, struct pool_session **out, bool *created);
+    const uint8_t *trace_id, int64_t now_ns, struct pool_session **out,
+    bool *created);
 
-/* For a request without a session: found by nobody, gone at pool_session_end,
- * its blocks released without an eviction. Until then nobody takes it away,
- * begun or not. KV_INVALID, KV_LIMIT, KV_IO, KV_NO_MEMORY as above. */
+/* For a request without a session: nobody can ask for it, and at
+ * pool_session_end it is the caller's no more. What it has computed stays as a
+ * beginning (see beginning.c), or its blocks are released without an eviction.
+ * Until then nobody takes it away, begun or not. KV_INVALID, KV_LIMIT, KV_IO,
+ * KV_NO_MEMORY as above. */
 enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
-    size_t tenant_bytes, int64_t now_ns, struct pool_session **out);
+    size_t tenant_bytes, const uint8_t *trace_id, int64_t now_ns,
+    struct pool_session **out);
 
 /* NULL if there is none. Does not count as an access. */
 struct pool_session *pool_session_find(
@@ -113,6 +124,59 @@ struct pool_session *pool_session_find(
  * that should leave nothing. */
 void pool_session_forget(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* ---- tenants
+ *
+ * Blocks are never shared between tenants: each block in use is held by one
+ * tenant, and counts for it once. A tenant beyond its soft quota gives up
+ * sessions of its own before anybody else loses one (reason QUOTA), and nobody
+ * loses one for it. Beyond its hard quota it gets no block more. */
+
+struct pool_quota {
+    uint32_t soft_blocks, hard_blocks; /* 0: none */
+};
+
+struct pool_tenant_quota {
+    const char *tenant;
+    size_t tenant_bytes; /* at most POOL_NAME_BYTES */
+    struct pool_quota quota;
+};
+
+struct pool_quotas {
+    struct pool_quota standard; /* of tenants that are not on the list */
+    const struct pool_tenant_quota *list;
+    size_t n;
+};
+
+/* In force from now on: nobody is evicted for it, but who has more than that
+ * gets no more. None at first. All borrowed for the call. KV_NO_MEMORY changes
+ * nothing. */
+enum kv_status pool_set_quotas(
+    struct pool *pool, const struct pool_quotas *quotas);
+
+struct pool_tenant_info {
+    const char *tenant; /* borrowed until sessions are created or quotas set */
+    size_t tenant_bytes;
+    struct pool_quota quota;
+    uint64_t n_used_blocks, n_pinned_blocks; /* pinned are a part of used */
+    uint64_t total_sessions;                 /* that hold at least one block */
+    uint64_t cache_hits, cache_misses, evictions;
+};
+
+/* Walks tenants in ascending order of their names: the first behind this one
+ * (NULL: of all). false: there is none. Those without a session are there as
+ * long as there is room, which there is for as many as sessions are allowed.
+ * O(log n). */
+bool pool_tenant_after(const struct pool *pool, const char *tenant,
+    size_t tenant_bytes, struct pool_tenant_info *out);
+
+/* The session's. */
+struct pool_tenant_info pool_session_tenant(const struct pool_session *session);
+
+/* Blocks that a session could get at best by the quotas of its tenant, without
+ * anybody being set aside: at most pool_reclaimable_blocks. O(1). */
+uint64_t pool_obtainable_blocks(
+    const struct pool *pool, const struct pool_session *session);
 
 /* ---- retention
  *
@@ -151,6 +215,18 @@ enum kv_status pool_session_lease(struct pool *pool,
  * cannot fail, and says if it would: KV_LIMIT, KV_NO_MEMORY. */
 enum kv_status pool_session_prepare_lease(struct pool *pool,
     struct pool_session *session, const char *name, int64_t now_ns);
+
+/* Sessions that are idle and held. */
+struct pool_holds {
+    uint64_t n_sessions;
+    int64_t first_end_ns; /* when one of them is free again; INT64_MAX: none */
+};
+
+/* Looks at each. */
+struct pool_holds pool_holds(const struct pool *pool);
+
+/* How often one of them ceased to be one, since open. */
+uint64_t pool_hold_ends(const struct pool *pool);
 
 struct pool_lease {
     const char *name; /* borrowed until the session's leases change */
@@ -198,13 +274,15 @@ enum kv_status pool_session_truncate(struct pool *pool,
  *   KV_BUSY       enough has been given up and is being zeroed: ask again after
  *                 the next pool_scrub_done
  *   KV_POOL_FULL  everything else is pinned: somebody must be set aside
+ *   KV_OVER_QUOTA the quotas of the session's tenant leave it no more, unless
+ *                 something of its own is set aside
  *   KV_NO_MEMORY
  *   KV_IO         no more may be given up now (see pool_may_evict), or given
  *                 at all (pool_observer.may_allocate)
  * In each case the session is as it was. What was evicted stays evicted, but
- * nobody is evicted for a call that then fails with one of KV_POOL_FULL and
- * KV_NO_MEMORY. A preempted session runs again. n_tokens is at most what it
- * has. */
+ * nobody is evicted for a call that then fails with one of KV_POOL_FULL,
+ * KV_OVER_QUOTA and KV_NO_MEMORY. A preempted session runs again. n_tokens is
+ * at most what it has. */
 enum kv_status pool_session_reserve(struct pool *pool,
     struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
     int64_t now_ns);
@@ -303,6 +381,16 @@ int64_t pool_next_deadline(const struct pool *pool);
  * nothing, and is to be called again later. */
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
 
+/* Whether pool_sweep has something to do. */
+bool pool_wants_sweep(struct pool *pool);
+
+/* Evicts idle sessions between the watermarks, in one batch: at most n_most
+ * blocks and what the last session had beyond them, where one that frees none
+ * counts as one. To be called again, in another turn, while pool_wants_sweep.
+ * Returns how many blocks left use. While nothing may be evicted it does
+ * nothing. */
+uint32_t pool_sweep(struct pool *pool, uint32_t n_most, int64_t now_ns);
+
 /* ---- zeroing */
 
 struct pool_scrub {
@@ -365,6 +453,15 @@ size_t pool_session_n_computed(const struct pool_session *session);
 struct pool_session *pool_session_after(
     struct pool *pool, const struct pool_key *key);
 
+/* The same with requests without a session, running and ended, which come first
+ * among a tenant's; so a place is not a key, which these have not got. */
+struct pool_session *pool_holder_after(
+    struct pool *pool, const struct pool_key *place);
+
+/* Where it is in this order, and what pool_session_find finds it by. Not to be
+ * shown: the id of a request without a session is NUL and a number. */
+struct pool_key pool_session_place(const struct pool_session *session);
+
 struct pool_blocks {
     uint64_t total, pinned, cached, scrubbing, free;
     uint64_t shared; /* held by more than one */
@@ -400,6 +497,7 @@ struct pool_totals {
     uint64_t evictions_by_reason[POOL_REASON_END];
     uint64_t sessions_created; /* that held at least one block at some time */
     uint64_t kept_tokens;      /* of evicted sessions */
+    uint64_t beginnings;       /* left by requests without a session */
     uint64_t metadata_bytes;
 };
 struct pool_totals pool_totals(const struct pool *pool);

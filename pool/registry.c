@@ -21,14 +21,6 @@ static uint64_t hash_key(const struct pool *pool, const struct pool_key *key)
     return kv_map_hash(&pool->map, parts, 2);
 }
 
-static struct pool_session *find(
-    const struct pool *pool, const struct pool_key *key, uint64_t hash)
-{
-    struct kv_map_node *node = kv_map_find(&pool->map, hash, key);
-
-    return node == NULL ? NULL : KV_LIST_ENTRY(node, struct pool_session, node);
-}
-
 static struct pool_session *longest_kept(const struct pool *pool)
 {
     return kv_list_empty(&pool->kept)
@@ -82,8 +74,10 @@ void registry_set_timer(struct pool *pool, struct pool_session *session)
 uint64_t registry_tokens_kept(
     const struct pool *pool, const struct pool_session *session)
 {
-    return session->n_tokens <= pool->config.max_kept_tokens ? session->n_tokens
-                                                             : 0;
+    bool is_kept_at_all = !session->anonymous &&
+                          session->n_tokens <= pool->config.max_kept_tokens;
+
+    return is_kept_at_all ? session->n_tokens : 0;
 }
 
 /* The session goes last on the list, so it is not the one forgotten. */
@@ -98,25 +92,43 @@ static void keep(
         registry_remove(pool, longest_kept(pool));
 }
 
-void registry_pin(struct pool *pool, const struct pool_session *session)
+void registry_pin(struct pool *pool, struct pool_session *session)
 {
+    uint32_t n_before = pool->blocks.n_pinned;
+
     for (uint32_t i = 0; i < session->n_blocks; i++)
         block_pool_pin(&pool->blocks, session->blocks[i]);
+    session->tenant->n_pinned += pool->blocks.n_pinned - n_before;
 }
 
-void registry_unpin(struct pool *pool, const struct pool_session *session)
+void registry_unpin(struct pool *pool, struct pool_session *session)
 {
+    uint32_t n_before = pool->blocks.n_pinned;
+
     for (uint32_t i = 0; i < session->n_blocks; i++)
         block_pool_unpin(&pool->blocks, session->blocks[i]);
+    session->tenant->n_pinned -= n_before - pool->blocks.n_pinned;
+}
+
+void registry_count_holder(struct pool *pool, struct pool_session *session)
+{
+    pool->n_holding++;
+    session->tenant->n_holding++;
+    pool->sessions_created += !session->has_held_blocks;
+    session->has_held_blocks = true;
 }
 
 /* Takes the session off its list, and out of the policy's order. */
 static void leave(struct pool *pool, struct pool_session *session)
 {
-    if (session->state == POOL_SESSION_CACHED)
+    if (session->state == POOL_SESSION_CACHED) {
         policy_remove(pool, session);
-    if (session->state == POOL_SESSION_HELD)
+        tenant_uncache(&pool->tenants, session->tenant, &session->of_tenant);
+    }
+    if (session->state == POOL_SESSION_HELD) {
         registry_unpin(pool, session);
+        pool->hold_ends++;
+    }
     kv_list_remove(&session->link);
 }
 
@@ -134,6 +146,7 @@ static void cache(
         session->cached_ns = now_ns;
         kv_list_append(&pool->cached, &session->link);
         policy_add(pool, session);
+        tenant_cache(&pool->tenants, session->tenant, &session->of_tenant);
     }
     registry_set_timer(pool, session);
 }
@@ -142,7 +155,8 @@ void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns)
 {
     if (session->n_blocks == 0 &&
-        session->n_tokens > pool->config.max_kept_tokens) {
+        (session->anonymous ||
+            session->n_tokens > pool->config.max_kept_tokens)) {
         registry_remove(pool, session);
         return;
     }
@@ -170,12 +184,13 @@ void registry_remove(struct pool *pool, struct pool_session *session)
         pool->kept_tokens -= session->n_tokens;
     timer_wheel_cancel(&pool->wheel, &session->timer);
     leave(pool, session);
-    if (!session->anonymous) {
-        session_index_remove(&pool->index, session);
-        kv_map_remove(&pool->map, &session->node);
-    }
+    if (session->is_beginning)
+        beginning_leave(pool, session);
+    session_index_remove(&pool->index, session);
+    kv_map_remove(&pool->map, &session->node);
     pool->n_sessions--;
     pool->session_bytes -= session_metadata_bytes(session);
+    tenant_leave(&pool->tenants, session->tenant);
     session_close(session);
 }
 
@@ -202,35 +217,59 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
 
 /* ---- the facade's part */
 
-/* Somebody goes for a session with this key: the longest kept, who loses least,
- * or else whom the policy chooses. */
-static void make_place(
-    struct pool *pool, const struct pool_key *key, int64_t now_ns)
+/* Somebody goes for a new session: the longest kept, who loses least, or else
+ * whom the policy chooses. */
+static void make_place(struct pool *pool, const struct pool_session *session,
+    const uint8_t *trace_id, int64_t now_ns)
 {
     if (kv_list_empty(&pool->kept))
-        evict_for_place(pool, key, now_ns);
+        evict_for_place(pool, NULL, session, trace_id, now_ns);
     else
         registry_remove(pool, longest_kept(pool));
 }
 
+static bool is_full(const struct pool *pool)
+{
+    return pool->n_sessions >= pool->config.max_sessions;
+}
+
+static enum kv_status check_place(struct pool *pool, struct pool_tenant *asking)
+{
+    if (!is_full(pool) || !kv_list_empty(&pool->kept))
+        return KV_OK;
+    if (!evict_has_place(pool, asking))
+        return KV_LIMIT;
+    return pool_may_evict(pool) ? KV_OK : KV_IO;
+}
+
 /* A session that is on no list yet. KV_LIMIT, KV_IO, KV_NO_MEMORY. */
 static enum kv_status create(struct pool *pool, const struct pool_key *key,
-    int64_t now_ns, struct pool_session **out)
+    bool anonymous, const uint8_t *trace_id, int64_t now_ns,
+    struct pool_session **out)
 {
-    bool is_full = pool->n_sessions >= pool->config.max_sessions;
-    struct pool_session *session;
+    struct pool_tenant *tenant = tenant_join(
+        &pool->tenants, (struct tenant_name){key->tenant, key->tenant_bytes});
+    struct pool_session *session = NULL;
+    enum kv_status status;
 
-    if (is_full && kv_list_empty(&pool->kept) && kv_list_empty(&pool->cached))
-        return KV_LIMIT;
-    if (is_full && kv_list_empty(&pool->kept) && !pool_may_evict(pool))
-        return KV_IO;
-    session = session_open(key);
-    if (session == NULL)
+    if (tenant == NULL)
         return KV_NO_MEMORY;
-    if (is_full)
-        make_place(pool, key, now_ns);
+    status = check_place(pool, tenant);
+    if (status == KV_OK) {
+        session = session_open(tenant, key->id, key->id_bytes);
+        status = session != NULL ? KV_OK : KV_NO_MEMORY;
+    }
+    if (status != KV_OK) {
+        tenant_leave(&pool->tenants, tenant);
+        return status;
+    }
+    session->anonymous = anonymous;
+    if (is_full(pool))
+        make_place(pool, session, trace_id, now_ns);
     session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
+    kv_map_insert(&pool->map, &session->node, hash_key(pool, key));
+    session_index_insert(&pool->index, session);
     pool->n_sessions++;
     pool->session_bytes += session_metadata_bytes(session);
     *out = session;
@@ -238,44 +277,61 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
 }
 
 enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
-    int64_t now_ns, struct pool_session **out, bool *created)
+    const uint8_t *trace_id, int64_t now_ns, struct pool_session **out,
+    bool *created)
 {
     struct pool_session *session;
     enum kv_status status;
-    uint64_t hash;
 
     if (key->id_bytes == 0 || !name_is_valid(key->id, key->id_bytes) ||
         !name_is_valid(key->tenant, key->tenant_bytes))
         return KV_INVALID;
-    hash = hash_key(pool, key);
-    session = find(pool, key, hash);
+    session = pool_session_find(pool, key);
     *created = session == NULL;
     if (session == NULL) {
-        status = create(pool, key, now_ns, &session);
+        status = create(pool, key, false, trace_id, now_ns, &session);
         if (status != KV_OK)
             return status;
-        kv_map_insert(&pool->map, &session->node, hash);
-        session_index_insert(&pool->index, session);
         keep(pool, session, now_ns);
     }
     *out = session;
     return KV_OK;
 }
 
-enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
-    size_t tenant_bytes, int64_t now_ns, struct pool_session **out)
+/* NUL, and the number with its first byte first: later ones come later. */
+struct hidden_id {
+    char bytes[SESSION_HIDDEN_ID_BYTES];
+};
+
+static struct hidden_id hidden_id(uint64_t number)
 {
+    struct hidden_id id = {{0}};
+
+    for (int i = SESSION_HIDDEN_ID_BYTES - 1; i > 0; i--, number >>= 8)
+        id.bytes[i] = (char)(number & 0xFF);
+    return id;
+}
+
+enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
+    size_t tenant_bytes, const uint8_t *trace_id, int64_t now_ns,
+    struct pool_session **out)
+{
+    struct hidden_id id = hidden_id(pool->last_anonymous + 1);
     const struct pool_key key = {
-        .tenant = tenant, .tenant_bytes = tenant_bytes};
+        .tenant = tenant,
+        .tenant_bytes = tenant_bytes,
+        .id = id.bytes,
+        .id_bytes = sizeof id.bytes,
+    };
     struct pool_session *session;
     enum kv_status status;
 
     if (!name_is_valid(tenant, tenant_bytes))
         return KV_INVALID;
-    status = create(pool, &key, now_ns, &session);
+    status = create(pool, &key, true, trace_id, now_ns, &session);
     if (status != KV_OK)
         return status;
-    session->anonymous = true;
+    pool->last_anonymous++;
     kv_list_append(&pool->active, &session->link);
     *out = session;
     return KV_OK;
@@ -284,13 +340,38 @@ enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
 struct pool_session *pool_session_find(
     struct pool *pool, const struct pool_key *key)
 {
-    return find(pool, key, hash_key(pool, key));
+    struct kv_map_node *node =
+        kv_map_find(&pool->map, hash_key(pool, key), key);
+
+    return node == NULL ? NULL : KV_LIST_ENTRY(node, struct pool_session, node);
 }
 
+struct pool_session *pool_holder_after(
+    struct pool *pool, const struct pool_key *place)
+{
+    return session_index_after(&pool->index, place);
+}
+
+/* Those without a name come first among a tenant's, and are passed at once:
+ * every name is more than "\\1", for it has no control characters. */
 struct pool_session *pool_session_after(
     struct pool *pool, const struct pool_key *key)
 {
-    return session_index_after(&pool->index, key);
+    struct pool_session *session = session_index_after(&pool->index, key);
+
+    while (session != NULL && session->anonymous) {
+        struct pool_key past = session_place(session);
+
+        past.id = "\1";
+        past.id_bytes = 1;
+        session = session_index_after(&pool->index, &past);
+    }
+    return session;
+}
+
+struct pool_key pool_session_place(const struct pool_session *session)
+{
+    return session_place(session);
 }
 
 void pool_session_forget(

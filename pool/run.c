@@ -80,6 +80,8 @@ static size_t take_blocks(
     uint64_t end = UINT64_MAX;
     size_t n_extents = 0;
 
+    if (session->n_blocks == 0)
+        registry_count_holder(pool, session);
     for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
         block_pool_pin(&pool->blocks, id);
@@ -91,9 +93,8 @@ static size_t take_blocks(
                 (struct pool_extent){id * block_bytes, block_bytes};
         end = (id + UINT64_C(1)) * block_bytes;
     }
-    pool->n_holding += session->n_blocks == n;
-    pool->sessions_created += !session->has_held_blocks;
-    session->has_held_blocks = true;
+    session->tenant->n_pinned += n;
+    tenant_use(&pool->tenants, session->tenant, n);
     return n_extents;
 }
 
@@ -130,21 +131,19 @@ bool run_may_allocate(const struct pool *pool)
 
 /* Makes n more blocks free, or says why they are not. */
 static enum kv_status find_room(struct pool *pool,
-    const struct pool_session *session, size_t n, const uint8_t *trace_id,
+    const struct pool_session *session, uint32_t n, const uint8_t *trace_id,
     int64_t now_ns)
 {
-    const struct block_pool *blocks = &pool->blocks;
+    enum kv_status status = quota_check(pool, session->tenant, n);
 
     if (!run_may_allocate(pool))
         return KV_IO;
-    if (n <= blocks->n_free)
-        return KV_OK;
-    if (n > pool_reclaimable_blocks(pool))
-        return KV_POOL_FULL;
-    if (n > blocks->n_free + blocks->n_scrubbing &&
-        !evict_for_room(pool, (uint32_t)n, session, trace_id, now_ns))
+    if (status != KV_OK)
+        return status;
+    if (quota_turn_for_room(pool, session->tenant, n).n_wanted > 0 &&
+        !evict_for_room(pool, n, session, trace_id, now_ns))
         return KV_IO;
-    return KV_BUSY;
+    return n <= pool->blocks.n_free ? KV_OK : KV_BUSY;
 }
 
 enum kv_status pool_session_reserve(struct pool *pool,
@@ -162,8 +161,8 @@ enum kv_status pool_session_reserve(struct pool *pool,
     /* Memory first: nobody should lose blocks to a run that cannot go on. */
     status = registry_grow(pool, session, 0, (uint32_t)n_needed);
     if (status == KV_OK)
-        status = find_room(
-            pool, session, n_needed - session->n_blocks, trace_id, now_ns);
+        status = find_room(pool, session,
+            (uint32_t)n_needed - session->n_blocks, trace_id, now_ns);
     if (status != KV_OK)
         return status;
 
@@ -203,6 +202,8 @@ void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
 {
     pool->cache_hits += n_hit_blocks;
     pool->cache_misses += n_missed_blocks;
+    session->tenant->cache_hits += n_hit_blocks;
+    session->tenant->cache_misses += n_missed_blocks;
     session->hits += n_hit_blocks > 0;
 }
 
@@ -248,7 +249,7 @@ void pool_session_end(
     struct pool *pool, struct pool_session *session, int64_t now_ns)
 {
     assert(session_is_active(session));
-    if (session->anonymous) {
+    if (session->anonymous && !beginning_keep(pool, session, now_ns)) {
         if (session->n_blocks > 0)
             evict_release(pool, session, 0, now_ns);
         registry_remove(pool, session);

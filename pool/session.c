@@ -4,23 +4,23 @@
 
 #include "base/heap.h"
 
-struct pool_session *session_open(const struct pool_key *key)
+struct pool_session *session_open(
+    struct pool_tenant *tenant, const char *id, size_t id_bytes)
 {
-    struct pool_session *session =
-        kv_calloc(1, sizeof *session + key->tenant_bytes + key->id_bytes);
+    struct pool_session *session = kv_calloc(1, sizeof *session + id_bytes);
 
     if (session == NULL)
         return NULL;
     session->state = POOL_SESSION_EVICTED;
     session->priority = POLICY_STANDARD_PRIORITY;
-    session->tenant_bytes = (uint8_t)key->tenant_bytes;
-    session->id_bytes = (uint8_t)key->id_bytes;
-    if (key->tenant_bytes > 0)
-        memcpy(session->name, key->tenant, key->tenant_bytes);
-    if (key->id_bytes > 0)
-        memcpy(session->name + key->tenant_bytes, key->id, key->id_bytes);
+    session->tenant = tenant;
+    session->id_bytes = (uint8_t)id_bytes;
+    if (id_bytes > 0)
+        memcpy(session->id, id, id_bytes);
     kv_list_init(&session->link);
     kv_list_init(&session->place.link);
+    kv_list_init(&session->beginning);
+    kv_list_init(&session->of_tenant);
     return session;
 }
 
@@ -85,7 +85,7 @@ enum kv_status session_grow_leases(struct pool_session *session, uint32_t n)
 
 size_t session_metadata_bytes(const struct pool_session *session)
 {
-    return sizeof *session + session->tenant_bytes + session->id_bytes +
+    return sizeof *session + session->id_bytes +
            session->token_capacity * sizeof *session->tokens +
            session->block_capacity * sizeof *session->blocks +
            session->lease_capacity * sizeof *session->leases;

@@ -22,8 +22,9 @@
 #include "base/status.h"
 #include "pool/policy.h"
 #include "pool/pool.h"
-#include "pool/session_index.h"
+#include "pool/tenant.h"
 #include "pool/timer_wheel.h"
+#include "pool/treap.h"
 
 /* What the last eviction costs. */
 struct session_loss {
@@ -52,10 +53,11 @@ struct pool_session {
     uint32_t n_leases;
     struct timer timer; /* set by registry_due_ns, perhaps for earlier */
 
-    bool anonymous;
+    bool anonymous;       /* its id is hidden, see session_place */
+    bool is_beginning;    /* anonymous, idle: see beginning.c */
     bool has_held_blocks; /* at some time */
     uint8_t priority;     /* 0 goes first, 100 last */
-    uint8_t tenant_bytes, id_bytes;
+    uint8_t id_bytes;
     uint32_t block_capacity;
     pool_block_id *blocks;
     uint32_t *tokens;
@@ -71,13 +73,18 @@ struct pool_session {
     uint32_t lease_capacity;
     struct session_loss loss;
     struct policy_place place;
+    struct kv_list beginning; /* of all, in the order of their ends */
+    struct kv_map_node leaf;  /* by its last block */
     struct kv_map_node node;
-    struct session_index_node order;
-    char name[]; /* tenant, then id */
+    struct treap_node order;
+    struct pool_tenant *tenant;
+    struct kv_list of_tenant; /* CACHED: on the tenant's list */
+    char id[];
 };
 
 /* Zero but for its name; NULL when there is no memory. */
-struct pool_session *session_open(const struct pool_key *key);
+struct pool_session *session_open(
+    struct pool_tenant *tenant, const char *id, size_t id_bytes);
 void session_close(struct pool_session *session);
 
 /* Room for n in all; what is there stays. KV_NO_MEMORY changes nothing. */
@@ -87,14 +94,28 @@ enum kv_status session_grow_leases(struct pool_session *session, uint32_t n);
 
 size_t session_metadata_bytes(const struct pool_session *session);
 
-static inline struct pool_key session_key(const struct pool_session *session)
+/* What it is known by in the pool. The id of an anonymous one is a number that
+ * begins with NUL, which no name does: nobody can ask for it. */
+#define SESSION_HIDDEN_ID_BYTES 9
+
+static inline struct pool_key session_place(const struct pool_session *session)
 {
     return (struct pool_key){
-        .tenant = session->name,
-        .tenant_bytes = session->tenant_bytes,
-        .id = session->name + session->tenant_bytes,
+        .tenant = session->tenant->name,
+        .tenant_bytes = session->tenant->name_bytes,
+        .id = session->id,
         .id_bytes = session->id_bytes,
     };
+}
+
+/* What others are told of it. */
+static inline struct pool_key session_key(const struct pool_session *session)
+{
+    struct pool_key key = session_place(session);
+
+    if (session->anonymous)
+        key.id_bytes = 0;
+    return key;
 }
 
 /* Between begin and end. */

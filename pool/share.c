@@ -13,7 +13,6 @@
 #include "pool/state.h"
 
 #include <assert.h>
-#include <string.h>
 
 static const uint32_t *tokens_at(
     const struct pool *pool, const struct pool_session *session, uint32_t index)
@@ -33,7 +32,8 @@ static bool key_at(const struct pool *pool, const struct pool_session *session,
         return prefix_key_after(prefixes,
             &prefixes->entries[session->blocks[index - 1]].key,
             tokens_at(pool, session, index), out);
-    return prefix_root(prefixes, session->name, session->tenant_bytes, &root) &&
+    return prefix_root(prefixes, session->tenant->name,
+               session->tenant->name_bytes, &root) &&
            prefix_key_after(prefixes, &root, tokens_at(pool, session, 0), out);
 }
 
@@ -103,15 +103,15 @@ static uint32_t find_next(
 static void take_shared(
     struct pool *pool, struct pool_session *session, pool_block_id id)
 {
+    session->tenant->n_pinned += pool->blocks.blocks[id].n_pins == 0;
     block_pool_retain(&pool->blocks, id);
     block_pool_pin(&pool->blocks, id);
+    if (session->n_blocks == 0)
+        registry_count_holder(pool, session);
     session->blocks[session->n_blocks++] = id;
     session->n_sealed = session->n_blocks;
     session->n_cached += pool->config.block_tokens;
     pool->session_tokens += pool->config.block_tokens;
-    pool->n_holding += session->n_blocks == 1;
-    pool->sessions_created += !session->has_held_blocks;
-    session->has_held_blocks = true;
     session->state = POOL_SESSION_RUNNING;
 }
 
@@ -203,19 +203,12 @@ size_t pool_session_adopt(
     return session->n_cached;
 }
 
-static bool same_tenant(
-    const struct pool_session *a, const struct pool_session *b)
-{
-    return a->tenant_bytes == b->tenant_bytes &&
-           memcmp(a->name, b->name, a->tenant_bytes) == 0;
-}
-
 size_t pool_session_common(const struct pool *pool,
     const struct pool_session *session, const struct pool_session *other)
 {
     size_t n = 0, n_most = session->n_tokens;
 
-    if (pool->prefixes.entries == NULL || !same_tenant(session, other))
+    if (pool->prefixes.entries == NULL || session->tenant != other->tenant)
         return 0;
     n_most = n_most < other->n_tokens ? n_most : other->n_tokens;
     while (n < n_most && session->tokens[n] == other->tokens[n])

@@ -37,8 +37,10 @@
  * - The owner computes the timeout that the helper sleeps: uv_backend_timeout
  *   is not for other threads.
  * - A batch after the queue's shutdown aborts the process. Whoever may ring is
- *   therefore shut out first: the helper is joined, and posting closed under
- *   the mutex that it rings under. */
+ *   therefore shut out first: the helper is joined, posting closed, and who is
+ *   about to ring for a post waited for.
+ * - Nobody rings under the mutex: the bell wakes the owner, which often takes
+ *   the ringer's processor at once and then would wait for that very mutex. */
 
 #define MAX_ROUNDS 8 /* of uv in one turn, so that nobody else waits long */
 
@@ -58,6 +60,8 @@ struct rpc_loop {
     int helper_timeout_ms;
     struct rpc_post *posts, **posts_end;
     bool posts_rung, posts_closed;
+    unsigned n_ringing; /* threads that are about to ring for posts */
+    pthread_cond_t rung;
 };
 
 static void ring(struct rpc_loop *loop, struct rpc_tag *tag)
@@ -203,22 +207,42 @@ static void on_uv(struct rpc_tag *tag, bool ok)
 
 /* ---- work from elsewhere */
 
+static void ring_for_posts(struct rpc_loop *loop)
+{
+    ring(loop, &loop->posts_tag);
+    pthread_mutex_lock(&loop->mutex);
+    if (--loop->n_ringing == 0 && loop->posts_closed)
+        pthread_cond_signal(&loop->rung);
+    pthread_mutex_unlock(&loop->mutex);
+}
+
 bool rpc_loop_post(struct rpc_loop *loop, struct rpc_post *post)
 {
-    bool open;
+    bool open, rings;
 
     pthread_mutex_lock(&loop->mutex);
     open = !loop->posts_closed;
+    rings = open && !loop->posts_rung;
     if (open) {
         post->next = NULL;
         *loop->posts_end = post;
         loop->posts_end = &post->next;
-        if (!loop->posts_rung)
-            ring(loop, &loop->posts_tag);
         loop->posts_rung = true;
     }
+    loop->n_ringing += rings;
     pthread_mutex_unlock(&loop->mutex);
+    if (rings)
+        ring_for_posts(loop);
     return open;
+}
+
+static void close_posts(struct rpc_loop *loop)
+{
+    pthread_mutex_lock(&loop->mutex);
+    loop->posts_closed = true;
+    while (loop->n_ringing > 0)
+        pthread_cond_wait(&loop->rung, &loop->mutex);
+    pthread_mutex_unlock(&loop->mutex);
 }
 
 static struct rpc_post *take_posts(struct rpc_loop *loop)
@@ -300,6 +324,7 @@ enum kv_status rpc_loop_open(struct rpc_loop **out, struct kv_error *error)
         goto close_uv;
     }
     pthread_mutex_init(&loop->mutex, NULL);
+    pthread_cond_init(&loop->rung, NULL);
     open_queue(loop);
     if (!hire_helper(loop)) {
         status =
@@ -312,6 +337,7 @@ enum kv_status rpc_loop_open(struct rpc_loop **out, struct kv_error *error)
 close_queue:
     grpc_completion_queue_shutdown(loop->queue);
     close_queue(loop);
+    pthread_cond_destroy(&loop->rung);
     pthread_mutex_destroy(&loop->mutex);
     close(loop->nudge_fd);
 close_uv:
@@ -353,9 +379,7 @@ void rpc_loop_stop(struct rpc_loop *loop)
         return;
     loop->stopped = true;
     dismiss_helper(loop);
-    pthread_mutex_lock(&loop->mutex);
-    loop->posts_closed = true;
-    pthread_mutex_unlock(&loop->mutex);
+    close_posts(loop);
     grpc_completion_queue_shutdown(loop->queue);
 }
 
@@ -381,6 +405,7 @@ void rpc_loop_close(struct rpc_loop *loop)
     }
     close_uv(&loop->uv);
     close_queue(loop);
+    pthread_cond_destroy(&loop->rung);
     pthread_mutex_destroy(&loop->mutex);
     close(loop->nudge_fd);
     kv_free(loop);

@@ -165,6 +165,23 @@ static enum kv_status take_flag(struct options *options, int argc,
     return option_set(options, row, by_flag, name.text, argv[1], error);
 }
 
+/* The last of several flags wins, but whoever names two models wants both. */
+static enum kv_status check_models(
+    int argc, const char *const *argv, struct kv_error *error)
+{
+    size_t n_models = 0;
+
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+        n_models += strcmp(argv[i], "--model") == 0 ||
+                    strncmp(argv[i], "--model=", 8) == 0;
+    if (n_models < 2)
+        return KV_OK;
+    return kv_error_set(error, KV_INVALID,
+        "--model: given %zu models, allowed is one; a second one needs a "
+        "server of its own",
+        n_models);
+}
+
 static enum kv_status refuse_argument(const char *given, struct kv_error *error)
 {
     return kv_error_set(error, KV_INVALID,
@@ -245,6 +262,8 @@ enum kv_status options_parse(struct options *options, int argc,
             status = take_environment(&parsed, environment, error);
         if (status == KV_OK)
             status = take_flags(&parsed, n_flags, flags, error);
+        if (status == KV_OK)
+            status = check_models(n_flags, flags, error);
         if (status == KV_OK && parsed.config[0] != '\0')
             status = options_file_read(parsed.config, &parsed, &texts, error);
     }

@@ -10,6 +10,11 @@
  * The pool has no more jobs out than fit in one. */
 #define MAX_JOBS POOL_SCRUBS_OUT
 
+/* So many bytes at most are zeroed by the owner in one pump, where the thread
+ * has nothing to do: that takes some 50 us, and less than handing them over and
+ * hearing that they are zero, which an eviction's receipt would wait for. */
+#define AT_ONCE_BYTES ((uint64_t)256 << 10)
+
 struct ring {
     struct pool_scrub jobs[MAX_JOBS];
     size_t first, n;
@@ -28,7 +33,9 @@ struct scrubber {
     struct ring dirty, clean;
     bool posted, stop;
 
-    bool stopped; /* the owner's: the pool is not ours any more */
+    /* The owner's. */
+    size_t n_handed; /* jobs that the thread has, or has done */
+    bool stopped;    /* the pool is not ours any more */
 };
 
 static void ring_put(struct ring *ring, const struct pool_scrub *job)
@@ -85,6 +92,7 @@ static void collect(struct scrubber *scrubber)
         jobs[n_jobs++] = ring_take(&scrubber->clean);
     scrubber->posted = false;
     pthread_mutex_unlock(&scrubber->mutex);
+    scrubber->n_handed -= n_jobs;
     for (size_t i = 0; i < n_jobs; i++)
         pool_scrub_done(scrubber->pool, jobs[i].scrub_id, kv_clock_mono_ns());
 }
@@ -102,16 +110,45 @@ static void on_post(struct rpc_post *post)
     scrubber->scrubbed(scrubber->ctx);
 }
 
-void scrubber_pump(struct scrubber *scrubber)
+static uint64_t count_bytes(const struct pool_scrub *job)
 {
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < job->n_extents; i++)
+        n += job->extents[i].size;
+    return n;
+}
+
+static void zero_here(struct scrubber *scrubber, const struct pool_scrub *job)
+{
+    zero(pool_arena(scrubber->pool), job);
+    pool_scrub_done(scrubber->pool, job->scrub_id, kv_clock_mono_ns());
+}
+
+static void hand_over(struct scrubber *scrubber, const struct pool_scrub *job)
+{
+    scrubber->n_handed++;
+    pthread_mutex_lock(&scrubber->mutex);
+    ring_put(&scrubber->dirty, job);
+    pthread_cond_signal(&scrubber->work);
+    pthread_mutex_unlock(&scrubber->mutex);
+}
+
+bool scrubber_pump(struct scrubber *scrubber)
+{
+    uint64_t n_left = AT_ONCE_BYTES, n_bytes;
     struct pool_scrub job;
 
     while (pool_scrub_next(scrubber->pool, &job)) {
-        pthread_mutex_lock(&scrubber->mutex);
-        ring_put(&scrubber->dirty, &job);
-        pthread_cond_signal(&scrubber->work);
-        pthread_mutex_unlock(&scrubber->mutex);
+        n_bytes = count_bytes(&job);
+        if (scrubber->n_handed > 0 || n_bytes > n_left) {
+            hand_over(scrubber, &job);
+            continue;
+        }
+        zero_here(scrubber, &job);
+        n_left -= n_bytes;
     }
+    return n_left < AT_ONCE_BYTES;
 }
 
 enum kv_status scrubber_open(struct scrubber **out, struct rpc_loop *loop,
@@ -158,8 +195,7 @@ void scrubber_stop(struct scrubber *scrubber)
     while (scrubber->dirty.n > 0 || pool_scrub_next(scrubber->pool, &job)) {
         if (scrubber->dirty.n > 0)
             job = ring_take(&scrubber->dirty);
-        zero(pool_arena(scrubber->pool), &job);
-        pool_scrub_done(scrubber->pool, job.scrub_id, kv_clock_mono_ns());
+        zero_here(scrubber, &job);
     }
     scrubber->stopped = true;
 }

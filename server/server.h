@@ -50,10 +50,12 @@ struct server {
     int64_t started_unix_ns;
 
     struct calls *calls;          /* Evict calls that may be repeated */
-    struct kv_list evict_calls;   /* waiting for their receipts */
-    struct kv_list evict_repeats; /* waiting for the first to be decided */
+    struct kv_list evict_calls;   /* answers that wait for receipts, */
+    struct kv_list evict_repeats; /* and for the first to be decided */
     struct evp_md_ctx_st *sha256; /* of requests; NULL before there is one */
     struct ledger_watcher evict_watcher;
+    struct rpc_post evict_post;
+    bool evict_answers; /* that post is under way */
 
     struct kv_list subscribers; /* and those among them with a turn to come, */
     struct kv_list subscribers_waiting, subscribers_due; /* see subscriber.h */

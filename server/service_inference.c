@@ -306,7 +306,7 @@ static void fill_model(struct model_reply *reply, struct server *server)
     kvpool__v1__model__init(out);
     reply->tokenizer = tokenizer_info(server->tokenizer);
     out->name = model->name;
-    out->architecture = model->architecture;
+    out->architecture = (char *)model->architecture;
     out->parameters = model->n_parameters;
     out->vocab_size = model->shape.n_vocab;
     out->context_length = model->shape.n_context;

@@ -12,12 +12,17 @@
 #include <unistd.h>
 
 #include "base/heap.h"
+#include "base/log.h"
 #include "receipts/json.h"
+
+#define LOG_TARGET "kvpool::sinks"
 
 enum {
     BLOCK_BYTES = 65536,      /* read at once, when looking for a line */
     WRITE_BYTES = 262144,     /* gathered for one write */
     MAX_LINE_BYTES = 4194304, /* a receipt of 64 KiB is far shorter */
+    TAIL_BYTES = 8388608, /* one write of a sink is shorter: runs of 64 KiB, and
+                             JSON is some 4 to 11 times as long */
 };
 
 static enum kv_status refuse(
@@ -104,12 +109,12 @@ static bool find_line(int fd, uint64_t end, uint64_t *begin)
     return true;
 }
 
-/* The end of the first line, its newline included. */
-static bool find_line_end(int fd, uint64_t size, uint64_t *end)
+/* The end of the line that begins there, its newline included. */
+static bool find_line_end(int fd, uint64_t begin, uint64_t size, uint64_t *end)
 {
     char block[BLOCK_BYTES];
 
-    for (uint64_t at = 0; at < size; at += sizeof block) {
+    for (uint64_t at = begin; at < size; at += sizeof block) {
         size_t n =
             size - at < sizeof block ? (size_t)(size - at) : sizeof block;
         const char *newline;
@@ -202,7 +207,7 @@ static enum kv_status learn(
     enum kv_status status;
 
     if (!find_line(file->fd, end - 1, &last_begin) ||
-        !find_line_end(file->fd, end, &first_end))
+        !find_line_end(file->fd, 0, end, &first_end))
         return refuse(file, "reading", error);
     status = read_line(file, 0, first_end, &first, error);
     if (status == KV_OK)
@@ -217,10 +222,106 @@ static enum kv_status learn(
     return KV_OK;
 }
 
+/* ---- what a crash made of it
+ *
+ * A power cut may keep the end of the last write and lose a page before it, so
+ * that whole lines stand behind one that is none. What was not synced was not
+ * acknowledged either, and is offered again: it is cut from there on. */
+
+/* The whole lines of the file's tail: *end is where they end, *last the last of
+ * them, of which the sequence is 0 if there is none. */
+static enum kv_status walk_tail(struct jsonl_file *file, uint64_t *end,
+    struct line *last, struct kv_error *error)
+{
+    uint64_t at = 0, next = 0;
+    struct line line;
+
+    *last = (struct line){0};
+    if (*end > TAIL_BYTES && !find_line(file->fd, *end - TAIL_BYTES, &at))
+        return refuse(file, "reading", error);
+    for (; at < *end; at = next) {
+        enum kv_status status = KV_OK;
+
+        if (!find_line_end(file->fd, at, *end, &next))
+            return refuse(file, "reading", error);
+        status = read_line(file, at, next, &line, error);
+        if (status == KV_INVALID)
+            break;
+        if (status != KV_OK)
+            return status;
+        *last = line;
+    }
+    *end = at;
+    return KV_OK;
+}
+
+/* The receipt that is to be written next; NULL: there is none, or no memory. */
+static Kvpool__V1__Receipt *next_receipt(
+    const struct feed_run *runs, size_t n_runs)
+{
+    const unsigned char *at, *bytes;
+    size_t n_bytes;
+
+    if (n_runs == 0)
+        return NULL;
+    at = runs[0].bytes;
+    return feed_run_entry(&runs[0], &at, &bytes, &n_bytes)
+               ? kvpool__v1__receipt__unpack(NULL, n_bytes, bytes)
+               : NULL;
+}
+
+/* Whether all that follows the last whole line in the ledger comes with these
+ * runs, or after them. Where no line is whole, closed files may have it. */
+static bool is_offered(struct jsonl_file *file, struct line *last,
+    const struct feed_run *runs, size_t n_runs)
+{
+    Kvpool__V1__Receipt *next = next_receipt(runs, n_runs);
+    bool offered = false;
+
+    if (next != NULL && last->sequence == 0) {
+        memcpy(last->pool_id, next->pool_id.data, sizeof last->pool_id);
+        if (jsonl_archive_last(&file->names, file->dir, last->pool_id,
+                &last->sequence, NULL) != KV_OK)
+            last->sequence = 0;
+    }
+    if (next != NULL)
+        offered = last->sequence > 0 && next->sequence <= last->sequence + 1 &&
+                  memcmp(next->pool_id.data, last->pool_id,
+                      sizeof last->pool_id) == 0;
+    kvpool__v1__receipt__free_unpacked(next, NULL);
+    return offered;
+}
+
+/* Moves *end before the first line that is none, if that is a crash's. */
+static enum kv_status find_torn(struct jsonl_file *file, uint64_t *end,
+    const struct feed_run *runs, size_t n_runs, struct kv_error *error)
+{
+    uint64_t whole = *end;
+    struct line last;
+    enum kv_status status = walk_tail(file, &whole, &last, error);
+
+    if (status != KV_OK || whole == *end)
+        return status;
+    if ((last.sequence == 0 && whole > 0) ||
+        !is_offered(file, &last, runs, n_runs))
+        return kv_error_set(error, KV_INVALID,
+            "%s/%s: the line at byte %" PRIu64
+            " is no receipt; another file is needed",
+            file->names.dir, file->names.name, whole);
+    kv_log(KV_LOG_WARN, LOG_TARGET, "the torn end of a file is written again",
+        KV_LOG_TEXT("file", file->names.name), KV_LOG_UINT("offset", whole),
+        KV_LOG_UINT("bytes", *end - whole),
+        KV_LOG_UINT("after_sequence", last.sequence));
+    *end = whole;
+    return KV_OK;
+}
+
 /* Sees that the file is one of ours; then cuts what follows the last newline,
- * and what is not known to be on disk after a failure. */
+ * what a crash has torn, and what is not known to be on disk after a failure.
+ */
 static enum kv_status examine(struct jsonl_file *file, uint64_t size,
-    uint64_t most, struct kv_error *error)
+    uint64_t most, const struct feed_run *runs, size_t n_runs,
+    struct kv_error *error)
 {
     enum kv_status status = KV_OK;
     uint64_t end;
@@ -228,9 +329,11 @@ static enum kv_status examine(struct jsonl_file *file, uint64_t size,
     if (!find_line(file->fd, size < most ? size : most, &end))
         return refuse(file, "reading", error);
     file->first_sequence = 0;
-    if (end > 0)
+    if (end > 0 && most == UINT64_MAX)
+        status = find_torn(file, &end, runs, n_runs, error);
+    if (status == KV_OK && end > 0)
         status = learn(file, end, error);
-    else if (size > 0 && !may_be_torn(file))
+    else if (status == KV_OK && size > 0 && !may_be_torn(file))
         status = kv_error_set(error, KV_INVALID,
             "%s/%s: what it begins with is no receipt; another file is needed",
             file->names.dir, file->names.name);
@@ -258,11 +361,21 @@ static bool open_locked(struct jsonl_file *file)
            fsync(file->dir) == 0;
 }
 
+static enum kv_status refuse_kind(
+    struct jsonl_file *file, struct kv_error *error)
+{
+    close_file(file);
+    return kv_error_set(error, KV_INVALID, "%s/%s is no file", file->names.dir,
+        file->names.name);
+}
+
 static enum kv_status refuse_open(
     struct jsonl_file *file, struct kv_error *error)
 {
     enum kv_status status;
 
+    if (errno == EISDIR || errno == ENXIO)
+        return refuse_kind(file, error);
     if (errno == EWOULDBLOCK)
         status = kv_error_set(error, KV_BUSY,
             "%s/%s: another process, or another sink, writes this file",
@@ -286,7 +399,9 @@ static bool is_in_place(const struct jsonl_file *file)
            stat_now.st_ino == file->inode;
 }
 
-static enum kv_status open_file(struct jsonl_file *file, struct kv_error *error)
+/* The runs are what is to be written next. */
+static enum kv_status open_file(struct jsonl_file *file,
+    const struct feed_run *runs, size_t n_runs, struct kv_error *error)
 {
     uint64_t most = UINT64_MAX;
     struct stat stat;
@@ -297,15 +412,13 @@ static enum kv_status open_file(struct jsonl_file *file, struct kv_error *error)
     close_file(file);
     if (!open_locked(file) || fstat(file->fd, &stat) != 0)
         return refuse_open(file, error);
-    if (!S_ISREG(stat.st_mode)) {
-        errno = EINVAL;
-        return refuse_open(file, error);
-    }
+    if (!S_ISREG(stat.st_mode))
+        return refuse_kind(file, error);
     /* What a failed sync left behind may be in memory only, whatever a later
      * sync says. */
     if (stat.st_dev == file->device && stat.st_ino == file->inode)
         most = file->n_synced;
-    status = examine(file, (uint64_t)stat.st_size, most, error);
+    status = examine(file, (uint64_t)stat.st_size, most, runs, n_runs, error);
     if (status != KV_OK) {
         close_file(file);
         return status;
@@ -330,7 +443,7 @@ static enum kv_status rotate(struct jsonl_file *file, struct kv_error *error)
     file->device = 0;
     file->inode = 0;
     file->rotated = true;
-    return open_file(file, error);
+    return open_file(file, NULL, 0, error);
 }
 
 static bool is_due(const struct jsonl_file *file, int64_t now_ns)
@@ -483,7 +596,7 @@ enum kv_status jsonl_file_write(struct jsonl_file *file,
     const struct feed_run *runs, size_t n_runs, int64_t now_ns,
     struct kv_error *error)
 {
-    enum kv_status status = open_file(file, error);
+    enum kv_status status = open_file(file, runs, n_runs, error);
 
     if (status == KV_OK && is_due(file, now_ns))
         status = rotate(file, error);

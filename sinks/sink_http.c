@@ -32,7 +32,7 @@ struct http_settings {
     uint64_t batch_receipts, batch_bytes, linger_ms;
     uint64_t connect_timeout_ms, timeout_ms;
     uint64_t retry_least_ms, retry_most_ms, retry_after_most_ms;
-    uint64_t close_ms;
+    uint64_t give_up_s, close_ms;
     bool gzip;
 };
 
@@ -58,6 +58,8 @@ struct http {
     enum kv_status pack_status;
     struct kv_error pack_error;
     uint32_t n_tries; /* that failed, of this body */
+    uint64_t
+        refused_since_ms; /* by answers that somebody has to act on; or 0 */
 
     bool flushing, closing, gives_up;
     sink_closed_cb closed;
@@ -91,6 +93,7 @@ static void on_delivered(struct http *http)
 
     outbox_drop(&http->batch, last_sequence);
     drop_body(http);
+    http->refused_since_ms = 0;
     http->state = HTTP_IDLE;
     sink_acknowledge(&http->sink, last_sequence);
     go_on(http);
@@ -134,8 +137,33 @@ static uint64_t retry_after_ms(
     return answer->retry_after_s * 1000;
 }
 
+/* It refused for so long that it will not take them: another configuration
+ * begins where the acknowledgements end. */
+static void abandon(struct http *http)
+{
+    char why[SINK_ERROR_BYTES];
+
+    memcpy(why, http->sink.last_error, sizeof why);
+    sink_gives_up(&http->sink, "refused for %" PRIu64 " s: %.150s",
+        http->settings.give_up_s, why);
+    outbox_clear(&http->gathering);
+    outbox_clear(&http->batch);
+    drop_body(http);
+    http->state = HTTP_IDLE;
+    go_on(http);
+}
+
+static bool is_hopeless(struct http *http)
+{
+    uint64_t give_up_ms = http->settings.give_up_s * 1000;
+
+    if (http->refused_since_ms == 0)
+        http->refused_since_ms = now_ms();
+    return give_up_ms > 0 && now_ms() - http->refused_since_ms >= give_up_ms;
+}
+
 /* 408, 429 and 5xx pass; another answer needs somebody to act, so it is told,
- * and tried seldom: a guaranteed sink loses nothing. */
+ * and tried seldom, and in the end no more. */
 static void on_refused(struct http *http, const struct http_answer *answer)
 {
     long code = answer->code;
@@ -144,7 +172,12 @@ static void on_refused(struct http *http, const struct http_answer *answer)
     sink_failed(&http->sink, "answered %ld%s%s%s", code,
         code >= 300 && code < 400 ? " (redirects are not followed)" : "",
         answer->text[0] != '\0' ? ": " : "", answer->text);
-    try_later(http, !passes, retry_after_ms(http, answer));
+    if (passes)
+        http->refused_since_ms = 0;
+    if (!passes && is_hopeless(http))
+        abandon(http);
+    else
+        try_later(http, !passes, retry_after_ms(http, answer));
 }
 
 static void on_sent(const struct http_answer *answer, void *ctx)
@@ -152,6 +185,7 @@ static void on_sent(const struct http_answer *answer, void *ctx)
     struct http *http = ctx;
 
     if (answer->code == 0) {
+        http->refused_since_ms = 0;
         sink_failed(&http->sink, "%s", answer->error);
         try_later(http, false, 0);
     } else if (answer->code >= 200 && answer->code < 300) {
@@ -614,6 +648,9 @@ static const struct sink_setting http_table[] = {
         "429)"},
     {"retry_after_most_ms", SINK_UINT, AT(retry_after_most_ms), "300000", 0,
         86400000, "ms", "a Retry-After of the target is honoured up to this"},
+    {"give_up_s", SINK_UINT, AT(give_up_s), "86400", 0, 31536000, "s",
+        "a target that answers nothing but 3xx or 4xx (but 408, 429) for so "
+        "long is given up until the configuration is read again; 0 is never"},
     {"close_ms", SINK_UINT, AT(close_ms), "5000", 0, 600000, "ms",
         "what is not acknowledged so long after the end is left to the next "
         "start"},

@@ -64,18 +64,51 @@ static void log_snapshot(const Kvpool__V1__Receipt *receipt)
         KV_LOG_UINT("sequence", receipt->sequence));
 }
 
+/* What is common to the two that tell whose blocks came into use, or left it.
+ */
+static void log_blocks(const Kvpool__V1__Receipt *receipt, const char *event,
+    const char *session_id, const Kvpool__V1__PoolStatistics *before,
+    const Kvpool__V1__PoolStatistics *after)
+{
+    kv_log(KV_LOG_INFO, SINK_LOG_TARGET, "KV blocks recorded",
+        KV_LOG_TEXT("kv_event", event), KV_LOG_TEXT("session_id", session_id),
+        KV_LOG_REAL("before_mem_mb", mebibytes(before->used_memory_bytes)),
+        KV_LOG_REAL("after_mem_mb", mebibytes(after->used_memory_bytes)),
+        KV_LOG_UINT("sequence", receipt->sequence));
+}
+
+static void log_recomputation(const Kvpool__V1__Receipt *receipt)
+{
+    const Kvpool__V1__RecomputationReceipt *again = receipt->recomputation;
+
+    kv_log(KV_LOG_INFO, SINK_LOG_TARGET, "KV recomputation recorded",
+        KV_LOG_TEXT("kv_event", "recomputation"),
+        KV_LOG_TEXT("session_id", again->session_id),
+        KV_LOG_UINT("eviction_sequence", again->eviction_sequence),
+        KV_LOG_TEXT("reason", eviction_reason_name(again->reason)),
+        KV_LOG_UINT("tokens_recomputed", again->tokens_recomputed),
+        KV_LOG_UINT("blocks_recomputed", again->blocks_recomputed),
+        KV_LOG_UINT("sequence", receipt->sequence));
+}
+
+/* The name that the contract has for the member that is set. */
+static const char *member_name(
+    const ProtobufCMessageDescriptor *type, unsigned number)
+{
+    const ProtobufCFieldDescriptor *field =
+        protobuf_c_message_descriptor_get_field(type, number);
+
+    return field != NULL ? field->name : "unknown";
+}
+
 static void log_lifecycle(const Kvpool__V1__Receipt *receipt)
 {
-    bool is_boot = receipt->lifecycle->change_case ==
-                   KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_BOOT;
-    bool is_drain = receipt->lifecycle->change_case ==
-                    KVPOOL__V1__LIFECYCLE_RECEIPT__CHANGE_DRAIN;
+    const Kvpool__V1__LifecycleReceipt *lifecycle = receipt->lifecycle;
 
     kv_log(KV_LOG_INFO, SINK_LOG_TARGET, "KV lifecycle recorded",
         KV_LOG_TEXT("kv_event", "lifecycle"),
-        KV_LOG_TEXT("change", is_boot    ? "boot"
-                              : is_drain ? "drain"
-                                         : "other"),
+        KV_LOG_TEXT("change", member_name(lifecycle->base.descriptor,
+                                  (unsigned)lifecycle->change_case)),
         KV_LOG_UINT("epoch", receipt->epoch),
         KV_LOG_UINT("sequence", receipt->sequence));
 }
@@ -95,9 +128,20 @@ static void log_receipt(const Kvpool__V1__Receipt *receipt)
     case KVPOOL__V1__RECEIPT__KIND_LIFECYCLE:
         log_lifecycle(receipt);
         break;
-    default:
+    case KVPOOL__V1__RECEIPT__KIND_ALLOCATION:
+        log_blocks(receipt, "allocation", receipt->allocation->session_id,
+            receipt->allocation->before, receipt->allocation->after);
+        break;
+    case KVPOOL__V1__RECEIPT__KIND_RELEASE:
+        log_blocks(receipt, "release", receipt->release->session_id,
+            receipt->release->before, receipt->release->after);
+        break;
+    case KVPOOL__V1__RECEIPT__KIND_RECOMPUTATION:
+        log_recomputation(receipt);
+        break;
+    default: /* a ledger that a newer version has written */
         kv_log(KV_LOG_INFO, SINK_LOG_TARGET, "receipt recorded",
-            KV_LOG_TEXT("kv_event", "other"),
+            KV_LOG_TEXT("kv_event", "unknown"),
             KV_LOG_UINT("sequence", receipt->sequence));
     }
 }

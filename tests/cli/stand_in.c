@@ -134,7 +134,8 @@ static void refuse_evict(struct rpc_call *call)
     rpc_call_fail(call, &error);
 }
 
-/* "bad" is refused, "gone" is not there, all else is evicted. */
+/* "bad" is refused, "gone" is not there, all else is evicted. What has an id is
+ * answered one target a page. */
 static void on_evict(
     void *ctx, struct rpc_call *call, const unsigned char *request, size_t n)
 {
@@ -144,14 +145,17 @@ static void on_evict(
     Kvpool__V1__EvictReceipts receipts = KVPOOL__V1__EVICT_RECEIPTS__INIT;
     Kvpool__V1__EvictOutcome outcome = KVPOOL__V1__EVICT_OUTCOME__INIT;
     Kvpool__V1__EvictOutcome *outcomes[] = {&outcome};
-    const Kvpool__V1__EvictTarget *target = asked->targets[0];
+    size_t page = strtoul(asked->page_token, NULL, 10);
+    const Kvpool__V1__EvictTarget *target = asked->targets[page];
+    bool is_paged = asked->request_id[0] != '\0';
+    char next_page[24];
     bool named =
         target->target_case == KVPOOL__V1__EVICT_TARGET__TARGET_SESSION;
     const char *id = named ? target->session->session_id : "";
     bool gone = strcmp(id, "gone") == 0;
 
     (void)ctx;
-    if (strcmp(id, "bad") == 0) {
+    if (strcmp(id, "bad") == 0 || (asked->max_sessions > 1000 && !is_paged)) {
         refuse_evict(call);
         kvpool__v1__evict_request__free_unpacked(asked, NULL);
         return;
@@ -162,6 +166,9 @@ static void on_evict(
     answer.n_outcomes = 1;
     answer.outcomes = outcomes;
     answer.sessions_evicted = !gone;
+    snprintf(next_page, sizeof next_page, "%zu", page + 1);
+    if (is_paged && page + 1 < asked->n_targets)
+        answer.next_page_token = next_page;
     receipts.first_sequence = receipts.last_sequence = 41;
     receipts.epoch = 1;
     answer.issued_case = KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS;

@@ -175,7 +175,7 @@ START_TEST(a_wrong_command_line_is_told_in_words)
         {"sessions --order name", "key|age|size|idle|hits allowed"},
         {"sessions --state gone", "allowed"},
         {"evict --all --tenant a", "not together"},
-        {"evict --all --max 1001", "from 1 to 1000 allowed"},
+        {"evict --all --max 10001", "from 1 to 10000 allowed"},
         {"evict --all --wait later", "applied|durable allowed"},
         {"receipts tail --from now", "latest, earliest, snapshot, "},
         {"receipts tail --max-batch 1025", "from 1 to 1024"},

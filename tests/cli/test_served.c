@@ -200,6 +200,53 @@ START_TEST(an_error_is_printed_with_all_its_details_and_no_control_character)
 }
 END_TEST
 
+START_TEST(evict_reads_every_page_of_outcomes)
+{
+    static const char *const ids[] = {"a", "gone", "c"};
+    struct stand_in stand_in;
+    struct child child;
+    json_t *answer, *outcomes;
+
+    stand_in_open(&stand_in, &(struct stand_in_script){0}, address);
+    ck_assert_int_eq(
+        run_child(&child, "evict --session a --session gone --session c "
+                          "--request-id r -o jsonl"),
+        CLI_OK);
+    answer = json_loads(child.text, 0, NULL);
+    outcomes = json_object_get(answer, "outcomes");
+    ck_assert_uint_eq(json_array_size(outcomes), 3);
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *session =
+            json_object_get(json_array_get(outcomes, i), "session");
+
+        ck_assert_str_eq(
+            json_string_value(json_object_get(session, "session_id")), ids[i]);
+    }
+    ck_assert_str_eq(
+        json_string_value(json_object_get(answer, "next_page_token")), "");
+    json_decref(answer);
+    /* A page that is refused fails the call; what was there is shown. */
+    ck_assert_int_eq(
+        run_child(&child, "evict --session a --session bad --request-id r"),
+        CLI_FAILED);
+    ck_assert_ptr_nonnull(strstr(child.text, "EVICTED"));
+    stand_in_close(&stand_in);
+}
+END_TEST
+
+START_TEST(evict_of_more_than_a_page_has_an_id)
+{
+    struct stand_in stand_in;
+    struct child child;
+
+    stand_in_open(&stand_in, &(struct stand_in_script){0}, address);
+    ck_assert_int_eq(run_child(&child, "evict --all --max 1001"), CLI_OK);
+    ck_assert_int_eq(
+        run_child(&child, "evict --all --max 1001 --dry-run"), CLI_FAILED);
+    stand_in_close(&stand_in);
+}
+END_TEST
+
 START_TEST(evict_tells_whether_anything_was_evicted)
 {
     struct stand_in stand_in;
@@ -549,6 +596,8 @@ int main(void)
         ping_tells_serving_from_not_serving,
         ping_waits_for_a_server_that_comes,
         an_error_is_printed_with_all_its_details_and_no_control_character,
+        evict_reads_every_page_of_outcomes,
+        evict_of_more_than_a_page_has_an_id,
         evict_tells_whether_anything_was_evicted,
         sessions_come_from_all_pages_and_stop_at_the_limit,
         what_there_is_can_be_described,

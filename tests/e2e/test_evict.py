@@ -253,6 +253,28 @@ def bytes_target(n, *tenants):
         at_least_bytes=n, tenants=tenants))
 
 
+class PlaceTest(EvictCase):
+    flags = EvictCase.flags + ("--max-sessions=2",)
+
+    def test_who_goes_for_a_new_session_is_forced_by_it_and_its_trace(self):
+        self.make("first", "second")
+        before = ledger_end(self.server)
+        list(self.server.inference.Generate(
+            generate_request(text="What is a cat?", session="third",
+                             max_tokens=3), timeout=CALL_SECONDS,
+            metadata=[("traceparent", "00-0af7651916cd43dd8448eb211c80319c-"
+                       "b7ad6b7169203331-01")]))
+        eviction, batch = [
+            receipt for receipt in read_receipts(self.server, before + 1)
+            if receipt.WhichOneof("kind").startswith("eviction")]
+        self.assertEqual((eviction.eviction.session_id,
+                          eviction.eviction.forced_by.session_id),
+                         ("first", "third"))
+        for receipt in (eviction, batch):
+            self.assertEqual(receipt.trace_id.hex(),
+                             "0af7651916cd43dd8448eb211c80319c")
+
+
 class TargetTest(EvictCase):
     """Whom the targets name that are about more than a name."""
 

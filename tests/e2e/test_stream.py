@@ -367,6 +367,33 @@ class LossyTest(ServerTest):
                        timeout=CALL_SECONDS), field="slow_reader_policy")
 
 
+class LossyFilterTest(ServerTest):
+    flags = LossyTest.flags
+
+    def test_a_gap_tells_how_many_its_filter_would_have_let_through(self):
+        begun = self.evict(session_target("nobody")).receipts.last_sequence
+        for i in range(1500):
+            if i % 400 == 0:
+                self.generate(text="A", session="some", max_tokens=1)
+                self.evict(session_target("some"))
+            last = self.evict(
+                session_target("nobody")).receipts.last_sequence
+        evictions = [r.sequence for r in read_receipts(self.server, begun + 1)
+                     if r.HasField("eviction")]
+        self.assertEqual(len(evictions), 4)
+        call = self.server.pool.StreamReceipts(
+            pool.StreamReceiptsRequest(
+                slow_reader_policy=pool.SLOW_READER_POLICY_LOSSY, max_batch=10,
+                after=common.LedgerPosition(sequence=begun),
+                filter=pool.ReceiptFilter(kinds=[
+                    receipts.RECEIPT_KIND_EVICTION])), timeout=CALL_SECONDS)
+        gap = next(call).gap
+        self.assertEqual((gap.first_sequence, gap.last_sequence),
+                         (begun + 1, last - 10))
+        self.assertEqual(gap.matching, 4)
+        call.cancel()
+
+
 class ListedTest(ServerTest):
     flags = ("--kv-cache-size-mb=8", "--enable-receipts",
              "--snapshot-interval-ms=0", "--no-receipts-log")

@@ -229,7 +229,7 @@ START_TEST(what_does_not_fit_or_is_not_known_is_refused)
             .n_kv_heads = 1,
             .head_dim = 64,
             .n_vocab = UINT32_MAX,
-            .rope_dims = 64}};
+            .rope = {.n_dims = 64}}};
     struct compute *compute = NULL;
     struct kv_error error = {.text = ""};
     struct compute_config config = {

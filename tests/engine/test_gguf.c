@@ -239,10 +239,12 @@ START_TEST(a_type_without_kernels_is_refused_by_its_name)
     struct tiny_tensor *tensor =
         tiny_model_tensor(&tiny, "blk.0.attn_q.weight");
 
-    tensor->type = 12;
+    tensor->type = 11;
     expect_refusal(KV_UNSUPPORTED,
-        "tensor blk.0.attn_q.weight has type Q4_K; supported are F32, F16, "
-        "BF16, Q4_0, Q8_0, TQ1_0, TQ2_0");
+        "tensor blk.0.attn_q.weight has type Q3_K; supported are F32, F16, "
+        "BF16, Q4_0, Q8_0, Q4_K, Q5_K, Q6_K, TQ1_0, TQ2_0, I2_S");
+    tensor->type = 39;
+    expect_refusal(KV_UNSUPPORTED, "has type MXFP4 (or TL2)");
     tensor->type = 4;
     expect_refusal(
         KV_UNSUPPORTED, "blk.0.attn_q.weight has the unknown type 4");
@@ -256,6 +258,8 @@ START_TEST(dims_that_cannot_be_are_refused)
     struct tiny_tensor *tensor =
         tiny_model_tensor(&tiny, "blk.0.attn_q.weight");
     const struct tiny_tensor sound = *tensor;
+    static const enum gguf_tensor_type large[] = {
+        GGUF_TQ1_0, GGUF_TQ2_0, GGUF_I2_S, GGUF_Q4_K, GGUF_Q5_K, GGUF_Q6_K};
 
     tensor->n_dims = 0;
     expect_refusal(KV_INVALID, "has 0 dimensions; 1 to 4");
@@ -269,9 +273,16 @@ START_TEST(dims_that_cannot_be_are_refused)
     tensor->dims[0] = tensor->dims[1] = UINT64_C(1) << 32;
     expect_refusal(KV_INVALID, "is larger than the file");
     *tensor = sound;
-    tensor->type = GGUF_TQ1_0;
-    expect_refusal(KV_INVALID, "rows of 32 elements; for type TQ1_0 a multiple "
-                               "of 256 is needed");
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
+        char words[128];
+
+        tensor->type = large[i];
+        snprintf(words, sizeof words,
+            "tensor blk.0.attn_q.weight has rows of 32 elements; for type %s "
+            "a multiple of 256 is needed",
+            gguf_type_name(large[i]));
+        expect_refusal(KV_INVALID, words);
+    }
 }
 END_TEST
 

@@ -6,7 +6,7 @@
 
 #include "engine/kernels.h"
 #include "engine/matrices.h"
-#include "engine/quants.h"
+#include "engine/quants_super.h"
 #include "tests/support/check_main.h"
 
 /* For loops: ck_assert writes to a file each time. */
@@ -43,6 +43,7 @@ struct product {
     int8_t quants[MAX_TOKENS * MAX_COLS];
     float scales[MAX_TOKENS * MAX_COLS / QUANTS_SMALL];
     int32_t sums[MAX_TOKENS * MAX_COLS / QUANTS_SMALL];
+    int16_t part_sums[MAX_TOKENS * MAX_COLS / ACTIVATION_PART];
     struct packed packed;
     _Alignas(PACKED_LINE) unsigned char panels[3 * PACKED_ROWS * MAX_COLS * 2];
 };
@@ -66,8 +67,23 @@ static void set_up(void)
 }
 
 static const enum gguf_tensor_type types[] = {GGUF_F32, GGUF_F16, GGUF_BF16,
-    GGUF_Q8_0, GGUF_Q4_0, GGUF_TQ1_0, GGUF_TQ2_0};
+    GGUF_Q8_0, GGUF_Q4_0, GGUF_TQ1_0, GGUF_TQ2_0, GGUF_I2_S, GGUF_Q4_K,
+    GGUF_Q5_K, GGUF_Q6_K};
 #define N_TYPES ((int)(sizeof types / sizeof *types))
+
+/* The F16s of a block, of the types that have any. */
+static void put_scales(
+    enum gguf_tensor_type type, unsigned char *block, uint16_t half)
+{
+    const size_t block_bytes = gguf_type_block_bytes(type);
+
+    if (type == GGUF_TQ1_0 || type == GGUF_TQ2_0 || type == GGUF_Q6_K)
+        memcpy(block + block_bytes - 2, &half, sizeof half);
+    else if (type != GGUF_I2_S)
+        memcpy(block, &half, sizeof half);
+    if (type == GGUF_Q4_K || type == GGUF_Q5_K)
+        memcpy(block + 2, &half, sizeof half);
+}
 
 /* Any bytes are integers; scales and floats are of ordinary size. */
 static void fill_weights(enum gguf_tensor_type type)
@@ -85,12 +101,10 @@ static void fill_weights(enum gguf_tensor_type type)
 
         if (type == GGUF_F32)
             memcpy(block, &value, sizeof value);
-        else if (type == GGUF_TQ1_0 || type == GGUF_TQ2_0)
-            memcpy(block + block_bytes - 2, &half, sizeof half);
         else if (type == GGUF_BF16)
             memcpy(block, (const unsigned char *)&value + 2, 2);
         else
-            memcpy(block, &half, sizeof half);
+            put_scales(type, block, half);
     }
 }
 
@@ -126,6 +140,7 @@ static void fill_product(enum gguf_tensor_type type, uint32_t n_rows,
         .values = product.values,
         .small = quants,
         .large = quants,
+        .part_sums = product.part_sums,
     };
     fill_weights(type);
     pack_weights();
@@ -144,6 +159,9 @@ static void round_values(const struct kernels *kernels)
         kernels->quantize(product.values + t * n, n, block,
             product.quants + t * n, product.scales + t * (n / block),
             product.sums + t * (n / block));
+    if (quants_super_has(product.weight.type))
+        kernels->sum_parts(
+            product.quants, product.x.n_rows * n, product.part_sums);
 }
 
 /* The sum of magnitudes, to judge an error by. */
@@ -265,6 +283,8 @@ START_TEST(a_product_is_the_same_however_it_is_cut)
             if (block > 1) {
                 x->small.scales = x->large.scales = product.scales + at;
                 x->small.sums = x->large.sums = product.sums + at;
+                x->part_sums =
+                    product.part_sums + t * (n_cols / ACTIVATION_PART);
             }
             for (uint32_t g = 0; g * PACKED_ROWS < MAX_ROWS; g++)
                 multiply_groups(sets[i], g, g + 1, part);
@@ -293,9 +313,8 @@ START_TEST(extreme_integers_do_not_saturate)
                     product.values[i] = (float)sign * 127;
                 memset(product.data, extremes[e], sizeof product.data);
                 for (size_t i = 0; i < MAX_COLS / block; i++)
-                    memcpy(product.data + i * block_bytes +
-                               (block == QUANTS_LARGE ? block_bytes - 2 : 0),
-                        &one, sizeof one);
+                    put_scales(
+                        types[type], product.data + i * block_bytes, one);
                 pack_weights();
                 for (int i = 0; i < n_sets; i++) {
                     round_values(sets[i]);
@@ -355,6 +374,30 @@ START_TEST(rounding_is_that_of_the_reference)
                 scales[0], scales[i], MAX_COLS / block * sizeof(float));
             ck_assert_mem_eq(
                 sums[0], sums[i], MAX_COLS / block * sizeof(int32_t));
+        }
+    }
+}
+END_TEST
+
+START_TEST(sums_of_parts_are_those_of_the_reference)
+{
+    int8_t quants[MAX_COLS];
+    int16_t sums[MAX_SETS][MAX_COLS / ACTIVATION_PART];
+
+    for (int round = 0; round < 50; round++) {
+        for (size_t i = 0; i < MAX_COLS; i++)
+            quants[i] = round == 0   ? 127
+                        : round == 1 ? -127
+                                     : (int8_t)(random_u32() % 255 - 127);
+        for (int i = 0; i < n_sets; i++)
+            sets[i]->sum_parts(quants, MAX_COLS, sums[i]);
+        for (size_t p = 0; p < MAX_COLS / ACTIVATION_PART; p++) {
+            int sum = 0;
+
+            for (size_t i = 0; i < ACTIVATION_PART; i++)
+                sum += quants[p * ACTIVATION_PART + i];
+            for (int i = 0; i < n_sets; i++)
+                HOLDS(sums[i][p] == sum);
         }
     }
 }
@@ -597,6 +640,7 @@ int main(void)
     tcase_add_test(
         tcase, half_weights_and_full_ones_of_equal_value_agree_to_the_last_bit);
     tcase_add_test(tcase, rounding_is_that_of_the_reference);
+    tcase_add_test(tcase, sums_of_parts_are_those_of_the_reference);
     tcase_add_test(tcase, rounding_what_is_not_a_number_stays_in_range);
     tcase_add_test(tcase, what_is_done_to_a_row_is_done_as_by_the_reference);
     tcase_add_test(tcase, exp_is_right_from_end_to_end);

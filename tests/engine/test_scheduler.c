@@ -45,6 +45,7 @@ struct rig_config {
     uint32_t n_blocks, block_tokens, max_running, max_batch_tokens, max_waiting;
     const struct pool_observer *observer; /* NULL: nobody */
     bool share_prefixes;
+    int64_t max_hold_wait_ns;
 };
 
 static const struct rig_config plain_config = {
@@ -80,6 +81,7 @@ static void rig_open(const struct rig_config *config)
         .max_waiting = config->max_waiting,
         .max_batch_tokens = config->max_batch_tokens,
         .max_step_ns = KV_NS_PER_S,
+        .max_hold_wait_ns = config->max_hold_wait_ns,
     };
 
     ck_assert_int_eq(model_open(&rig.model, ENGINE_DEMO, &error), KV_OK);
@@ -199,10 +201,10 @@ static enum kv_status submit_for(const char *tenant, struct client *client,
 
     if (key.id_bytes == 0)
         status = pool_session_anonymous(rig.pool, tenant, key.tenant_bytes,
-            rig.now_ns, &client->request.session);
+            NULL, rig.now_ns, &client->request.session);
     else
-        status = pool_session_get(
-            rig.pool, &key, rig.now_ns, &client->request.session, &created);
+        status = pool_session_get(rig.pool, &key, NULL, rig.now_ns,
+            &client->request.session, &created);
     ck_assert_int_eq(status, KV_OK);
     if (text[0] != '\0')
         ck_assert_int_eq(tokenizer_encode(rig.tokenizer, text, strlen(text),
@@ -662,6 +664,105 @@ START_TEST(who_is_set_aside_does_not_count_as_waiting)
 }
 END_TEST
 
+/* A pool that is held but for less blocks than the longest prompt needs. */
+static size_t open_held(int64_t hold_ns)
+{
+    struct rig_config config = plain_config;
+    struct client holder = {0};
+    struct pool_session *session;
+    uint32_t *ids;
+    size_t n_ids, n_held;
+
+    rig_open(&config);
+    ck_assert_int_eq(tokenizer_encode(rig.tokenizer, prompts[3],
+                         strlen(prompts[3]), true, &ids, &n_ids),
+        KV_OK);
+    kv_free(ids);
+    rig_close();
+
+    config.n_blocks = 2 * (uint32_t)((n_ids + 7) / 8) - 1;
+    config.max_running = 2;
+    config.max_hold_wait_ns = KV_NS_PER_S;
+    rig_open(&config);
+    ck_assert_int_eq(submit(&holder, "held", prompts[3], 1), KV_OK);
+    run_all(&holder, 1);
+    session = pool_session_find(
+        rig.pool, &(struct pool_key){.id = "held", .id_bytes = 4});
+    ck_assert_ptr_nonnull(session);
+    pool_session_pin(rig.pool, session, hold_ns, rig.now_ns);
+    pool_session_blocks(session, &n_held);
+    return n_held;
+}
+
+START_TEST(a_request_fails_where_holds_never_end_in_time)
+{
+    struct client needy = {0}, small = {0};
+    size_t n_held = open_held(KV_NS_PER_S * 1000);
+    const struct request_shortage *shortage = &needy.request.shortage;
+
+    ck_assert_int_eq(submit(&needy, "needy", prompts[3], 1), KV_OK);
+    ck_assert_int_eq(submit(&small, "", prompts[5], 1), KV_OK);
+    run_all(&needy, 1);
+    ck_assert_int_eq(needy.end, REQUEST_HELD_UP);
+    ck_assert(!needy.started);
+    ck_assert_uint_eq(shortage->held_blocks, n_held);
+    ck_assert_uint_eq(shortage->holds.n_sessions, 1);
+    ck_assert_int_gt(shortage->holds.first_end_ns, KV_NS_PER_S * 999);
+    ck_assert_uint_gt(
+        shortage->needed_blocks + n_held, pool_config(rig.pool)->n_blocks);
+    ck_assert_uint_eq(pool_totals(rig.pool).evictions_by_reason[5], 0);
+    run_all(&small, 1);
+    ck_assert_int_eq(small.end, REQUEST_MAX_TOKENS);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_request_waits_for_a_hold_that_ends_in_time_and_others_go_first)
+{
+    struct client needy = {0}, small = {0};
+
+    open_held(KV_NS_PER_S / 2);
+    ck_assert_int_eq(submit(&needy, "needy", prompts[3], 1), KV_OK);
+    step();
+    ck_assert(!needy.ended);
+    ck_assert_int_lt(scheduler_next_deadline(rig.scheduler), 2 * KV_NS_PER_S);
+    ck_assert_int_eq(submit(&small, "", prompts[5], 1), KV_OK);
+    run_all(&small, 1);
+    ck_assert_int_eq(small.end, REQUEST_MAX_TOKENS);
+    ck_assert(!needy.ended);
+
+    rig.now_ns += KV_NS_PER_S / 2;
+    pool_expire(rig.pool, rig.now_ns, 8);
+    run_all(&needy, 1);
+    ck_assert_int_eq(needy.end, REQUEST_MAX_TOKENS);
+    ck_assert_int_eq(scheduler_next_deadline(rig.scheduler), INT64_MAX);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+/* What ends is held anew before anybody can have it. */
+START_TEST(a_request_waits_for_no_longer_than_it_may)
+{
+    struct client needy = {0};
+    struct pool_session *session;
+
+    open_held(KV_NS_PER_S / 2);
+    ck_assert_int_eq(submit(&needy, "needy", prompts[3], 1), KV_OK);
+    step();
+    session = pool_session_find(
+        rig.pool, &(struct pool_key){.id = "held", .id_bytes = 4});
+    pool_session_pin(rig.pool, session, 100 * KV_NS_PER_S, rig.now_ns);
+    step();
+    ck_assert(!needy.ended);
+    rig.now_ns = scheduler_next_deadline(rig.scheduler);
+    step();
+    ck_assert_int_eq(needy.end, REQUEST_HELD_UP);
+    rig_close();
+}
+END_TEST
+
 /* A stop string ends the text before it, wherever it falls among the tokens. */
 START_TEST(a_stop_string_is_no_part_of_the_text)
 {
@@ -1046,6 +1147,9 @@ int main(void)
         sequences_evicted_at_random_yield_what_plain_ones_do,
         sequences_short_of_blocks_yield_what_plain_ones_do,
         while_nothing_may_be_evicted_requests_end_that_need_it,
+        a_request_fails_where_holds_never_end_in_time,
+        a_request_waits_for_a_hold_that_ends_in_time_and_others_go_first,
+        a_request_waits_for_no_longer_than_it_may,
         prompts_that_arrive_together_are_computed_once,
         sharing_sequences_evicted_at_random_yield_what_plain_ones_do,
         what_does_not_fit_together_is_not_let_in_together,

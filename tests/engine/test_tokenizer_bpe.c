@@ -275,6 +275,32 @@ START_TEST(settings_that_cannot_be_are_refused)
 }
 END_TEST
 
+START_TEST(what_a_file_does_not_say_may_be_given)
+{
+    struct kv_error error = {KV_OK, ""};
+    const uint32_t n = tiny_vocabulary_size(&tiny);
+
+    tiny.pre = NULL;
+    open_gguf();
+    ck_assert_int_eq(
+        tokenizer_open_as(&tokenizer, gguf, n, "qwen2", &error), KV_OK);
+    ck_assert_str_eq(tokenizer_info(tokenizer).kind, "bpe/qwen2");
+    tokenizer_close(tokenizer);
+    tokenizer = NULL;
+    ck_assert_int_eq(tokenizer_open_as(&tokenizer, gguf, n, "klingon", &error),
+        KV_UNSUPPORTED);
+    tiny.pre = "gpt-2";
+    close_all();
+    open_gguf();
+    ck_assert_int_eq(
+        tokenizer_open_as(&tokenizer, gguf, n, "qwen2", &error), KV_INVALID);
+    ck_assert_ptr_nonnull(strstr(error.text, "pre: gpt-2, where qwen2 was"));
+    ck_assert_ptr_null(tokenizer);
+    ck_assert_int_eq(
+        tokenizer_open_as(&tokenizer, gguf, n, "gpt-2", &error), KV_OK);
+}
+END_TEST
+
 START_TEST(a_merge_that_cannot_be_is_refused_by_its_entry)
 {
     static const struct {
@@ -488,6 +514,7 @@ int main(void)
         every_byte_is_the_piece_of_its_token,
         the_file_and_the_pre_tokenizer_say_whether_a_text_has_a_beginning,
         settings_that_cannot_be_are_refused,
+        what_a_file_does_not_say_may_be_given,
         a_merge_that_cannot_be_is_refused_by_its_entry,
         the_pieces_of_any_text_joined_are_the_text,
         a_long_word_costs_three_candidates_a_byte,

@@ -33,7 +33,8 @@ static void use(struct pool *pool, int i)
     struct pool_session *session;
     bool created;
 
-    must(pool_session_get(pool, &key, i + 1, &session, &created) == KV_OK &&
+    must(pool_session_get(pool, &key, NULL, i + 1, &session, &created) ==
+             KV_OK &&
          pool_session_begin(pool, session) == KV_OK &&
          pool_session_append(pool, session, tokens, 5) == KV_OK &&
          pool_session_reserve(pool, session, 5, NULL, i + 1) == KV_OK);

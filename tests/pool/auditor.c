@@ -160,8 +160,10 @@ static void on_batch(void *ctx, const struct pool_batch *batch)
     } else {
         ck_assert_int_eq((int)batch->reason, POOL_REASON_MANUAL);
     }
-    ck_assert_str_eq(
-        batch->policy, batch->reason == POOL_REASON_LRU ? auditor->policy : "");
+    ck_assert_str_eq(batch->policy,
+        batch->reason == POOL_REASON_LRU || batch->reason == POOL_REASON_QUOTA
+            ? auditor->policy
+            : "");
     auditor->n_members = auditor->member_bytes = 0;
     auditor->n_batches++;
     auditor->last_batch_sessions = batch->n_sessions;

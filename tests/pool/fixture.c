@@ -67,7 +67,7 @@ struct pool_session *fixture_get(const char *id)
     struct pool_session *session = NULL;
     bool created;
 
-    ck_assert_int_eq(pool_session_get(fixture.pool, &key, fixture.now_ns,
+    ck_assert_int_eq(pool_session_get(fixture.pool, &key, NULL, fixture.now_ns,
                          &session, &created),
         KV_OK);
     return session;

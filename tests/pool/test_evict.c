@@ -476,16 +476,16 @@ START_TEST(a_place_is_not_taken_from_somebody_while_nothing_may_be_evicted)
     for (; id[0] < 'a' + 8; id[0]++)
         fixture_cache(id, 4);
     allow(0);
-    ck_assert_int_eq(pool_session_get(fixture.pool, &key, fixture.now_ns,
+    ck_assert_int_eq(pool_session_get(fixture.pool, &key, NULL, fixture.now_ns,
                          &session, &created),
         KV_IO);
-    ck_assert_int_eq(
-        pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session),
+    ck_assert_int_eq(pool_session_anonymous(
+                         fixture.pool, "t", 1, NULL, fixture.now_ns, &session),
         KV_IO);
     ck_assert_ptr_null(fixture_find("z"));
     fixture_check();
     fixture_evict("c", false); /* one that is only remembered goes untold */
-    ck_assert_int_eq(pool_session_get(fixture.pool, &key, fixture.now_ns,
+    ck_assert_int_eq(pool_session_get(fixture.pool, &key, NULL, fixture.now_ns,
                          &session, &created),
         KV_OK);
 }
@@ -500,7 +500,7 @@ START_TEST(a_pool_works_without_an_observer)
     bool created;
 
     ck_assert_int_eq(pool_open(&pool, &config, 0, NULL), KV_OK);
-    pool_session_get(pool, &key, 0, &session, &created);
+    pool_session_get(pool, &key, NULL, 0, &session, &created);
     pool_session_begin(pool, session);
     pool_session_append(pool, session, (uint32_t[5]){0}, 5);
     ck_assert_int_eq(pool_session_reserve(pool, session, 5, NULL, 0), KV_OK);

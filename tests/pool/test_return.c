@@ -84,7 +84,7 @@ static struct pool_session *begin(void)
     bool created;
 
     ck_assert_int_eq(
-        pool_session_get(rig.pool, &key, 0, &session, &created), KV_OK);
+        pool_session_get(rig.pool, &key, NULL, 0, &session, &created), KV_OK);
     ck_assert_int_eq(pool_session_begin(rig.pool, session), KV_OK);
     return session;
 }

@@ -18,7 +18,7 @@ static enum kv_status get_named(
     bool created;
 
     return pool_session_get(
-        fixture.pool, &key, fixture.now_ns, &session, &created);
+        fixture.pool, &key, NULL, fixture.now_ns, &session, &created);
 }
 
 START_TEST(a_session_is_found_under_its_tenant_and_id_only)
@@ -177,8 +177,8 @@ START_TEST(an_anonymous_session_is_found_by_nobody_and_leaves_by_release)
     struct pool_session *session;
     const struct pool_key nameless = {"t", 1, "", 0};
 
-    ck_assert_int_eq(
-        pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session),
+    ck_assert_int_eq(pool_session_anonymous(
+                         fixture.pool, "t", 1, NULL, fixture.now_ns, &session),
         KV_OK);
     fixture_check();
     ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);
@@ -192,8 +192,8 @@ START_TEST(an_anonymous_session_is_found_by_nobody_and_leaves_by_release)
     ck_assert_uint_eq(fixture.auditor.n_releases, 1);
     ck_assert_uint_eq(pool_stats(fixture.pool).evictions, 0);
     ck_assert_uint_eq(pool_totals(fixture.pool).kept_tokens, 0);
-    ck_assert_int_eq(
-        pool_session_anonymous(fixture.pool, "\n", 1, fixture.now_ns, &session),
+    ck_assert_int_eq(pool_session_anonymous(
+                         fixture.pool, "\n", 1, NULL, fixture.now_ns, &session),
         KV_INVALID);
 }
 END_TEST
@@ -202,7 +202,7 @@ START_TEST(an_anonymous_session_can_be_forgotten_before_it_begins)
 {
     struct pool_session *session;
 
-    pool_session_anonymous(fixture.pool, "", 0, fixture.now_ns, &session);
+    pool_session_anonymous(fixture.pool, "", 0, NULL, fixture.now_ns, &session);
     pool_session_forget(fixture.pool, session, fixture.now_ns);
 }
 END_TEST
@@ -213,7 +213,8 @@ START_TEST(an_anonymous_session_can_be_set_aside)
     struct pool_batch_scope scope;
     struct pool_session *session;
 
-    pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session);
+    pool_session_anonymous(
+        fixture.pool, "t", 1, NULL, fixture.now_ns, &session);
     pool_session_begin(fixture.pool, session);
     fixture_extend(session, 5);
     scope = pool_batch_begin(fixture.pool, fixture.now_ns);
@@ -272,8 +273,8 @@ START_TEST(beyond_max_sessions_with_blocks_the_least_recently_used_goes)
     ck_assert_uint_eq(fixture.auditor.last.tokens_kept, 0);
     fixture_check();
     /* The new one has no blocks, so it goes before any that has. */
-    ck_assert_int_eq(pool_session_anonymous(
-                         fixture.pool, "t", 1, fixture.now_ns, &anonymous),
+    ck_assert_int_eq(pool_session_anonymous(fixture.pool, "t", 1, NULL,
+                         fixture.now_ns, &anonymous),
         KV_OK);
     ck_assert_ptr_nonnull(fixture_find("s1"));
     pool_session_forget(fixture.pool, anonymous, fixture.now_ns);
@@ -291,8 +292,8 @@ START_TEST(beyond_max_sessions_that_all_run_a_new_one_is_refused)
         fixture_run(id, 4);
     }
     ck_assert_int_eq(get_named("t", 1, "new", 3), KV_LIMIT);
-    ck_assert_int_eq(pool_session_anonymous(
-                         fixture.pool, "t", 1, fixture.now_ns, &anonymous),
+    ck_assert_int_eq(pool_session_anonymous(fixture.pool, "t", 1, NULL,
+                         fixture.now_ns, &anonymous),
         KV_LIMIT);
     fixture_check();
 }
@@ -432,8 +433,8 @@ START_TEST(every_failed_allocation_leaves_the_state_as_it_was)
     ck_assert_uint_eq(pool_stats(fixture.pool).evictions, 0);
     CHECK_FAILS_CLEANLY(
         pool_session_reserve(fixture.pool, session, 16, NULL, fixture.now_ns));
-    CHECK_FAILS_CLEANLY(
-        pool_session_anonymous(fixture.pool, "t", 1, fixture.now_ns, &session));
+    CHECK_FAILS_CLEANLY(pool_session_anonymous(
+        fixture.pool, "t", 1, NULL, fixture.now_ns, &session));
 }
 END_TEST
 

@@ -83,7 +83,7 @@ START_TEST(tenants_share_nothing)
     bool created;
 
     talk("a", "once upon a time");
-    ck_assert_int_eq(pool_session_get(fixture.pool, &key, fixture.now_ns,
+    ck_assert_int_eq(pool_session_get(fixture.pool, &key, NULL, fixture.now_ns,
                          &session, &created),
         KV_OK);
     ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);

@@ -68,7 +68,8 @@ static struct pool_session *some_session(struct history *h, bool create)
     if (!create)
         return pool_session_find(h->pool, &key);
     ck_assert_int_eq(
-        pool_session_get(h->pool, &key, h->now_ns, &session, &created), KV_OK);
+        pool_session_get(h->pool, &key, NULL, h->now_ns, &session, &created),
+        KV_OK);
     return session;
 }
 
@@ -138,7 +139,7 @@ static void serve_nameless(struct history *h)
         return;
     }
     ck_assert_int_eq(pool_session_anonymous(h->pool, POOL_HISTORY_TENANT, 4,
-                         h->now_ns, &h->nameless),
+                         NULL, h->now_ns, &h->nameless),
         KV_OK);
     ck_assert_int_eq(pool_session_begin(h->pool, h->nameless), KV_OK);
     grow(h, h->nameless);
@@ -265,6 +266,7 @@ static void open_all(struct history *h, bool allocations, bool share)
         .max_kept_tokens = 1000,
         .kept_ttl_ns = 5000 * KV_NS_PER_MS,
         .share_prefixes = share,
+        .max_beginnings = 6,
     };
 
     ck_assert_int_eq(ledger_open(&h->ledger, &ledger_config, NULL), KV_OK);

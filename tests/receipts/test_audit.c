@@ -293,6 +293,11 @@ START_TEST(a_block_given_twice_or_taken_from_another_is_missed)
             eviction->shared_blocks_kept++;
             expect_caught("shared_blocks_kept", i + 1);
             eviction->shared_blocks_kept--;
+            if (eviction->n_shared_extents > 0) {
+                eviction->n_shared_extents--;
+                expect_caught("a shared extent left out", i + 1);
+                eviction->n_shared_extents++;
+            }
         }
         if (receipt->kind_case == KVPOOL__V1__RECEIPT__KIND_RELEASE) {
             uint64_t none;

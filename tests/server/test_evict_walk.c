@@ -51,7 +51,7 @@ static void use(const char *tenant, const char *id, uint32_t n_tokens)
 
     now += 10;
     ck_assert_int_eq(
-        pool_session_get(pool, &key, now, &session, &created), KV_OK);
+        pool_session_get(pool, &key, NULL, now, &session, &created), KV_OK);
     ck_assert_int_eq(pool_session_begin(pool, session), KV_OK);
     for (uint32_t i = 1; i <= n_tokens; i++) {
         const uint32_t token = i < n_tokens ? i : 1000 + n_tokens;

@@ -53,8 +53,8 @@ static struct pool_session *add(const char *tenant, const char *id)
     struct pool_session *session;
     bool created;
 
-    ck_assert_int_eq(
-        pool_session_get(pool, &key, kv_clock_mono_ns(), &session, &created),
+    ck_assert_int_eq(pool_session_get(pool, &key, NULL, kv_clock_mono_ns(),
+                         &session, &created),
         KV_OK);
     ck_assert(created);
     return session;
@@ -378,8 +378,8 @@ START_TEST(pages_of_every_order_have_every_session_once)
 
         snprintf(id, sizeof id, "s%d", i * 37 % 101);
         key = key_of(i % 2 == 0 ? "" : "b", id);
-        ck_assert_int_eq(pool_session_get(pool, &key, begin + i / 3 * 1000,
-                             &session, &created),
+        ck_assert_int_eq(pool_session_get(pool, &key, NULL,
+                             begin + i / 3 * 1000, &session, &created),
             KV_OK);
     }
     for (int order = KEY + 1; order <= 5; order++)

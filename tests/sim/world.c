@@ -209,8 +209,8 @@ static struct pool_session *get(struct world *world, size_t at)
     const struct moment before = take_moment(world);
     bool existed = world->actors[at].exists, created;
     struct pool_session *session;
-    enum kv_status status =
-        pool_session_get(world->pool, &key, world->now_ns, &session, &created);
+    enum kv_status status = pool_session_get(
+        world->pool, &key, NULL, world->now_ns, &session, &created);
 
     if (status == KV_LIMIT) {
         must_be_as_before(world, &before);
@@ -253,8 +253,8 @@ static void do_anonymous(struct world *world, const struct op *op)
 
     if (world->actors[at].exists)
         return;
-    status = pool_session_anonymous(
-        world->pool, key.tenant, key.tenant_bytes, world->now_ns, &session);
+    status = pool_session_anonymous(world->pool, key.tenant, key.tenant_bytes,
+        NULL, world->now_ns, &session);
     if (status == KV_LIMIT) {
         must_be_as_before(world, &before);
         must(world, !is_place(world), "there was a place for a request");

@@ -5,6 +5,7 @@
 
 #include "base/heap.h"
 #include "base/log.h"
+#include "kvpool/v1/pool_service.pb-c.h"
 #include "pool/pool.h"
 #include "sinks/sink.h"
 #include "sinks/sink_channel.h"
@@ -615,7 +616,7 @@ static struct pool_session *hold_blocks(
     bool created;
 
     ck_assert_int_eq(
-        pool_session_get(pool, &key, 1, &session, &created), KV_OK);
+        pool_session_get(pool, &key, NULL, 1, &session, &created), KV_OK);
     ck_assert_int_eq(pool_session_begin(pool, session), KV_OK);
     ck_assert_int_eq(
         pool_session_append(pool, session, tokens, n_tokens), KV_OK);
@@ -725,6 +726,7 @@ START_TEST(the_log_has_the_fields_of_the_original)
     evict_by_hand(pool, hold_blocks(pool, "chat 7", 40));
     zero_all(pool);
     ledger_issue_snapshot(ledger, &snapshot, 9);
+    ledger_issue_sink_gap(ledger, "elsewhere", 1, 2, 9);
     ck_assert_msg(
         strstr(logged(),
             "level=info target=kvpool::kv::receipts "
@@ -737,7 +739,65 @@ START_TEST(the_log_has_the_fields_of_the_original)
     ck_assert_ptr_nonnull(strstr(logged(),
         "kv_event=eviction_batch count=1 total_bytes_freed=1572864 "));
     ck_assert_ptr_nonnull(strstr(logged(), "kv_event=pool_snapshot "));
+    ck_assert_ptr_nonnull(strstr(logged(), "change=sink_gap"));
     pool_close(pool);
+}
+END_TEST
+
+/* The log's line of one receipt, whatever ledger it is from. */
+static void log_one(Kvpool__V1__Receipt *receipt)
+{
+    Kvpool__V1__StreamReceiptsResponse message =
+        KVPOOL__V1__STREAM_RECEIPTS_RESPONSE__INIT;
+    unsigned char bytes[1024];
+    struct feed_run run = {
+        .bytes = bytes, .first_sequence = receipt->sequence, .n_receipts = 1};
+    uint32_t n_taken = 0;
+    struct sink *log;
+
+    message.n_receipts = 1;
+    message.receipts = &receipt;
+    run.n_bytes = kvpool__v1__stream_receipts_response__pack(&message, bytes);
+    ck_assert_int_eq(sink_log_open(&log, "log"), KV_OK);
+    ck_assert_int_eq(log->ops->offer(log, &run, &n_taken), KV_OK);
+    ck_assert_uint_eq(n_taken, 1);
+    kv_free(log);
+}
+
+START_TEST(the_log_names_every_kind)
+{
+    Kvpool__V1__PoolStatistics stats = KVPOOL__V1__POOL_STATISTICS__INIT;
+    Kvpool__V1__AllocationReceipt allocation =
+        KVPOOL__V1__ALLOCATION_RECEIPT__INIT;
+    Kvpool__V1__ReleaseReceipt release = KVPOOL__V1__RELEASE_RECEIPT__INIT;
+    Kvpool__V1__RecomputationReceipt again =
+        KVPOOL__V1__RECOMPUTATION_RECEIPT__INIT;
+    Kvpool__V1__Receipt receipt = KVPOOL__V1__RECEIPT__INIT;
+
+    receipt.sequence = 9;
+    stats.used_memory_bytes = 1 << 20;
+    allocation.session_id = release.session_id = again.session_id = (char *)"s";
+    allocation.before = allocation.after = &stats;
+    release.before = release.after = &stats;
+    again.reason = KVPOOL__V1__EVICTION_REASON__EVICTION_REASON_LRU;
+    receipt.kind_case = KVPOOL__V1__RECEIPT__KIND_ALLOCATION;
+    receipt.allocation = &allocation;
+    log_one(&receipt);
+    receipt.kind_case = KVPOOL__V1__RECEIPT__KIND_RELEASE;
+    receipt.release = &release;
+    log_one(&receipt);
+    receipt.kind_case = KVPOOL__V1__RECEIPT__KIND_RECOMPUTATION;
+    receipt.recomputation = &again;
+    log_one(&receipt);
+    receipt.kind_case = KVPOOL__V1__RECEIPT__KIND__NOT_SET;
+    log_one(&receipt);
+    ck_assert_ptr_nonnull(strstr(logged(),
+        "kv_event=allocation session_id=s before_mem_mb=1 after_mem_mb=1 "
+        "sequence=9\n"));
+    ck_assert_ptr_nonnull(strstr(logged(), "kv_event=release session_id=s "));
+    ck_assert_ptr_nonnull(strstr(logged(),
+        "kv_event=recomputation session_id=s eviction_sequence=0 reason=Lru "));
+    ck_assert_ptr_nonnull(strstr(logged(), "kv_event=unknown sequence=9\n"));
 }
 END_TEST
 
@@ -765,6 +825,7 @@ int main(void)
         a_key_names_ledger_epoch_and_sequence,
         emits_eviction_receipt_with_correct_payload,
         does_not_emit_receipt_when_disabled,
+        the_log_names_every_kind,
         the_log_has_the_fields_of_the_original,
     };
 
