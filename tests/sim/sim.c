@@ -106,6 +106,7 @@ static bool print_tally(const struct tally *sum)
         {"memory ran out", sum->n_starved},
         {"dry runs", sum->n_dry},
         {"forgotten", sum->n_forgotten},
+        {"sweeps' slices", sum->n_swept},
         {"Evict by session", sum->n_by_selector[0]},
         {"Evict by tenant", sum->n_by_selector[1]},
         {"Evict by prefix", sum->n_by_selector[2]},
