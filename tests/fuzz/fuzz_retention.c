@@ -34,7 +34,8 @@ static void use(struct pool *pool, int i)
     struct pool_session *session;
     bool created;
 
-    must(pool_session_get(pool, &key, BEGIN_NS, &session, &created) == KV_OK);
+    must(pool_session_get(pool, &key, NULL, BEGIN_NS, &session, &created) ==
+         KV_OK);
     if (i % 3 == 2)
         return;
     must(pool_session_begin(pool, session) == KV_OK &&
