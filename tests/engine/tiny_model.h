@@ -52,6 +52,10 @@ struct tiny_model {
  * 2 KV heads, of 8 elements or, in qwen3, 16; context 64, no words. */
 void tiny_model_init(struct tiny_model *tiny, const char *architecture);
 
+/* Rows of 256 columns throughout, as the largest blocks want them: width and
+ * FFN 256, heads of 64. Of a model as it was initialised. */
+void tiny_model_widen(struct tiny_model *tiny);
+
 void tiny_model_add_word(
     struct tiny_model *tiny, const char *text, float score, int32_t kind);
 
