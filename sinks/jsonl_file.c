@@ -85,15 +85,17 @@ static enum kv_status read_line(struct jsonl_file *file, uint64_t begin,
 }
 
 /* Whether what is not even one whole line may be the beginning of one of ours,
- * or what a power cut made of it. */
+ * or what a power cut made of it: zeros. */
 static bool may_be_torn(struct jsonl_file *file)
 {
-    static const char ours[] = "{\"event\":\"kv_", zeros[sizeof ours];
+    static const char ours[] = "{\"event\":\"kv_";
     char text[sizeof ours - 1];
     ssize_t n = pread(file->fd, text, sizeof text, 0);
+    bool torn = n > 0;
 
-    return n > 0 && (memcmp(text, ours, (size_t)n) == 0 ||
-                        memcmp(text, zeros, (size_t)n) == 0);
+    for (ssize_t i = 0; i < n; i++)
+        torn = torn && (text[i] == ours[i] || text[i] == '\0');
+    return torn;
 }
 
 /* Learns the first and the last receipt of the lines up to `end`. */
