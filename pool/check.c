@@ -361,11 +361,11 @@ static void count_scrubs(struct census *census)
 {
     const struct scrub_queue *queue = &census->pool->scrubs;
 
-    for (uint32_t i = 0; i < queue->n_runs; i++) {
-        const struct scrub_run *run =
-            &queue->runs[(queue->head + (uint64_t)i) % queue->capacity];
+    for (uint32_t i = 0; i < queue->n_words;) {
+        struct scrub_run run;
 
-        count_scrub(census, run->first, run->length & INT32_MAX);
+        i += scrub_queue_run(queue, i, &run);
+        count_scrub(census, run.first, run.length);
     }
     for (size_t i = 0; i < POOL_SCRUBS_OUT; i++) {
         const struct pool_scrub *job = &queue->out[i];
