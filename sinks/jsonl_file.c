@@ -84,14 +84,18 @@ static enum kv_status read_line(struct jsonl_file *file, uint64_t begin,
     return KV_OK;
 }
 
-/* Whether what has no newline at all may be the beginning of a line of ours, or
- * what a power cut made of one. */
+/* Whether what is not even one whole line may be the beginning of one of ours,
+ * or what a power cut made of it: zeros. */
 static bool may_be_torn(struct jsonl_file *file)
 {
-    char first;
+    static const char ours[] = "{\"event\":\"kv_";
+    char text[sizeof ours - 1];
+    ssize_t n = pread(file->fd, text, sizeof text, 0);
+    bool torn = n > 0;
 
-    return pread(file->fd, &first, 1, 0) == 1 &&
-           (first == '{' || first == '\0');
+    for (ssize_t i = 0; i < n; i++)
+        torn = torn && (text[i] == ours[i] || text[i] == '\0');
+    return torn;
 }
 
 /* Learns the first and the last receipt of the lines up to `end`. */
@@ -199,7 +203,7 @@ static enum kv_status find_torn(struct jsonl_file *file, uint64_t *end,
 
     if (status != KV_OK || whole == *end)
         return status;
-    if ((last.sequence == 0 && whole > 0) ||
+    if ((last.sequence == 0 && (whole > 0 || !may_be_torn(file))) ||
         !is_offered(file, &last, runs, n_runs))
         return kv_error_set(error, KV_INVALID,
             "%s/%s: the line at byte %" PRIu64
