@@ -1,36 +1,52 @@
-/* How fast a model computes: a prompt, one sequence, several at a time.
+/* How fast a model computes: prompts, one sequence, several at a time.
  *
- *     bench_engine MODEL.gguf [threads [repetitions [kernels]]]
+ *     bench_engine [-t THREADS] [-r REPETITIONS] [-k KERNELS] MODEL.gguf ROW...
  *
- * Prints a table of tokens per second, each the median of the repetitions (5
- * unless given), and for decoding the gigabytes of weights per second that this
- * amounts to, beside what the same threads read from memory when they do
- * nothing else. K and V are F16; sequences start empty. */
+ * A row is ppN, a prompt of N tokens; tgN, N sequences that each take one token
+ * after the other; either with @D behind it, after D tokens that are there
+ * already. Prints a table of tokens per second, each the median of the
+ * repetitions (5 unless given), and beside it what memory would allow if that
+ * were all: the bytes of weights, keys and values that a step must read, at the
+ * rate at which the same threads read memory when they do nothing else. K and V
+ * are F16; what lies there before is not of the model, which costs the same. */
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
 #include "engine/compute.h"
+#include "engine/packed.h"
 #include "engine/team.h"
 
 #define BLOCK_TOKENS 16
-#define N_PROMPT 128
 #define N_STEPS 32 /* of decoding */
-#define MAX_SEQUENCES 16
+#define MAX_N 512  /* tokens of a prompt, or sequences */
+#define MAX_DEPTH 65536
+#define MAX_ROWS 32
 #define MAX_REPETITIONS 99
 #define READ_BYTES ((size_t)256 << 20)
-#define BLOCKS_PER_SEQUENCE (N_PROMPT / BLOCK_TOKENS)
+#define READ_STREAMS 4 /* a thread follows; one alone gets less from memory */
+
+struct row {
+    const char *text;
+    bool is_prompt;
+    uint32_t n; /* tokens of the prompt, or sequences */
+    uint32_t depth;
+};
 
 struct bench {
     struct model *model;
     struct compute *compute;
     unsigned char *arena;
+    uint32_t *blocks; /* [sequences][blocks of one], of the greatest row */
+    const char *kernels;
     uint32_t n_threads, n_repetitions;
+    struct row rows[MAX_ROWS];
+    size_t n_rows;
 };
 
 static void fail(const char *what)
@@ -45,16 +61,47 @@ static void must(enum kv_status status, const struct kv_error *error)
         fail(error->text);
 }
 
-static void bench_open(
-    struct bench *bench, const char *path, const char *kernels)
+static uint32_t n_sequences(const struct row *row)
+{
+    return row->is_prompt ? 1 : row->n;
+}
+
+/* That one sequence needs. */
+static uint32_t n_blocks(const struct row *row)
+{
+    const uint32_t n_new = row->is_prompt ? row->n : N_STEPS;
+
+    return (row->depth + n_new + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+}
+
+static void make_arena(struct bench *bench, size_t block_bytes)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < bench->n_rows; i++) {
+        const struct row *row = &bench->rows[i];
+        const size_t needed = (size_t)n_sequences(row) * n_blocks(row);
+
+        n = needed > n ? needed : n;
+    }
+    bench->arena = kv_calloc(n, block_bytes);
+    bench->blocks = kv_calloc(n, sizeof *bench->blocks);
+    if (bench->arena == NULL || bench->blocks == NULL)
+        fail("no memory for keys and values");
+    memset(bench->arena, 0x11, n * block_bytes); /* small numbers of F16 */
+    for (size_t i = 0; i < n; i++)
+        bench->blocks[i] = (uint32_t)i;
+}
+
+static void bench_open(struct bench *bench, const char *path)
 {
     struct compute_config config = {
         .block_tokens = BLOCK_TOKENS,
         .kv_type = KV_TYPE_F16,
         .n_threads = bench->n_threads,
-        .max_batch_tokens = N_PROMPT,
-        .max_slices = MAX_SEQUENCES,
-        .kernels = kernels,
+        .max_batch_tokens = MAX_N,
+        .max_slices = MAX_N,
+        .kernels = bench->kernels,
     };
     struct kv_error error;
 
@@ -62,65 +109,57 @@ static void bench_open(
     config.model = bench->model;
     config.block_bytes =
         kv_block_bytes(&bench->model->shape, KV_TYPE_F16, BLOCK_TOKENS);
-    bench->arena =
-        kv_calloc(MAX_SEQUENCES * BLOCKS_PER_SEQUENCE, config.block_bytes);
-    if (bench->arena == NULL)
-        fail("no memory for keys and values");
+    make_arena(bench, config.block_bytes);
     config.arena = bench->arena;
     must(compute_open(&bench->compute, &config, &error), &error);
 }
 
-static void fill_blocks(uint32_t blocks[], uint32_t sequence)
+static void run_prompt(const struct bench *bench, const struct row *row)
 {
-    for (uint32_t i = 0; i < BLOCKS_PER_SEQUENCE; i++)
-        blocks[i] = sequence * BLOCKS_PER_SEQUENCE + i;
-}
-
-/* Seconds for a prompt of N_PROMPT tokens. */
-static double run_prefill(const struct bench *bench)
-{
-    uint32_t tokens[N_PROMPT], blocks[BLOCKS_PER_SEQUENCE];
+    uint32_t tokens[MAX_N];
     struct compute_slice slice = {
         .tokens = tokens,
-        .n_tokens = N_PROMPT,
-        .blocks = blocks,
+        .n_tokens = row->n,
+        .position = row->depth,
+        .blocks = bench->blocks,
         .samples = true,
     };
-    int64_t began;
 
-    fill_blocks(blocks, 0);
-    for (uint32_t i = 0; i < N_PROMPT; i++)
+    for (uint32_t i = 0; i < row->n; i++)
         tokens[i] = (i * 7919 + 1) % bench->model->shape.n_vocab;
-    began = kv_clock_mono_ns();
     compute_run(bench->compute, &slice, 1);
-    return (double)(kv_clock_mono_ns() - began) * 1e-9;
 }
 
-/* Seconds for N_STEPS tokens of each of n sequences. */
-static double run_decode(const struct bench *bench, uint32_t n)
+static void run_sequences(const struct bench *bench, const struct row *row)
 {
-    uint32_t blocks[MAX_SEQUENCES][BLOCKS_PER_SEQUENCE];
-    uint32_t tokens[MAX_SEQUENCES];
-    struct compute_slice slices[MAX_SEQUENCES];
-    const int64_t began = kv_clock_mono_ns();
+    uint32_t tokens[MAX_N];
+    struct compute_slice slices[MAX_N];
 
-    for (uint32_t s = 0; s < n; s++) {
-        fill_blocks(blocks[s], s);
+    for (uint32_t s = 0; s < row->n; s++)
         tokens[s] = s + 1;
-    }
     for (uint32_t step = 0; step < N_STEPS; step++) {
-        for (uint32_t s = 0; s < n; s++)
+        for (uint32_t s = 0; s < row->n; s++)
             slices[s] = (struct compute_slice){
                 .tokens = &tokens[s],
                 .n_tokens = 1,
-                .position = step,
-                .blocks = blocks[s],
+                .position = row->depth + step,
+                .blocks = bench->blocks + (size_t)s * n_blocks(row),
                 .samples = true,
             };
-        compute_run(bench->compute, slices, n);
-        for (uint32_t s = 0; s < n; s++)
+        compute_run(bench->compute, slices, row->n);
+        for (uint32_t s = 0; s < row->n; s++)
             tokens[s] = slices[s].next_token;
     }
+}
+
+static double seconds_of(const struct bench *bench, const struct row *row)
+{
+    const int64_t began = kv_clock_mono_ns();
+
+    if (row->is_prompt)
+        run_prompt(bench, row);
+    else
+        run_sequences(bench, row);
     return (double)(kv_clock_mono_ns() - began) * 1e-9;
 }
 
@@ -139,21 +178,25 @@ static double median(double values[], uint32_t n)
 
 struct reading {
     struct team *team;
-    uint64_t *data;
+    const uint64_t *words;
     _Atomic uint64_t sum;
-    atomic_bool is_done;
     double seconds;
 };
 
+/* Items are words of a stream. */
 static void read_words(void *ctx, size_t begin, size_t end, uint32_t thread)
 {
+    const size_t stream = READ_BYTES / sizeof(uint64_t) / READ_STREAMS;
     struct reading *reading = ctx;
-    uint64_t sum = 0;
+    const uint64_t *words = reading->words;
+    uint64_t sums[READ_STREAMS] = {0};
 
     (void)thread;
     for (size_t i = begin; i < end; i++)
-        sum += reading->data[i];
-    atomic_fetch_add(&reading->sum, sum);
+        for (size_t s = 0; s < READ_STREAMS; s++)
+            sums[s] += words[s * stream + i];
+    for (size_t s = 0; s < READ_STREAMS; s++)
+        reading->sum += sums[s];
 }
 
 static void run_reading(void *ctx)
@@ -161,99 +204,152 @@ static void run_reading(void *ctx)
     struct reading *reading = ctx;
     const int64_t began = kv_clock_mono_ns();
 
-    team_each(reading->team, READ_BYTES / sizeof(uint64_t), 1 << 16, read_words,
-        reading);
+    team_each(reading->team, READ_BYTES / sizeof(uint64_t) / READ_STREAMS,
+        1 << 16, read_words, reading);
     reading->seconds = (double)(kv_clock_mono_ns() - began) * 1e-9;
-    atomic_store(&reading->is_done, true);
 }
 
 /* Bytes a second that the threads read from memory. */
 static double read_bandwidth(const struct bench *bench)
 {
-    struct reading reading = {.data = malloc(READ_BYTES)};
+    void *data = mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct reading reading = {.words = data};
     struct kv_error error;
     double seconds[MAX_REPETITIONS];
 
-    if (reading.data == NULL)
+    if (data == MAP_FAILED)
         fail("no memory to read");
-    memset(reading.data, 1, READ_BYTES);
+    (void)madvise(data, READ_BYTES, MADV_HUGEPAGE);
+    memset(data, 1, READ_BYTES);
     must(team_open(&reading.team, bench->n_threads, 0, &error), &error);
     for (uint32_t i = 0; i < bench->n_repetitions; i++) {
-        atomic_store(&reading.is_done, false);
-        team_start(reading.team, run_reading, &reading);
-        while (!atomic_load(&reading.is_done))
-            usleep(1000);
+        team_run(reading.team, run_reading, &reading);
         seconds[i] = reading.seconds;
     }
     team_close(reading.team);
-    free(reading.data);
+    munmap(data, READ_BYTES);
     return READ_BYTES / median(seconds, bench->n_repetitions);
 }
 
-static void print_row(const struct bench *bench, const char *what, uint32_t n,
-    double seconds[], uint32_t n_tokens)
+static double weight_bytes(const struct weight *weight)
 {
-    const double middle = median(seconds, bench->n_repetitions);
+    struct packed packed;
 
-    printf("| %s %" PRIu32 " | %.1f |", what, n, n_tokens / middle);
-    if (n_tokens == N_PROMPT && n == N_PROMPT)
-        printf(" |\n");
-    else
-        printf(" %.1f |\n",
-            (double)bench->model->mapped_bytes * N_STEPS / middle * 1e-9);
+    if (packed_plan(&packed, weight))
+        return (double)packed_n_panels(&packed) * (double)packed.panel_bytes;
+    return (double)weight->n_rows * weight->n_cols *
+           (double)gguf_type_block_bytes(weight->type) /
+           (double)gguf_type_block_elements(weight->type);
+}
+
+/* What a step of the row must read, at least. */
+static double step_bytes(const struct bench *bench, const struct row *row)
+{
+    const struct model_shape *shape = &bench->model->shape;
+    double sum = weight_bytes(&bench->model->output);
+
+    for (uint32_t i = 0; i < shape->n_layers; i++) {
+        const struct model_layer *layer = &bench->model->layers[i];
+
+        sum += weight_bytes(&layer->q) + weight_bytes(&layer->k) +
+               weight_bytes(&layer->v) + weight_bytes(&layer->attn_output) +
+               weight_bytes(&layer->gate) + weight_bytes(&layer->up) +
+               weight_bytes(&layer->down);
+    }
+    return sum + (double)kv_bytes_per_token(shape, KV_TYPE_F16) *
+                     n_sequences(row) * row->depth;
+}
+
+static void measure(
+    const struct bench *bench, const struct row *row, double bandwidth)
+{
+    const uint32_t n_steps = row->is_prompt ? 1 : N_STEPS;
+    double seconds[MAX_REPETITIONS];
+
+    seconds_of(bench, row); /* what is new to the caches, and to the clock */
+    for (uint32_t i = 0; i < bench->n_repetitions; i++)
+        seconds[i] = seconds_of(bench, row);
+    printf("| %s | %.1f | %.1f |\n", row->text,
+        (double)row->n * n_steps / median(seconds, bench->n_repetitions),
+        row->n * bandwidth / step_bytes(bench, row));
+    fflush(stdout);
 }
 
 static void run(const struct bench *bench)
 {
-    static const uint32_t batches[] = {1, 4, 8, 16};
-    double seconds[MAX_REPETITIONS];
+    const double bandwidth = read_bandwidth(bench);
 
-    printf("%s, %" PRIu64 " parameters, %.1f MB, kernels %s, %" PRIu32
-           " threads, medians of %" PRIu32 "\n\n",
+    printf("%s, %" PRIu64 " parameters, kernels %s, %" PRIu32
+           " threads, which read %.1f GB/s; medians of %" PRIu32 "\n\n",
         bench->model->name, bench->model->n_parameters,
-        (double)bench->model->mapped_bytes * 1e-6,
-        compute_kernels(bench->compute), bench->n_threads,
+        compute_kernels(bench->compute), bench->n_threads, bandwidth * 1e-9,
         bench->n_repetitions);
-    printf("| what | tokens/s | GB/s of weights |\n|---|---|---|\n");
-    run_prefill(bench); /* brings the weights into memory */
-    for (uint32_t i = 0; i < bench->n_repetitions; i++)
-        seconds[i] = run_prefill(bench);
-    print_row(bench, "prefill", N_PROMPT, seconds, N_PROMPT);
-    for (size_t b = 0; b < sizeof batches / sizeof *batches; b++) {
-        for (uint32_t i = 0; i < bench->n_repetitions; i++)
-            seconds[i] = run_decode(bench, batches[b]);
-        print_row(bench, "decode, sequences:", batches[b], seconds,
-            batches[b] * N_STEPS);
-    }
-    printf("| (memory, read by as many threads) | | %.1f |\n",
-        read_bandwidth(bench) * 1e-9);
+    printf("| row | tokens/s | memory allows |\n|---|---|---|\n");
+    for (size_t i = 0; i < bench->n_rows; i++)
+        measure(bench, &bench->rows[i], bandwidth);
 }
 
-static uint32_t number_of(const char *text, uint32_t max)
+static uint32_t number_of(const char *text, char **end, uint32_t max)
 {
-    char *end;
-    const unsigned long n = strtoul(text, &end, 10);
+    const unsigned long n = strtoul(text, end, 10);
 
-    if (*text == '\0' || *end != '\0' || n < 1 || n > max)
-        fail("threads and repetitions are numbers from 1 to 99");
+    if (*end == text || n < 1 || n > max) {
+        fprintf(stderr,
+            "bench_engine: '%s' does not begin with 1 to %" PRIu32 "\n", text,
+            max);
+        exit(1);
+    }
     return (uint32_t)n;
+}
+
+static void add_row(struct bench *bench, const char *text)
+{
+    struct row row = {
+        .text = text,
+        .is_prompt = strncmp(text, "pp", 2) == 0,
+    };
+    char *end;
+
+    if (!row.is_prompt && strncmp(text, "tg", 2) != 0)
+        fail("a row is ppN or tgN, with or without @DEPTH");
+    row.n = number_of(text + 2, &end, MAX_N);
+    if (*end == '@')
+        row.depth = number_of(end + 1, &end, MAX_DEPTH);
+    if (*end != '\0' || bench->n_rows == MAX_ROWS)
+        fail("a row is ppN or tgN, with or without @DEPTH; 32 rows at most");
+    bench->rows[bench->n_rows++] = row;
 }
 
 int main(int argc, char **argv)
 {
-    struct bench bench = {.n_threads = 2, .n_repetitions = 5};
+    struct bench bench = {
+        .n_threads = 2,
+        .n_repetitions = 5,
+        .kernels = "auto",
+    };
+    char *end;
+    int option;
 
-    if (argc < 2 || argc > 5)
-        fail("usage: bench_engine MODEL.gguf "
-             "[threads [repetitions [kernels]]]");
-    if (argc > 2)
-        bench.n_threads = number_of(argv[2], MAX_REPETITIONS);
-    if (argc > 3)
-        bench.n_repetitions = number_of(argv[3], MAX_REPETITIONS);
-    bench_open(&bench, argv[1], argc > 4 ? argv[4] : "auto");
+    while ((option = getopt(argc, argv, "t:r:k:")) != -1)
+        if (option == 't')
+            bench.n_threads = number_of(optarg, &end, MAX_REPETITIONS);
+        else if (option == 'r')
+            bench.n_repetitions = number_of(optarg, &end, MAX_REPETITIONS);
+        else if (option == 'k')
+            bench.kernels = optarg;
+        else
+            return 1;
+    if (argc - optind < 2)
+        fail("usage: bench_engine [-t THREADS] [-r REPETITIONS] [-k KERNELS] "
+             "MODEL.gguf ROW...");
+    for (int i = optind + 1; i < argc; i++)
+        add_row(&bench, argv[i]);
+    bench_open(&bench, argv[optind]);
     run(&bench);
     compute_close(bench.compute);
     model_close(bench.model);
     kv_free(bench.arena);
+    kv_free(bench.blocks);
     return 0;
 }

@@ -1,4 +1,4 @@
-# Load clients for gRPC, and the C++ peer that they are compared with. This is
+# Load clients for gRPC, and the C++ peers that they are compared with. These are
 # the only C++ here, and only benchmarks ask for a compiler for it.
 enable_language(CXX)
 pkg_check_modules(GRPCPP REQUIRED IMPORTED_TARGET grpc++)
@@ -27,7 +27,9 @@ endforeach()
 target_link_libraries(bench_peer_nats PRIVATE PkgConfig::NATS)
 target_link_libraries(bench_peer_redis PRIVATE PkgConfig::HIREDIS)
 
-add_executable(bench_peer_echo ${CMAKE_CURRENT_LIST_DIR}/peers/echo_server.cc)
-set_target_properties(bench_peer_echo PROPERTIES COMPILE_OPTIONS "") # ours are for C
-target_compile_features(bench_peer_echo PRIVATE cxx_std_17)
-target_link_libraries(bench_peer_echo PRIVATE PkgConfig::GRPCPP)
+foreach(peer echo stream)
+    add_executable(bench_peer_${peer} ${CMAKE_CURRENT_LIST_DIR}/peers/${peer}_server.cc)
+    set_target_properties(bench_peer_${peer} PROPERTIES COMPILE_OPTIONS "") # ours are for C
+    target_compile_features(bench_peer_${peer} PRIVATE cxx_std_17)
+    target_link_libraries(bench_peer_${peer} PRIVATE PkgConfig::GRPCPP)
+endforeach()

@@ -6,6 +6,7 @@
 #include "engine/forward.h"
 #include "engine/kernels.h"
 #include "engine/matrices.h"
+#include "engine/residency.h"
 #include "engine/team.h"
 
 struct compute {
@@ -13,6 +14,8 @@ struct compute {
     struct team *team;
     struct matrices *matrices;
     struct forward *forward;
+    const struct model *model;
+    size_t locked_bytes; /* of weights */
 
     /* The step. */
     struct compute_slice *slices;
@@ -35,6 +38,12 @@ static enum kv_status check_config(
     return status;
 }
 
+static void unlock_weights(struct compute *compute)
+{
+    if (compute->locked_bytes > 0)
+        residency_unlock(compute->model, compute->matrices);
+}
+
 enum kv_status compute_open(struct compute **out,
     const struct compute_config *config, struct kv_error *error)
 {
@@ -51,20 +60,28 @@ enum kv_status compute_open(struct compute **out,
     if (compute == NULL)
         return kv_error_set(error, KV_NO_MEMORY, "no memory to compute with");
     compute->kernels = kernels;
+    compute->model = config->model;
     status = team_open(&compute->team, config->n_threads, config->nice, error);
     if (status != KV_OK)
         goto free_compute;
-    status = matrices_open(
-        &compute->matrices, config->model, kernels, compute->team, error);
+    status = matrices_open(&compute->matrices, config->model, kernels,
+        compute->team, config->progress, error);
     if (status != KV_OK)
         goto close_team;
+    if (config->locks_weights)
+        status = residency_lock(
+            config->model, compute->matrices, &compute->locked_bytes, error);
+    if (status != KV_OK)
+        goto close_matrices;
     status = forward_open(&compute->forward, config, kernels, compute->matrices,
         compute->team, error);
     if (status != KV_OK)
-        goto close_matrices;
+        goto unlock;
     *out = compute;
     return KV_OK;
 
+unlock:
+    unlock_weights(compute);
 close_matrices:
     matrices_close(compute->matrices);
 close_team:
@@ -80,6 +97,7 @@ void compute_close(struct compute *compute)
         return;
     team_close(compute->team);
     forward_close(compute->forward);
+    unlock_weights(compute);
     matrices_close(compute->matrices);
     kv_free(compute);
 }
@@ -131,4 +149,9 @@ size_t compute_scratch_bytes(const struct compute *compute)
 size_t compute_repacked_bytes(const struct compute *compute)
 {
     return matrices_packed_bytes(compute->matrices);
+}
+
+size_t compute_locked_bytes(const struct compute *compute)
+{
+    return compute->locked_bytes;
 }

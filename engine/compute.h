@@ -20,6 +20,7 @@
 
 #include "base/error.h"
 #include "engine/model.h"
+#include "engine/progress.h"
 #include "engine/sampler.h"
 
 /* Q8_0: blocks of 32 elements of a head, each with a scale. */
@@ -52,6 +53,8 @@ struct compute_config {
     uint32_t max_slices;
     const char *kernels; /* as of kernels_choose: "auto", "scalar", ... */
     int nice; /* of the team's threads, where the system lets us; 0: as ours */
+    bool locks_weights;              /* in memory, what a step reads of them */
+    const struct progress *progress; /* of compute_open, borrowed; or NULL */
 };
 
 struct compute_slice {
@@ -76,7 +79,8 @@ struct compute_slice {
 
 /* KV_UNSUPPORTED: kernels that are not known, or not on this machine;
  * KV_INVALID: what kv_check_block refuses, or a batch whose scratch or weights
- * that, packed, exceed the address space; KV_NO_MEMORY. */
+ * that, packed, exceed the address space; KV_NO_MEMORY, also where weights are
+ * more than may be locked. */
 enum kv_status compute_open(struct compute **out,
     const struct compute_config *config, struct kv_error *error);
 void compute_close(struct compute *compute); /* none running; NULL is fine */
@@ -93,5 +97,6 @@ void compute_run(
 const char *compute_kernels(const struct compute *compute); /* in use */
 size_t compute_scratch_bytes(const struct compute *compute);
 size_t compute_repacked_bytes(const struct compute *compute);
+size_t compute_locked_bytes(const struct compute *compute);
 
 #endif

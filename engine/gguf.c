@@ -545,7 +545,6 @@ static enum kv_status map_file(
     *data = mmap(NULL, *n, PROT_READ, MAP_PRIVATE, fd, 0);
     if (*data == MAP_FAILED)
         return io_error(error, path, "cannot be mapped");
-    madvise(*data, *n, MADV_WILLNEED); /* advice only */
     return KV_OK;
 }
 

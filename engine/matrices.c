@@ -1,6 +1,7 @@
 #include "engine/matrices.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -93,13 +94,29 @@ static void deal_memory(struct matrices *matrices)
     }
 }
 
+struct packing {
+    struct matrices *matrices;
+    struct team *team;
+    const struct progress *progress;
+    size_t n_panels;
+    atomic_size_t n_filled;
+};
+
+/* The leader alone reports, on its way: one thread at a time. */
+static void report(struct packing *packing, size_t n_filled)
+{
+    if (packing->progress != NULL)
+        packing->progress->report(packing->progress->ctx, "packing weights",
+            n_filled, packing->n_panels);
+}
+
 /* Panels of all matrices, one after the other. */
 static void fill_panels(void *ctx, size_t begin, size_t end, uint32_t thread)
 {
-    struct matrices *matrices = ctx;
-    size_t first = 0;
+    struct packing *packing = ctx;
+    struct matrices *matrices = packing->matrices;
+    size_t first = 0, n_filled;
 
-    (void)thread;
     for (size_t i = 0; i < matrices->n && first < end; i++) {
         const struct matrix *matrix = &matrices->all[i];
         const size_t n =
@@ -111,23 +128,25 @@ static void fill_panels(void *ctx, size_t begin, size_t end, uint32_t thread)
                 (uint32_t)(end < first + n ? end - first : n));
         first += n;
     }
+    n_filled = atomic_fetch_add_explicit(
+                   &packing->n_filled, end - begin, memory_order_relaxed) +
+               end - begin;
+    if (thread == 0)
+        report(packing, n_filled);
 }
-
-struct packing {
-    struct matrices *matrices;
-    struct team *team;
-};
 
 static void pack(void *ctx)
 {
     struct packing *packing = ctx;
     struct matrices *matrices = packing->matrices;
-    size_t n_panels = 0;
 
     for (size_t i = 0; i < matrices->n; i++)
         if (matrices->all[i].is_packed)
-            n_panels += packed_n_panels(&matrices->all[i].packed);
-    team_each(packing->team, n_panels, CHUNK_PANELS, fill_panels, matrices);
+            packing->n_panels += packed_n_panels(&matrices->all[i].packed);
+    report(packing, 0);
+    team_each(
+        packing->team, packing->n_panels, CHUNK_PANELS, fill_panels, packing);
+    report(packing, packing->n_panels);
 }
 
 static enum kv_status allocate(
@@ -150,12 +169,14 @@ static enum kv_status allocate(
 }
 
 enum kv_status matrices_open(struct matrices **out, const struct model *model,
-    const struct kernels *kernels, struct team *team, struct kv_error *error)
+    const struct kernels *kernels, struct team *team,
+    const struct progress *progress, struct kv_error *error)
 {
     const size_t n = (size_t)model->shape.n_layers * N_MATRIX_ROLES + 1;
     struct matrices *matrices =
         kv_calloc(1, sizeof *matrices + n * sizeof *matrices->all);
-    struct packing packing = {matrices, team};
+    struct packing packing = {
+        .matrices = matrices, .team = team, .progress = progress};
     enum kv_status status;
 
     if (matrices == NULL)
@@ -191,6 +212,22 @@ const struct matrix *matrices_of_layer(
 const struct matrix *matrices_output(const struct matrices *matrices)
 {
     return &matrices->all[matrices->n - 1];
+}
+
+size_t matrices_count(const struct matrices *matrices)
+{
+    return matrices->n;
+}
+
+const struct matrix *matrices_at(const struct matrices *matrices, size_t i)
+{
+    return &matrices->all[i];
+}
+
+const void *matrices_packed(const struct matrices *matrices, size_t *n)
+{
+    *n = matrices->memory == NULL ? 0 : matrices->packed_bytes + PACKED_LINE;
+    return matrices->memory;
 }
 
 size_t matrices_packed_bytes(const struct matrices *matrices)

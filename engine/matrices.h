@@ -7,6 +7,7 @@
 #define ENGINE_MATRICES_H
 
 #include "engine/kernels.h"
+#include "engine/progress.h"
 #include "engine/team.h"
 
 struct matrix {
@@ -28,16 +29,24 @@ enum matrix_role {
 
 struct matrices;
 
-/* Model, kernels and team are borrowed, the team until this returns. KV_INVALID
- * if they exceed the address space; KV_NO_MEMORY. */
+/* Model, kernels and team are borrowed, the team until this returns, and so is
+ * progress, which may be NULL. KV_INVALID if they exceed the address space;
+ * KV_NO_MEMORY. */
 enum kv_status matrices_open(struct matrices **out, const struct model *model,
-    const struct kernels *kernels, struct team *team, struct kv_error *error);
+    const struct kernels *kernels, struct team *team,
+    const struct progress *progress, struct kv_error *error);
 void matrices_close(struct matrices *matrices); /* NULL is fine */
 
 const struct matrix *matrices_of_layer(
     const struct matrices *matrices, uint32_t layer, enum matrix_role role);
 const struct matrix *matrices_output(const struct matrices *matrices);
 
+/* All of them, in no order that matters. */
+size_t matrices_count(const struct matrices *matrices);
+const struct matrix *matrices_at(const struct matrices *matrices, size_t i);
+
+/* What is packed, n bytes. */
+const void *matrices_packed(const struct matrices *matrices, size_t *n);
 size_t matrices_packed_bytes(const struct matrices *matrices);
 
 /* out[token * n_rows + row] for all tokens and the rows of groups `begin` to

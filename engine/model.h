@@ -33,6 +33,8 @@ struct weight {
     float scale; /* 1 unless there is a `.scale` tensor, or it is I2_S */
 };
 
+size_t weight_bytes(const struct weight *weight); /* of data */
+
 struct model_layer {
     const float *attn_norm;       /* [n_embd] */
     const float *attn_sub_norm;   /* [n_heads * head_dim], or NULL */

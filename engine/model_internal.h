@@ -1,5 +1,6 @@
 /* What the parts of opening a model share: model_keys.c reads keys,
- * model_shape.c and model_rope.c know which, model.c reads the tensors. */
+ * model_shape.c and model_rope.c know which, model_tensors.c finds the tensors,
+ * model.c opens and closes. */
 #ifndef ENGINE_MODEL_INTERNAL_H
 #define ENGINE_MODEL_INTERNAL_H
 
@@ -31,6 +32,8 @@ struct model_loader {
 enum kv_status model_read_architecture(struct model_loader *loader);
 enum kv_status model_read_shape(struct model_loader *loader);
 enum kv_status model_read_rope(struct model_loader *loader);
+enum kv_status model_allocate(struct model_loader *loader);
+enum kv_status model_load_tensors(struct model_loader *loader);
 
 /* Keys are those of the architecture: `suffix` is what stands after "ARCH.".
  * One that is not there leaves *out alone, unless it is required. */

@@ -41,6 +41,7 @@ struct scheduler {
     struct kv_list running, waiting; /* first in rank first */
     struct tenants tenants;
     uint32_t n_running, n_waiting; /* n_waiting includes those set aside */
+    uint32_t n_held_up;            /* of those that wait */
     uint64_t next_age;
     struct request **batch; /* [max_running], those of the present step */
     size_t n_batch;
@@ -171,6 +172,8 @@ static void leave_queue(struct scheduler *scheduler, struct request *request)
     }
     if (request->set_aside)
         scheduler->load.set_aside--;
+    scheduler->n_held_up -= request->is_held_up;
+    request->is_held_up = false;
 }
 
 static void prepare(
@@ -182,7 +185,8 @@ static void prepare(
     request->turn.priority = request->priority;
     kv_list_init(&request->turn.link);
     request->started = request->running = request->in_step = false;
-    request->set_aside = false;
+    request->set_aside = request->is_held_up = false;
+    request->held_up_ns = 0;
     request->ends_with_step = REQUEST_GOES_ON;
     request->n_known = 0;
     request->accepted_ns = now_ns;
@@ -461,8 +465,8 @@ static void set_aside(struct scheduler *scheduler, struct request *victim,
         to_waiting(scheduler, victim, now_ns);
 }
 
-/* It needed an eviction that may not be. Where nothing was generated the
- * session is as it was, so that the same request may come again. */
+/* What it needs cannot be had. Where nothing was generated the session is as it
+ * was, so that the same request may come again. */
 static void turn_away(struct scheduler *scheduler, struct request *request,
     enum request_end end, int64_t now_ns)
 {
@@ -470,6 +474,105 @@ static void turn_away(struct scheduler *scheduler, struct request *request,
         take_input_back(
             scheduler, request, request->usage.prompt_tokens, now_ns);
     end_request(scheduler, request, end, now_ns);
+}
+
+/* ---- what pins and leases hold */
+
+static bool others_hold_blocks(
+    const struct kv_list *queue, const struct request *request)
+{
+    for (struct kv_list *link = queue->next; link != queue; link = link->next)
+        if (request_of(link) != request && holds_blocks(request_of(link)))
+            return true;
+    return false;
+}
+
+/* Whether no other request has blocks, so that what it cannot have is held by
+ * pins and leases. */
+static bool has_pool_alone(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    return !others_hold_blocks(&scheduler->running, request) &&
+           !others_hold_blocks(&scheduler->waiting, request);
+}
+
+static int64_t hold_wait_end_ns(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    return request->held_up_ns + scheduler->config.max_hold_wait_ns;
+}
+
+static struct request_shortage shortage_of(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    const struct pool *pool = scheduler->config.pool;
+    size_t n_tokens, n_own;
+
+    pool_session_tokens(request->session, &n_tokens);
+    pool_session_blocks(request->session, &n_own);
+    return (struct request_shortage){
+        .needed_blocks = blocks_for(scheduler, n_tokens + 1),
+        .held_blocks = pool_blocks(pool).pinned - n_own,
+        .holds = pool_holds(pool),
+    };
+}
+
+/* It waits, with the blocks it has, until a hold ends; if none does in time it
+ * goes at once. Others go first meanwhile. */
+static void hold_up(
+    struct scheduler *scheduler, struct request *request, int64_t now_ns)
+{
+    if (request->held_up_ns == 0)
+        request->held_up_ns = now_ns;
+    request->shortage = shortage_of(scheduler, request);
+    if (request->shortage.holds.first_end_ns >
+        hold_wait_end_ns(scheduler, request)) {
+        turn_away(scheduler, request, REQUEST_HELD_UP, now_ns);
+        return;
+    }
+    if (request->running)
+        to_waiting(scheduler, request, now_ns);
+    request->n_hold_ends = pool_hold_ends(scheduler->config.pool);
+    scheduler->n_held_up += !request->is_held_up;
+    request->is_held_up = true;
+}
+
+/* Whether no hold has ended since it looked. */
+static bool is_held_up_yet(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    return request->is_held_up &&
+           request->n_hold_ends == pool_hold_ends(scheduler->config.pool);
+}
+
+static void end_held_up(struct scheduler *scheduler, int64_t now_ns)
+{
+    if (scheduler->n_held_up == 0)
+        return;
+    KV_LIST_EACH (link, &scheduler->waiting) {
+        struct request *request = request_of(link);
+
+        if (request->is_held_up &&
+            hold_wait_end_ns(scheduler, request) <= now_ns)
+            turn_away(scheduler, request, REQUEST_HELD_UP, now_ns);
+    }
+}
+
+int64_t scheduler_next_deadline(const struct scheduler *scheduler)
+{
+    int64_t deadline_ns = INT64_MAX;
+
+    if (scheduler->n_held_up == 0)
+        return INT64_MAX;
+    for (struct kv_list *link = scheduler->waiting.next;
+         link != &scheduler->waiting; link = link->next) {
+        const struct request *request = request_of(link);
+        int64_t end_ns = hold_wait_end_ns(scheduler, request);
+
+        if (request->is_held_up && end_ns < deadline_ns)
+            deadline_ns = end_ns;
+    }
+    return deadline_ns;
 }
 
 /* Takes blocks from whoever is last, of one tenant or (NULL) of all, for a
@@ -531,8 +634,13 @@ static bool make_room(struct scheduler *scheduler, struct request *request,
         switch ((int)pool_session_reserve(scheduler->config.pool,
             request->session, n_tokens, trace_id, now_ns)) {
         case KV_OK:
+            request->held_up_ns = 0;
             return true;
         case KV_POOL_FULL:
+            if (has_pool_alone(scheduler, request)) {
+                hold_up(scheduler, request, now_ns);
+                return false;
+            }
             if (!take_blocks(scheduler, request, NULL, now_ns))
                 return false;
             break;
@@ -593,6 +701,22 @@ static uint64_t count_takeable(
             n += n_blocks;
     }
     return n;
+}
+
+/* Whether pins and leases hold what its prompt needs, so that nothing of it is
+ * to be computed yet. */
+static bool is_held_up_at_once(
+    const struct scheduler *scheduler, const struct request *request)
+{
+    size_t n_tokens, n_own;
+
+    if (scheduler->n_running > 0)
+        return false;
+    pool_session_tokens(request->session, &n_tokens);
+    pool_session_blocks(request->session, &n_own);
+    return blocks_for(scheduler, n_tokens) >
+               n_own + pool_reclaimable_blocks(scheduler->config.pool) &&
+           has_pool_alone(scheduler, request);
 }
 
 /* Whether the request could get its blocks, with n_there that are free or
@@ -728,9 +852,14 @@ static void admit_waiting(struct scheduler *scheduler, int64_t now_ns)
 
         if (!finds_place(scheduler, request))
             break;
-        if (waits_for_prefix(scheduler, request))
+        if (is_held_up_yet(scheduler, request) ||
+            waits_for_prefix(scheduler, request))
             continue;
         pool_session_adopt(scheduler->config.pool, request->session, now_ns);
+        if (is_held_up_at_once(scheduler, request)) {
+            hold_up(scheduler, request, now_ns);
+            continue;
+        }
         if (!fits_quota(scheduler, request)) {
             tenants_skip(request->tenant);
             continue;
@@ -823,6 +952,7 @@ size_t scheduler_plan(
 
     assert(!scheduler->in_step);
     notice_evictions(scheduler, now_ns);
+    end_held_up(scheduler, now_ns);
     admit_waiting(scheduler, now_ns);
     share_prompts(scheduler);
     scheduler->n_batch = 0;

@@ -23,7 +23,9 @@
  * moves on, so everybody of a priority gets there. Where it is the quota of a
  * tenant that leaves no block, its own requests are set aside only, and one
  * that could not go on though it were alone ends. While nothing may be evicted,
- * requests end that need it, and the others go on.
+ * requests end that need it, and the others go on. Who needs blocks that pins
+ * and leases hold waits for these to end, for a bounded time, and lets others
+ * go first.
  *
  * Thread: the owner's. Time arrives as an argument (monotonic, ns). A step
  * allocates nothing but what the pool's sessions need to grow. */
@@ -60,6 +62,17 @@ enum request_end {
     REQUEST_NO_EVICTION = 9, /* it needed one, and that may not be now (see
                                 pool_may_evict); without a token generated the
                                 session is as it was before */
+    REQUEST_HELD_UP = 10,    /* pins and leases hold the blocks that it needs,
+                                and none of them ends in time (see shortage);
+                                the session as above */
+};
+
+/* What a request waits for that has the pool to itself but for sessions that
+ * pins and leases hold. */
+struct request_shortage {
+    uint64_t needed_blocks; /* for its conversation and a token */
+    uint64_t held_blocks;   /* that are not its own */
+    struct pool_holds holds;
 };
 
 /* What a request took; times are nanoseconds. */
@@ -117,6 +130,10 @@ struct request {
     struct text_stream text;
     bool started, running, in_step, set_aside;
     enum request_end ends_with_step;
+    bool is_held_up;      /* waits for a hold to end */
+    int64_t held_up_ns;   /* since when; 0: it had what it needed */
+    uint64_t n_hold_ends; /* of the pool when it last looked */
+    struct request_shortage shortage;
     size_t n_known;   /* tokens in blocks when it was last looked at */
     uint32_t n_slice; /* tokens of the present step */
     int64_t accepted_ns, first_token_ns, last_token_ns, set_aside_ns;
@@ -129,6 +146,7 @@ struct scheduler_config {
     uint32_t max_running, max_waiting;
     uint32_t max_batch_tokens;
     int64_t max_step_ns;
+    int64_t max_hold_wait_ns; /* for pins and leases to end; 0: not at all */
 };
 
 enum kv_status scheduler_open(struct scheduler **out,
@@ -165,6 +183,10 @@ void scheduler_hand_back(struct scheduler *scheduler, int64_t now_ns);
  * nothing to compute at present. Not while a step is under way. */
 size_t scheduler_plan(
     struct scheduler *scheduler, struct compute_slice *slices, int64_t now_ns);
+
+/* When scheduler_plan has something to do though nothing else happens;
+ * INT64_MAX if never. */
+int64_t scheduler_next_deadline(const struct scheduler *scheduler);
 
 /* The batch of the last plan has been computed. */
 void scheduler_commit(struct scheduler *scheduler,

@@ -26,8 +26,8 @@ bool token_list_reserve(struct token_list *list, size_t n)
     return true;
 }
 
-enum kv_status tokenizer_open(struct tokenizer **out, const struct gguf *gguf,
-    uint32_t n_vocab, struct kv_error *error)
+static enum kv_status open_with(struct tokenizer **out, const struct gguf *gguf,
+    uint32_t n_vocab, const char *pre, struct kv_error *error)
 {
     struct tokenizer *tokenizer = kv_calloc(1, sizeof *tokenizer);
     enum kv_status status;
@@ -36,13 +36,28 @@ enum kv_status tokenizer_open(struct tokenizer **out, const struct gguf *gguf,
         return kv_error_set(
             error, KV_NO_MEMORY, "no memory to open a tokenizer");
     tokenizer->info.n_vocab = n_vocab;
+    tokenizer->given_pre = pre;
     status = tokenizer_load(tokenizer, gguf, error);
     if (status != KV_OK) {
         tokenizer_close(tokenizer);
         return status;
     }
+    tokenizer->given_pre = NULL;
     *out = tokenizer;
     return KV_OK;
+}
+
+enum kv_status tokenizer_open(struct tokenizer **out, const struct gguf *gguf,
+    uint32_t n_vocab, struct kv_error *error)
+{
+    return open_with(out, gguf, n_vocab, NULL, error);
+}
+
+enum kv_status tokenizer_open_as(struct tokenizer **out,
+    const struct gguf *gguf, uint32_t n_vocab, const char *pre,
+    struct kv_error *error)
+{
+    return open_with(out, gguf, n_vocab, pre, error);
 }
 
 void tokenizer_close(struct tokenizer *tokenizer)

@@ -1,7 +1,8 @@
 /* Text to tokens and back, by the vocabulary in a GGUF file: SPM (SentencePiece
  * BPE: scores, byte fallback, U+2581 for space) or byte-level BPE as GPT-2 has
  * it, with the pre-tokenizer that tokenizer.ggml.pre names. Another kind, or an
- * unknown or missing pre-tokenizer, is refused by name.
+ * unknown or missing pre-tokenizer, is refused by name: a wrong guess would
+ * make every answer a little worse, and nobody would know why.
  *
  * Any thread may read. */
 #ifndef ENGINE_TOKENIZER_H
@@ -19,6 +20,13 @@ struct tokenizer;
 /* The vocabulary must have n_vocab entries. gguf must outlive the tokenizer. */
 enum kv_status tokenizer_open(struct tokenizer **out, const struct gguf *gguf,
     uint32_t n_vocab, struct kv_error *error);
+
+/* The same for a file of byte-level BPE that does not say how it cuts a text:
+ * pre does. KV_INVALID: it is no such file, or it says otherwise. */
+enum kv_status tokenizer_open_as(struct tokenizer **out,
+    const struct gguf *gguf, uint32_t n_vocab, const char *pre,
+    struct kv_error *error);
+
 void tokenizer_close(struct tokenizer *tokenizer); /* NULL is fine */
 
 /* Tokens of n bytes of UTF-8, in *ids (kv_free; NULL if none). Names of control

@@ -54,6 +54,7 @@ struct tokenizer {
     struct user_token *user_tokens; /* longest first */
     size_t n_user_tokens;
 
+    const char *given_pre;     /* while it opens: tokenizer_open_as's */
     struct splitter *splitter; /* of BPE; NULL: SPM */
     bool takes_whole_words;
     struct merge *merges; /* by rank */

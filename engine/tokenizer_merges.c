@@ -73,17 +73,36 @@ void tokenizer_write_bpe_piece(struct token *token, char *out)
         token->key = token->piece;
 }
 
-static enum kv_status find_pre_tokenizer(const struct gguf *gguf,
-    const struct pre_tokenizer **out, struct kv_error *error)
+/* What the file names, and what was given where it names nothing. */
+static enum kv_status name_pre_tokenizer(const char *given,
+    const struct gguf *gguf, struct gguf_string *name, struct kv_error *error)
 {
-    struct gguf_string name;
-    enum kv_status status = gguf_get_string(gguf, KEY "pre", &name, error);
+    const enum kv_status status = gguf_get_string(gguf, KEY "pre", name, error);
 
+    if (status == KV_NOT_FOUND && given != NULL) {
+        *name = (struct gguf_string){given, strlen(given)};
+        return KV_OK;
+    }
     if (status == KV_NOT_FOUND)
         return kv_error_set(error, KV_INVALID,
             "%s: key " KEY "pre is missing: how to cut a text into words is "
             "not known; one of these is needed: " PRE_TOKENIZERS_TEXT,
             gguf_name(gguf));
+    if (status == KV_OK && given != NULL &&
+        (name->n != strlen(given) || memcmp(name->data, given, name->n) != 0))
+        return kv_error_set(error, KV_INVALID,
+            "%s: " KEY "pre: %s, where %s was given for a file that has none",
+            gguf_name(gguf), gguf_printable(*name).text, given);
+    return status;
+}
+
+static enum kv_status find_pre_tokenizer(const char *given,
+    const struct gguf *gguf, const struct pre_tokenizer **out,
+    struct kv_error *error)
+{
+    struct gguf_string name;
+    enum kv_status status = name_pre_tokenizer(given, gguf, &name, error);
+
     if (status != KV_OK)
         return status;
     *out = pre_tokenizer_find(name);
@@ -99,7 +118,8 @@ enum kv_status tokenizer_open_bpe(struct tokenizer *tokenizer,
     const struct gguf *gguf, struct kv_error *error)
 {
     const struct pre_tokenizer *pre_tokenizer = NULL;
-    enum kv_status status = find_pre_tokenizer(gguf, &pre_tokenizer, error);
+    enum kv_status status =
+        find_pre_tokenizer(tokenizer->given_pre, gguf, &pre_tokenizer, error);
 
     if (status != KV_OK)
         return status;

@@ -451,6 +451,12 @@ enum kv_status tokenizer_load(struct tokenizer *tokenizer,
 {
     enum kv_status status = check_kind(tokenizer, gguf, error);
 
+    if (status == KV_OK && tokenizer->splitter == NULL &&
+        tokenizer->given_pre != NULL)
+        return kv_error_set(error, KV_INVALID,
+            "%s: its tokenizer is SPM, which has no pre-tokenizer; %s was "
+            "given",
+            gguf_name(gguf), tokenizer->given_pre);
     if (status == KV_OK)
         status = read_settings(tokenizer, gguf, error);
     if (status == KV_OK)

@@ -115,6 +115,7 @@ static uint64_t drop_references(
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
         bool is_last;
 
+        owners_release(&pool->owners, session->blocks[i], session->number);
         if (is_pinned)
             block_pool_unpin(&pool->blocks, session->blocks[i]);
         is_last = block_pool_release(&pool->blocks, session->blocks[i]);
@@ -135,6 +136,8 @@ static void close_departure(
     session->n_cached = n_cached;
     if (session->n_sealed > departure->n_left)
         session->n_sealed = departure->n_left;
+    if (session->n_told > departure->n_left)
+        session->n_told = departure->n_left;
     pool->n_holding -= departure->n_left == 0;
     session->tenant->n_holding -= departure->n_left == 0;
     if (departure->cause == NULL)
@@ -292,7 +295,8 @@ static bool frees_something(
 
 /* Whose turn it is by the policy; NULL: there is nobody. A session whose blocks
  * others hold too is passed over; where there is no other, it goes all the
- * same, for the last holder frees them. */
+ * same, for the last holder frees them. A beginning goes in any case: nobody
+ * comes back to it but through its blocks, and those stay. */
 static struct pool_session *next_of_all(struct pool *pool)
 {
     struct pool_session *first, *at;
@@ -300,7 +304,8 @@ static struct pool_session *next_of_all(struct pool *pool)
 
     policy_settle(pool);
     first = at = policy_next(pool, NULL);
-    while (at != NULL && n++ < MAX_PASSED_OVER && !frees_something(pool, at))
+    while (at != NULL && n++ < MAX_PASSED_OVER && !at->is_beginning &&
+           !frees_something(pool, at))
         at = policy_next(pool, at);
     if (at == NULL || n > MAX_PASSED_OVER)
         at = first;
@@ -347,7 +352,8 @@ const char *pool_policy_name(const struct pool *pool)
 
 /* How many first blocks of a victim can stay when n_wanted are to be freed: its
  * last ones go as far as nobody else holds them, so that what it gives up is
- * what is freed. Where others hold the very last, it goes altogether. */
+ * what is freed. Where others hold the very last, it goes altogether; so does a
+ * beginning of which there would be another. */
 static uint32_t blocks_left(const struct pool *pool,
     const struct pool_session *victim, uint32_t n_wanted)
 {
@@ -360,7 +366,11 @@ static uint32_t blocks_left(const struct pool *pool,
         n_left--;
         n_wanted--;
     }
-    return n_left == victim->n_blocks ? 0 : n_left;
+    if (n_left == victim->n_blocks ||
+        (victim->is_beginning && n_left > 0 &&
+            beginning_at(pool, victim->blocks[n_left - 1]) != NULL))
+        return 0;
+    return n_left;
 }
 
 /* The session stays where it is, with its first n_left blocks. */
@@ -371,14 +381,16 @@ static void evict_tail(struct pool *pool, struct pool_session *session,
         .session = session,
         .cause = cause,
         .n_left = n_left,
-        .tokens_kept = session->n_tokens,
+        .tokens_kept = session->is_beginning ? 0 : session->n_tokens,
         .now_ns = now_ns,
     };
 
     give_up(pool, &departure);
+    if (session->is_beginning)
+        beginning_shorten(pool, session);
 }
 
-static void evict_victim(struct pool *pool, const struct quota_turn *turn,
+void evict_turn(struct pool *pool, const struct quota_turn *turn,
     const struct pool_cause *cause, int64_t now_ns)
 {
     struct pool_session *victim = choose_victim(pool, turn);
@@ -396,7 +408,7 @@ struct pool_session *pool_victim_after(
     return policy_next(pool, after);
 }
 
-static enum pool_reason reason_of(const struct quota_turn *turn)
+enum pool_reason evict_reason(const struct quota_turn *turn)
 {
     return turn->tenant != NULL ? POOL_REASON_QUOTA : POOL_REASON_LRU;
 }
@@ -411,16 +423,16 @@ bool evict_for_room(struct pool *pool, uint32_t n_blocks,
 
     while (turn.n_wanted > 0 && pool_may_evict(pool)) {
         const struct pool_cause cause = {
-            .reason = reason_of(&turn),
+            .reason = evict_reason(&turn),
             .forced_by = &key,
             .trace_id = trace_id,
         };
         struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
 
         do {
-            evict_victim(pool, &turn, &cause, now_ns);
+            evict_turn(pool, &turn, &cause, now_ns);
             turn = quota_turn_for_room(pool, asking, n_blocks);
-        } while (turn.n_wanted > 0 && reason_of(&turn) == cause.reason &&
+        } while (turn.n_wanted > 0 && evict_reason(&turn) == cause.reason &&
                  pool_may_evict(pool));
         pool_batch_end(pool, &scope, &cause, now_ns);
     }
@@ -435,22 +447,27 @@ bool evict_has_place(struct pool *pool, struct pool_tenant *asking)
         turn.tenant != NULL ? &turn.tenant->cached : &pool->cached);
 }
 
-void evict_for_place(struct pool *pool, struct pool_tenant *asking,
-    const struct pool_key *key, const uint8_t *trace_id, int64_t now_ns)
+void evict_for_place(struct pool *pool, struct pool_session *victim,
+    const struct pool_session *forced_by, const uint8_t *trace_id,
+    int64_t now_ns)
 {
-    const struct quota_turn turn = quota_turn_for_place(pool, asking);
+    const struct pool_key key = session_key(forced_by);
+    const struct quota_turn turn =
+        quota_turn_for_place(pool, forced_by->tenant);
     const struct pool_cause cause = {
-        .reason = reason_of(&turn),
-        .forced_by = key,
+        .reason = evict_reason(&turn),
+        .forced_by = &key,
         .trace_id = trace_id,
     };
-    struct pool_session *victim = choose_victim(pool, &turn);
     const struct departure departure = {
-        .session = victim, .cause = &cause, .now_ns = now_ns};
+        .session = victim != NULL ? victim : choose_victim(pool, &turn),
+        .cause = &cause,
+        .now_ns = now_ns,
+    };
     struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
 
     give_up(pool, &departure);
-    registry_remove(pool, victim);
+    registry_remove(pool, departure.session);
     pool_batch_end(pool, &scope, &cause, now_ns);
 }
 
@@ -504,11 +521,16 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
 
 /* ---- by hand */
 
+/* A hold keeps the tokens of a session without blocks from being forgotten. */
 static enum pool_evict_result result_for(
-    const struct pool_session *session, bool preempt)
+    const struct pool_session *session, bool preempt, bool forget)
 {
+    bool is_kept = session->state == POOL_SESSION_EVICTED;
+
     if (session->n_blocks == 0)
-        return POOL_NOTHING_TO_FREE;
+        return is_kept && forget && retention_is_held(session)
+                   ? POOL_PINNED
+                   : POOL_NOTHING_TO_FREE;
     if (session_is_active(session) && !preempt)
         return POOL_EVICT_BUSY;
     if (retention_is_held(session))
@@ -516,22 +538,33 @@ static enum pool_evict_result result_for(
     return POOL_EVICTED;
 }
 
-struct pool_outcome pool_evict_preview(
-    const struct pool *pool, const struct pool_session *session, bool preempt)
+/* What the session has afterwards. */
+static uint64_t tokens_after(const struct pool *pool,
+    const struct pool_session *session, enum pool_evict_result result,
+    bool forget)
 {
-    bool is_active = session_is_active(session);
+    bool is_idle = !session_is_active(session);
+
+    if (result == POOL_PINNED || result == POOL_EVICT_BUSY || !is_idle)
+        return session->n_tokens;
+    if (forget)
+        return 0;
+    return result == POOL_EVICTED ? registry_tokens_kept(pool, session)
+                                  : session->n_tokens;
+}
+
+struct pool_outcome pool_evict_preview(const struct pool *pool,
+    const struct pool_session *session, bool preempt, bool forget)
+{
+    enum pool_evict_result result = result_for(session, preempt, forget);
     struct pool_outcome outcome = {
-        .result = result_for(session, preempt),
-        .tokens_kept =
-            is_active ? session->n_tokens : registry_tokens_kept(pool, session),
-        .preempted = is_active,
+        .result = result,
+        .tokens_kept = tokens_after(pool, session, result, forget),
+        .preempted = result == POOL_EVICTED && session_is_active(session),
     };
 
-    if (outcome.result != POOL_EVICTED) {
-        outcome.tokens_kept = session->n_tokens;
-        outcome.preempted = false;
+    if (result != POOL_EVICTED)
         return outcome;
-    }
     for (uint32_t i = 0; i < session->n_blocks; i++)
         outcome.shared_blocks_kept +=
             pool->blocks.blocks[session->blocks[i]].n_refs > 1;
@@ -544,17 +577,16 @@ struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns)
 {
-    struct pool_outcome outcome = pool_evict_preview(pool, session, preempt);
+    struct pool_outcome outcome =
+        pool_evict_preview(pool, session, preempt, cause->forget);
 
-    if (outcome.result != POOL_EVICTED)
-        return outcome;
-    if (outcome.preempted) {
+    if (outcome.preempted)
         pool_session_preempt(pool, session, cause, now_ns);
-        return outcome;
-    }
-    if (cause->forget)
-        outcome.tokens_kept = 0;
-    evict_idle(pool, session, cause, now_ns);
+    else if (outcome.result == POOL_EVICTED)
+        evict_idle(pool, session, cause, now_ns);
+    else if (outcome.result == POOL_NOTHING_TO_FREE && cause->forget &&
+             session->state == POOL_SESSION_EVICTED)
+        pool_session_forget(pool, session, now_ns);
     return outcome;
 }
 

@@ -29,6 +29,11 @@ static enum kv_status check_config(
             "sessions cannot have an idle TTL of %" PRId64
             " ns: at least 0 is needed, which is none",
             config->default_idle_ttl_ns);
+    if (config->low_blocks > config->high_blocks)
+        return kv_error_set(error, KV_INVALID,
+            "the low watermark cannot be at %" PRIu32
+            " blocks: at most those of the high one are allowed, %" PRIu32,
+            config->low_blocks, config->high_blocks);
     if (policy_find(config->eviction_policy) == NULL)
         return kv_error_set(error, KV_INVALID,
             "there is no eviction policy \"%s\"", config->eviction_policy);
@@ -39,7 +44,7 @@ static bool session_has_key(const struct kv_map_node *node, const void *key)
 {
     const struct pool_session *session =
         KV_LIST_ENTRY(node, struct pool_session, node);
-    const struct pool_key a = session_key(session);
+    const struct pool_key a = session_place(session);
     const struct pool_key *b = key;
 
     return a.tenant_bytes == b->tenant_bytes && a.id_bytes == b->id_bytes &&
@@ -58,6 +63,7 @@ static void init_lists(struct pool *pool, int64_t now_ns)
     kv_list_init(&pool->cached);
     kv_list_init(&pool->held);
     kv_list_init(&pool->kept);
+    kv_list_init(&pool->beginnings);
 }
 
 enum kv_status pool_open(struct pool **out, const struct pool_config *config,
@@ -95,6 +101,14 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
             config->max_sessions);
         goto fini_scrubs;
     }
+    status = kv_map_init(&pool->leaves, config->max_beginnings, config->secret,
+        beginning_ends_with);
+    if (status != KV_OK) {
+        kv_error_set(error, status,
+            "no memory for a map of %" PRIu32 " beginnings",
+            config->max_beginnings);
+        goto fini_map;
+    }
     if (config->share_prefixes)
         status = prefix_index_init(&pool->prefixes, config->n_blocks,
             config->block_tokens, config->secret);
@@ -102,20 +116,30 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
         kv_error_set(error, status,
             "no memory for the prefixes of %" PRIu32 " blocks",
             config->n_blocks);
-        goto fini_map;
+        goto fini_leaves;
+    }
+    status = owners_init(&pool->owners, config->n_blocks, config->max_sessions);
+    if (status != KV_OK) {
+        kv_error_set(error, status,
+            "no memory for the owners of %" PRIu32 " blocks", config->n_blocks);
+        goto fini_prefixes;
     }
     status = policy_init(pool, policy_find(config->eviction_policy));
     if (status != KV_OK) {
         kv_error_set(error, status,
             "no memory for the eviction order of %" PRIu32 " sessions",
             config->max_sessions);
-        goto fini_prefixes;
+        goto fini_owners;
     }
     *out = pool;
     return KV_OK;
 
+fini_owners:
+    owners_fini(&pool->owners);
 fini_prefixes:
     prefix_index_fini(&pool->prefixes);
+fini_leaves:
+    kv_map_fini(&pool->leaves);
 fini_map:
     kv_map_fini(&pool->map);
 fini_scrubs:
@@ -144,7 +168,9 @@ void pool_close(struct pool *pool)
     close_sessions(&pool->kept);
     tenant_table_fini(&pool->tenants);
     policy_fini(pool);
+    owners_fini(&pool->owners);
     prefix_index_fini(&pool->prefixes);
+    kv_map_fini(&pool->leaves);
     kv_map_fini(&pool->map);
     scrub_queue_fini(&pool->scrubs);
     block_pool_fini(&pool->blocks);
@@ -254,11 +280,20 @@ static enum pool_block_state block_state(
                                            : POOL_BLOCK_SCRUBBING;
 }
 
+static const struct pool_session *named_owner(
+    const struct pool *pool, pool_block_id id)
+{
+    const struct pool_session *session = owners_find(&pool->owners, id);
+
+    return session != NULL && !session->anonymous ? session : NULL;
+}
+
 struct pool_block_run pool_block_run(
     const struct pool *pool, pool_block_id first, uint32_t n_most)
 {
     const struct block_pool *blocks = &pool->blocks;
-    struct pool_block_run run = {.state = block_state(blocks, first)};
+    struct pool_block_run run = {
+        .state = block_state(blocks, first), .owner = named_owner(pool, first)};
     uint32_t n_left = blocks->n_blocks - first;
 
     assert(first < blocks->n_blocks);
@@ -269,7 +304,8 @@ struct pool_block_run pool_block_run(
             run.n_holders = n_refs;
         run.n_blocks++;
     } while (run.n_blocks < n_most && run.n_blocks < n_left &&
-             block_state(blocks, first + run.n_blocks) == run.state);
+             block_state(blocks, first + run.n_blocks) == run.state &&
+             named_owner(pool, first + run.n_blocks) == run.owner);
     return run;
 }
 
@@ -288,12 +324,16 @@ struct pool_totals pool_totals(const struct pool *pool)
     struct pool_totals totals = {
         .sessions_created = pool->sessions_created,
         .kept_tokens = pool->kept_tokens,
+        .beginnings = pool->leaves.n_entries,
         .metadata_bytes = sizeof *pool + pool->session_bytes +
                           pool->tenants.metadata_bytes +
                           block_pool_metadata_bytes(&pool->blocks) +
                           scrub_queue_metadata_bytes(&pool->scrubs) +
                           prefix_metadata_bytes(&pool->prefixes) +
-                          pool->map.n_buckets * sizeof *pool->map.buckets,
+                          owners_metadata_bytes(pool->config.n_blocks,
+                              pool->config.max_sessions) +
+                          (pool->map.n_buckets + pool->leaves.n_buckets) *
+                              sizeof *pool->map.buckets,
     };
 
     memcpy(totals.evictions_by_reason, pool->evictions_by_reason,

@@ -21,8 +21,8 @@
  *   reserve  blocks for them, evicting others if needed
  *   commit   their keys and values now lie in the blocks
  *
- * Given-up blocks are zeroed by somebody else's thread: pool_scrub_next() hands
- * out what is to be zeroed, pool_scrub_done() takes it back.
+ * Given-up blocks are zeroed by somebody else, on any thread: pool_scrub_next()
+ * hands out what is to be zeroed, pool_scrub_done() takes it back.
  *
  * A session that does not run is the pool's: it may be evicted, and forgotten,
  * by any call that is given another session, by pool_expire, and by its own
@@ -71,7 +71,13 @@ struct pool_config {
      * Borrowed for the call. */
     const char *eviction_policy;
     bool share_prefixes; /* full blocks between sessions of one tenant */
-    uint64_t secret[2];  /* keys the map of sessions, and prefixes */
+    /* With it: requests without a session whose full blocks stay in the pool
+     * after they ended, at most; 0: none. They count as sessions. */
+    uint32_t max_beginnings;
+    /* pool_sweep begins when more than high_blocks are used, and goes on until
+     * low_blocks are, which is at most that; high_blocks 0: never. */
+    uint32_t high_blocks, low_blocks;
+    uint64_t secret[2]; /* keys the map of sessions, and prefixes */
     const struct pool_observer *observer; /* borrowed; NULL is fine */
     /* A monotonic clock for what a batch takes, and nothing else: sweeps do all
      * their work at one told time. NULL: by the told times. */
@@ -100,9 +106,11 @@ enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
     const uint8_t *trace_id, int64_t now_ns, struct pool_session **out,
     bool *created);
 
-/* For a request without a session: found by nobody, gone at pool_session_end,
- * its blocks released without an eviction. Until then nobody takes it away,
- * begun or not. KV_INVALID, KV_LIMIT, KV_IO, KV_NO_MEMORY as above. */
+/* For a request without a session: nobody can ask for it, and at
+ * pool_session_end it is the caller's no more. What it has computed stays as a
+ * beginning (see beginning.c), or its blocks are released without an eviction.
+ * Until then nobody takes it away, begun or not. KV_INVALID, KV_LIMIT, KV_IO,
+ * KV_NO_MEMORY as above. */
 enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
     size_t tenant_bytes, const uint8_t *trace_id, int64_t now_ns,
     struct pool_session **out);
@@ -147,7 +155,7 @@ enum kv_status pool_set_quotas(
     struct pool *pool, const struct pool_quotas *quotas);
 
 struct pool_tenant_info {
-    const char *tenant; /* borrowed until sessions are created or quotas set */
+    const char *tenant; /* borrowed until sessions come or go, or quotas do */
     size_t tenant_bytes;
     struct pool_quota quota;
     uint64_t n_used_blocks, n_pinned_blocks; /* pinned are a part of used */
@@ -156,8 +164,9 @@ struct pool_tenant_info {
 };
 
 /* Walks tenants in ascending order of their names: the first behind this one
- * (NULL: of all). false: there is none. Those without a session are there as
- * long as there is room, which there is for as many as sessions are allowed.
+ * (NULL: of all). false: there is none. Those without a session are there if
+ * they have counted something, as long as there is room, which there is for as
+ * many as sessions are allowed.
  * O(log n). */
 bool pool_tenant_after(const struct pool *pool, const char *tenant,
     size_t tenant_bytes, struct pool_tenant_info *out);
@@ -207,6 +216,18 @@ enum kv_status pool_session_lease(struct pool *pool,
  * cannot fail, and says if it would: KV_LIMIT, KV_NO_MEMORY. */
 enum kv_status pool_session_prepare_lease(struct pool *pool,
     struct pool_session *session, const char *name, int64_t now_ns);
+
+/* Sessions that are idle and held. */
+struct pool_holds {
+    uint64_t n_sessions;
+    int64_t first_end_ns; /* when one of them is free again; INT64_MAX: none */
+};
+
+/* Looks at each. */
+struct pool_holds pool_holds(const struct pool *pool);
+
+/* How often one of them ceased to be one, since open. */
+uint64_t pool_hold_ends(const struct pool *pool);
 
 struct pool_lease {
     const char *name; /* borrowed until the session's leases change */
@@ -323,14 +344,15 @@ struct pool_outcome {
  * blocks of a running step. One that is held answers POOL_PINNED, running or
  * not, with `preempt` too; one without blocks POOL_NOTHING_TO_FREE. An idle
  * session of which no token is kept is gone afterwards, as it is with
- * cause->forget; a preempted one keeps its tokens in any case. */
+ * cause->forget, with blocks and without, unless it is held; a preempted one
+ * keeps its tokens in any case. */
 struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns);
 
 /* What pool_evict_session would say; changes nothing. */
-struct pool_outcome pool_evict_preview(
-    const struct pool *pool, const struct pool_session *session, bool preempt);
+struct pool_outcome pool_evict_preview(const struct pool *pool,
+    const struct pool_session *session, bool preempt, bool forget);
 
 /* Idle sessions with blocks, in the order in which the policy would have them
  * go: the first (after is NULL), or the one behind such a session; NULL behind
@@ -360,6 +382,16 @@ int64_t pool_next_deadline(const struct pool *pool);
  * sessions at most. Returns how many went. While nothing may be evicted it does
  * nothing, and is to be called again later. */
 uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget);
+
+/* Whether pool_sweep has something to do. */
+bool pool_wants_sweep(struct pool *pool);
+
+/* Evicts idle sessions between the watermarks, in one batch: at most n_most
+ * blocks and what the last session had beyond them, where one that frees none
+ * counts as one. To be called again, in another turn, while pool_wants_sweep.
+ * Returns how many blocks left use. While nothing may be evicted it does
+ * nothing. */
+uint32_t pool_sweep(struct pool *pool, uint32_t n_most, int64_t now_ns);
 
 /* ---- zeroing */
 
@@ -423,6 +455,15 @@ size_t pool_session_n_computed(const struct pool_session *session);
 struct pool_session *pool_session_after(
     struct pool *pool, const struct pool_key *key);
 
+/* The same with requests without a session, running and ended, which come first
+ * among a tenant's; so a place is not a key, which these have not got. */
+struct pool_session *pool_holder_after(
+    struct pool *pool, const struct pool_key *place);
+
+/* Where it is in this order, and what pool_session_find finds it by. Not to be
+ * shown: the id of a request without a session is NUL and a number. */
+struct pool_key pool_session_place(const struct pool_session *session);
+
 struct pool_blocks {
     uint64_t total, pinned, cached, scrubbing, free;
     uint64_t shared; /* held by more than one */
@@ -439,11 +480,13 @@ enum pool_block_state { /* numbers as in BlockState of the contract */
     POOL_BLOCK_SCRUBBING = 4,
 };
 
-/* Neighbouring blocks in one state. */
+/* Neighbouring blocks in one state, and of one owner. */
 struct pool_block_run {
     uint32_t n_blocks; /* at least 1 */
     enum pool_block_state state;
-    uint32_t n_holders; /* of the one that has most */
+    const struct pool_session *owner; /* one that holds them, by name; NULL: it
+                                         is not known, or there is none */
+    uint32_t n_holders;               /* of the one that has most */
 };
 
 /* The run that begins with block `first`, which there must be, as far as
@@ -458,6 +501,7 @@ struct pool_totals {
     uint64_t evictions_by_reason[POOL_REASON_END];
     uint64_t sessions_created; /* that held at least one block at some time */
     uint64_t kept_tokens;      /* of evicted sessions */
+    uint64_t beginnings;       /* left by requests without a session */
     uint64_t metadata_bytes;
 };
 struct pool_totals pool_totals(const struct pool *pool);

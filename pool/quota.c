@@ -123,6 +123,11 @@ struct quota_turn quota_turn_for_place(
     return turn_for(pool, asking, 0, 1);
 }
 
+struct quota_turn quota_turn_for_sweep(struct pool *pool, uint32_t n)
+{
+    return turn_for(pool, NULL, 0, n);
+}
+
 /* ---- the facade's part */
 
 enum kv_status pool_set_quotas(

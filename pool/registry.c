@@ -21,14 +21,6 @@ static uint64_t hash_key(const struct pool *pool, const struct pool_key *key)
     return kv_map_hash(&pool->map, parts, 2);
 }
 
-static struct pool_session *find(
-    const struct pool *pool, const struct pool_key *key, uint64_t hash)
-{
-    struct kv_map_node *node = kv_map_find(&pool->map, hash, key);
-
-    return node == NULL ? NULL : KV_LIST_ENTRY(node, struct pool_session, node);
-}
-
 static struct pool_session *longest_kept(const struct pool *pool)
 {
     return kv_list_empty(&pool->kept)
@@ -51,7 +43,7 @@ static int64_t kept_until_ns(
 
     if (pool->config.kept_ttl_ns == 0 ||
         __builtin_add_overflow(
-            session->kept_ns, pool->config.kept_ttl_ns, &due_ns))
+            session->idle_ns, pool->config.kept_ttl_ns, &due_ns))
         return INT64_MAX;
     return due_ns;
 }
@@ -82,8 +74,10 @@ void registry_set_timer(struct pool *pool, struct pool_session *session)
 uint64_t registry_tokens_kept(
     const struct pool *pool, const struct pool_session *session)
 {
-    return session->n_tokens <= pool->config.max_kept_tokens ? session->n_tokens
-                                                             : 0;
+    bool is_kept_at_all = !session->anonymous &&
+                          session->n_tokens <= pool->config.max_kept_tokens;
+
+    return is_kept_at_all ? session->n_tokens : 0;
 }
 
 /* The session goes last on the list, so it is not the one forgotten. */
@@ -92,7 +86,7 @@ static void keep(
 {
     kv_list_append(&pool->kept, &session->link);
     pool->kept_tokens += session->n_tokens;
-    session->kept_ns = now_ns;
+    session->idle_ns = now_ns;
     registry_set_timer(pool, session);
     while (pool->kept_tokens > pool->config.max_kept_tokens)
         registry_remove(pool, longest_kept(pool));
@@ -131,8 +125,10 @@ static void leave(struct pool *pool, struct pool_session *session)
         policy_remove(pool, session);
         tenant_uncache(&pool->tenants, session->tenant, &session->of_tenant);
     }
-    if (session->state == POOL_SESSION_HELD)
+    if (session->state == POOL_SESSION_HELD) {
         registry_unpin(pool, session);
+        pool->hold_ends++;
+    }
     kv_list_remove(&session->link);
 }
 
@@ -147,7 +143,7 @@ static void cache(
         kv_list_append(&pool->held, &session->link);
     } else {
         session->state = POOL_SESSION_CACHED;
-        session->cached_ns = now_ns;
+        session->idle_ns = now_ns;
         kv_list_append(&pool->cached, &session->link);
         policy_add(pool, session);
         tenant_cache(&pool->tenants, session->tenant, &session->of_tenant);
@@ -159,7 +155,8 @@ void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns)
 {
     if (session->n_blocks == 0 &&
-        session->n_tokens > pool->config.max_kept_tokens) {
+        (session->anonymous ||
+            session->n_tokens > pool->config.max_kept_tokens)) {
         registry_remove(pool, session);
         return;
     }
@@ -187,13 +184,14 @@ void registry_remove(struct pool *pool, struct pool_session *session)
         pool->kept_tokens -= session->n_tokens;
     timer_wheel_cancel(&pool->wheel, &session->timer);
     leave(pool, session);
-    if (!session->anonymous) {
-        session_index_remove(&pool->index, session);
-        kv_map_remove(&pool->map, &session->node);
-    }
+    if (session->is_beginning)
+        beginning_leave(pool, session);
+    session_index_remove(&pool->index, session);
+    kv_map_remove(&pool->map, &session->node);
     pool->n_sessions--;
     pool->session_bytes -= session_metadata_bytes(session);
     tenant_leave(&pool->tenants, session->tenant);
+    owners_leave(&pool->owners, session->number);
     session_close(session);
 }
 
@@ -220,13 +218,13 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
 
 /* ---- the facade's part */
 
-/* Somebody goes for a session with this key: the longest kept, who loses least,
- * or else whom the policy chooses. */
-static void make_place(struct pool *pool, struct pool_tenant *asking,
-    const struct pool_key *key, const uint8_t *trace_id, int64_t now_ns)
+/* Somebody goes for a new session: the longest kept, who loses least, or else
+ * whom the policy chooses. */
+static void make_place(struct pool *pool, const struct pool_session *session,
+    const uint8_t *trace_id, int64_t now_ns)
 {
     if (kv_list_empty(&pool->kept))
-        evict_for_place(pool, asking, key, trace_id, now_ns);
+        evict_for_place(pool, NULL, session, trace_id, now_ns);
     else
         registry_remove(pool, longest_kept(pool));
 }
@@ -247,7 +245,8 @@ static enum kv_status check_place(struct pool *pool, struct pool_tenant *asking)
 
 /* A session that is on no list yet. KV_LIMIT, KV_IO, KV_NO_MEMORY. */
 static enum kv_status create(struct pool *pool, const struct pool_key *key,
-    const uint8_t *trace_id, int64_t now_ns, struct pool_session **out)
+    bool anonymous, const uint8_t *trace_id, int64_t now_ns,
+    struct pool_session **out)
 {
     struct pool_tenant *tenant = tenant_join(
         &pool->tenants, (struct tenant_name){key->tenant, key->tenant_bytes});
@@ -265,10 +264,14 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         tenant_leave(&pool->tenants, tenant);
         return status;
     }
+    session->anonymous = anonymous;
     if (is_full(pool))
-        make_place(pool, tenant, key, trace_id, now_ns);
+        make_place(pool, session, trace_id, now_ns);
     session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
+    kv_map_insert(&pool->map, &session->node, hash_key(pool, key));
+    session_index_insert(&pool->index, session);
+    session->number = owners_enter(&pool->owners, session);
     pool->n_sessions++;
     pool->session_bytes += session_metadata_bytes(session);
     *out = session;
@@ -281,41 +284,56 @@ enum kv_status pool_session_get(struct pool *pool, const struct pool_key *key,
 {
     struct pool_session *session;
     enum kv_status status;
-    uint64_t hash;
 
     if (key->id_bytes == 0 || !name_is_valid(key->id, key->id_bytes) ||
         !name_is_valid(key->tenant, key->tenant_bytes))
         return KV_INVALID;
-    hash = hash_key(pool, key);
-    session = find(pool, key, hash);
+    session = pool_session_find(pool, key);
     *created = session == NULL;
     if (session == NULL) {
-        status = create(pool, key, trace_id, now_ns, &session);
+        status = create(pool, key, false, trace_id, now_ns, &session);
         if (status != KV_OK)
             return status;
-        kv_map_insert(&pool->map, &session->node, hash);
-        session_index_insert(&pool->index, session);
         keep(pool, session, now_ns);
     }
     *out = session;
     return KV_OK;
 }
 
+/* NUL, and the number with its first byte first: later ones come later. */
+struct hidden_id {
+    char bytes[SESSION_HIDDEN_ID_BYTES];
+};
+
+static struct hidden_id hidden_id(uint64_t number)
+{
+    struct hidden_id id = {{0}};
+
+    for (int i = SESSION_HIDDEN_ID_BYTES - 1; i > 0; i--, number >>= 8)
+        id.bytes[i] = (char)(number & 0xFF);
+    return id;
+}
+
 enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
     size_t tenant_bytes, const uint8_t *trace_id, int64_t now_ns,
     struct pool_session **out)
 {
+    struct hidden_id id = hidden_id(pool->last_anonymous + 1);
     const struct pool_key key = {
-        .tenant = tenant, .tenant_bytes = tenant_bytes};
+        .tenant = tenant,
+        .tenant_bytes = tenant_bytes,
+        .id = id.bytes,
+        .id_bytes = sizeof id.bytes,
+    };
     struct pool_session *session;
     enum kv_status status;
 
     if (!name_is_valid(tenant, tenant_bytes))
         return KV_INVALID;
-    status = create(pool, &key, trace_id, now_ns, &session);
+    status = create(pool, &key, true, trace_id, now_ns, &session);
     if (status != KV_OK)
         return status;
-    session->anonymous = true;
+    pool->last_anonymous++;
     kv_list_append(&pool->active, &session->link);
     *out = session;
     return KV_OK;
@@ -324,13 +342,38 @@ enum kv_status pool_session_anonymous(struct pool *pool, const char *tenant,
 struct pool_session *pool_session_find(
     struct pool *pool, const struct pool_key *key)
 {
-    return find(pool, key, hash_key(pool, key));
+    struct kv_map_node *node =
+        kv_map_find(&pool->map, hash_key(pool, key), key);
+
+    return node == NULL ? NULL : KV_LIST_ENTRY(node, struct pool_session, node);
 }
 
+struct pool_session *pool_holder_after(
+    struct pool *pool, const struct pool_key *place)
+{
+    return session_index_after(&pool->index, place);
+}
+
+/* Those without a name come first among a tenant's, and are passed at once:
+ * every name is more than "\\1", for it has no control characters. */
 struct pool_session *pool_session_after(
     struct pool *pool, const struct pool_key *key)
 {
-    return session_index_after(&pool->index, key);
+    struct pool_session *session = session_index_after(&pool->index, key);
+
+    while (session != NULL && session->anonymous) {
+        struct pool_key past = session_place(session);
+
+        past.id = "\1";
+        past.id_bytes = 1;
+        session = session_index_after(&pool->index, &past);
+    }
+    return session;
+}
+
+struct pool_key pool_session_place(const struct pool_session *session)
+{
+    return session_place(session);
 }
 
 void pool_session_forget(

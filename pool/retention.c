@@ -40,6 +40,27 @@ void retention_drop_over(struct pool_session *session, int64_t now_ns)
     session->n_leases = n;
 }
 
+struct pool_holds pool_holds(const struct pool *pool)
+{
+    struct pool_holds holds = {.first_end_ns = INT64_MAX};
+
+    for (const struct kv_list *at = pool->held.next; at != &pool->held;
+         at = at->next) {
+        int64_t end_ns = retention_hold_until_ns(
+            KV_LIST_ENTRY(at, struct pool_session, link));
+
+        holds.n_sessions++;
+        if (end_ns < holds.first_end_ns)
+            holds.first_end_ns = end_ns;
+    }
+    return holds;
+}
+
+uint64_t pool_hold_ends(const struct pool *pool)
+{
+    return pool->hold_ends;
+}
+
 /* since + ttl; INT64_MAX if there is none, or for ever. */
 static int64_t end_of(int64_t since_ns, int64_t ttl_ns)
 {

@@ -85,6 +85,7 @@ static size_t take_blocks(
     for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
         block_pool_pin(&pool->blocks, id);
+        owners_hold(&pool->owners, id, session->number);
         session->blocks[session->n_blocks++] = id;
         if (id * block_bytes == end)
             pool->extents[n_extents - 1].size += block_bytes;
@@ -114,6 +115,8 @@ static void allocate(
         uint32_t n_part = n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS;
 
         n -= n_part;
+        if (pool->observer->allocated != NULL)
+            share_tell(pool, session, &allocation);
         allocation.before = state_stats(pool);
         allocation.n_extents = take_blocks(pool, session, n_part);
         if (pool->observer->allocated == NULL)
@@ -249,7 +252,7 @@ void pool_session_end(
     struct pool *pool, struct pool_session *session, int64_t now_ns)
 {
     assert(session_is_active(session));
-    if (session->anonymous) {
+    if (session->anonymous && !beginning_keep(pool, session, now_ns)) {
         if (session->n_blocks > 0)
             evict_release(pool, session, 0, now_ns);
         registry_remove(pool, session);

@@ -46,6 +46,7 @@ struct pool_session {
     struct kv_list link; /* on one list of the pool, by state */
     enum pool_session_state state;
     uint32_t n_blocks;
+    uint32_t number;     /* as an owner of blocks */
     int64_t released_ns; /* end of the last run, or creation */
     int64_t idle_ttl_ns;
     int64_t absolute_ttl_ns; /* from creation; 0: none */
@@ -53,7 +54,8 @@ struct pool_session {
     uint32_t n_leases;
     struct timer timer; /* set by registry_due_ns, perhaps for earlier */
 
-    bool anonymous;
+    bool anonymous;       /* its id is hidden, see session_place */
+    bool is_beginning;    /* anonymous, idle: see beginning.c */
     bool has_held_blocks; /* at some time */
     uint8_t priority;     /* 0 goes first, 100 last */
     uint8_t id_bytes;
@@ -64,14 +66,16 @@ struct pool_session {
     size_t n_cached;   /* tokens whose keys and values lie in blocks */
     size_t n_computed; /* or once lay there: at least n_cached */
     uint32_t n_sealed; /* first blocks whose prefix keys are known */
-    int64_t kept_ns;   /* EVICTED: since when */
-    int64_t cached_ns; /* CACHED: since when */
+    uint32_t n_told;   /* of these, that reports have told of */
+    int64_t idle_ns;   /* EVICTED, CACHED: since when */
     int64_t created_ns;
     uint64_t hits, evictions;
     struct session_lease *leases;
     uint32_t lease_capacity;
     struct session_loss loss;
     struct policy_place place;
+    struct kv_list beginning; /* of all, in the order of their ends */
+    struct kv_map_node leaf;  /* by its last block */
     struct kv_map_node node;
     struct treap_node order;
     struct pool_tenant *tenant;
@@ -91,7 +95,11 @@ enum kv_status session_grow_leases(struct pool_session *session, uint32_t n);
 
 size_t session_metadata_bytes(const struct pool_session *session);
 
-static inline struct pool_key session_key(const struct pool_session *session)
+/* What it is known by in the pool. The id of an anonymous one is a number that
+ * begins with NUL, which no name does: nobody can ask for it. */
+#define SESSION_HIDDEN_ID_BYTES 9
+
+static inline struct pool_key session_place(const struct pool_session *session)
 {
     return (struct pool_key){
         .tenant = session->tenant->name,
@@ -99,6 +107,16 @@ static inline struct pool_key session_key(const struct pool_session *session)
         .id = session->id,
         .id_bytes = session->id_bytes,
     };
+}
+
+/* What others are told of it. */
+static inline struct pool_key session_key(const struct pool_session *session)
+{
+    struct pool_key key = session_place(session);
+
+    if (session->anonymous)
+        key.id_bytes = 0;
+    return key;
 }
 
 /* Between begin and end. */

@@ -6,13 +6,16 @@
  *   tenant.c    whose they are; quota.c what each may take, and from whom
  *   run.c       what a run does to its session
  *   share.c     what sessions have in common
+ *   beginning.c what requests without a session leave behind
+ *   owners.c    one holder of each block
  *   evict.c     how blocks are given up, and how it is told
+ *   sweep.c     room made ahead of need
  *   policy.c    who gives them up first; policy_*.c, one file each
  *   check.c     the laws
  *
- * Every named session is in the map, in the index, and on one list:
+ * Every session is in the map, in the index, and on one list:
  *
- *   active  between begin and end; also every anonymous session
+ *   active  between begin and end; also an anonymous session before
  *   cached  idle with blocks, in the policy's order too; the head was released
  *           longest ago
  *   held    idle with blocks, under a pin or a lease
@@ -23,6 +26,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "pool/block_pool.h"
+#include "pool/owners.h"
 #include "pool/policy.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
@@ -39,6 +43,7 @@ struct pool {
     struct block_pool blocks;
     struct scrub_queue scrubs;
     struct prefix_index prefixes;
+    struct owners owners;
 
     struct kv_map map;
     struct treap index;
@@ -46,17 +51,24 @@ struct pool {
     struct timer_wheel wheel;
     struct policy policy;
     struct kv_list active, cached, held, kept;
-    uint32_t n_sessions;     /* on the four lists */
-    uint64_t n_holding;      /* sessions with blocks */
-    uint64_t session_tokens; /* in blocks */
-    uint64_t kept_tokens;    /* of the sessions on kept */
-    uint64_t session_bytes;  /* of memory */
+    uint32_t n_sessions;       /* on the four lists */
+    struct kv_list beginnings; /* oldest end first */
+    struct kv_map leaves;      /* the same, by their last blocks */
+    uint64_t last_anonymous;   /* number of the latest */
+    uint64_t n_holding;        /* sessions with blocks */
+    uint64_t session_tokens;   /* in blocks */
+    uint64_t kept_tokens;      /* of the sessions on kept */
+    uint64_t hold_ends;        /* sessions that left held, since open */
+    uint64_t session_bytes;    /* of memory */
 
     uint64_t cache_hits, cache_misses;
     uint64_t evictions, evictions_by_reason[POOL_REASON_END];
     uint64_t sessions_created;
 
+    bool sweeping; /* began above the high watermark */
+
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
+    struct pool_sealed sealed[POOL_PART_SEALED];
 };
 
 /* What pool_stats answers; inline, for a report takes two of them. */
@@ -154,7 +166,50 @@ void share_move_tokens(
 void share_open(
     struct pool *pool, struct pool_session *session, uint32_t index);
 
+/* Puts what a report of an allocation says of prefixes into it: the session is
+ * about to get blocks, or (reused) has got those of others. */
+void share_tell(struct pool *pool, struct pool_session *session,
+    struct pool_allocation *allocation);
+
 bool share_is_shared(const struct pool *pool, pool_block_id id);
+
+/* ---- beginning.c */
+
+/* A request without a session, of which there may be a beginning already, ends:
+ * its full blocks stay with it, if they may. false: nothing does. */
+bool beginning_keep(
+    struct pool *pool, struct pool_session *session, int64_t now_ns);
+
+/* It is one no longer. */
+void beginning_leave(struct pool *pool, struct pool_session *session);
+
+/* Of kv_map. */
+bool beginning_ends_with(const struct kv_map_node *node, const void *key);
+
+/* It has another last block, which is no other's last (see beginning_at). */
+void beginning_shorten(struct pool *pool, struct pool_session *session);
+
+/* The beginning whose last block this is; NULL if there is none. */
+struct pool_session *beginning_at(const struct pool *pool, pool_block_id id);
+
+/* ---- quota.c */
+
+/* Whether n blocks more are to be had for the tenant by evicting idle sessions:
+ * KV_POOL_FULL, KV_OVER_QUOTA. */
+enum kv_status quota_check(
+    const struct pool *pool, const struct pool_tenant *tenant, uint64_t n);
+
+/* Whose sessions go next: for n blocks that a tenant asks for, for one place,
+ * or so that n blocks leave use though nobody asks. */
+struct quota_turn {
+    struct pool_tenant *tenant; /* NULL: anybody's, in the policy's order */
+    uint32_t n_wanted;          /* blocks of them; 0: nobody has to go */
+};
+struct quota_turn quota_turn_for_room(
+    struct pool *pool, struct pool_tenant *asking, uint32_t n);
+struct quota_turn quota_turn_for_place(
+    struct pool *pool, struct pool_tenant *asking);
+struct quota_turn quota_turn_for_sweep(struct pool *pool, uint32_t n);
 
 /* ---- evict.c */
 
@@ -168,13 +223,22 @@ void evict_release(struct pool *pool, struct pool_session *session,
 void evict_idle(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
+/* The victim of a turn, of whom there must be one, gives up its blocks, or
+ * where the policy takes tails as many as are wanted. */
+void evict_turn(struct pool *pool, const struct quota_turn *turn,
+    const struct pool_cause *cause, int64_t now_ns);
+
+/* For a turn that is a tenant's it is the quota. */
+enum pool_reason evict_reason(const struct quota_turn *turn);
+
 /* Whether there is a session to evict for a place that this tenant wants. */
 bool evict_has_place(struct pool *pool, struct pool_tenant *asking);
 
-/* That session is evicted and forgotten: no more are allowed, and one of this
- * tenant with this key is to come. */
-void evict_for_place(struct pool *pool, struct pool_tenant *asking,
-    const struct pool_key *key, const uint8_t *trace_id, int64_t now_ns);
+/* That session, or the cached one that is given, is evicted and forgotten: no
+ * more are allowed, and another one is to come. */
+void evict_for_place(struct pool *pool, struct pool_session *victim,
+    const struct pool_session *forced_by, const uint8_t *trace_id,
+    int64_t now_ns);
 
 /* Gives up idle sessions until n_blocks are free or being zeroed, and within
  * the quotas of the session that needs them; quota_check says that it can be
@@ -182,23 +246,5 @@ void evict_for_place(struct pool *pool, struct pool_tenant *asking,
 bool evict_for_room(struct pool *pool, uint32_t n_blocks,
     const struct pool_session *forced_by, const uint8_t *trace_id,
     int64_t now_ns);
-
-/* ---- quota.c */
-
-/* Whether n blocks more are to be had for the tenant by evicting idle sessions:
- * KV_POOL_FULL, KV_OVER_QUOTA. */
-enum kv_status quota_check(
-    const struct pool *pool, const struct pool_tenant *tenant, uint64_t n);
-
-/* Whose sessions go next, for n blocks that a tenant asks for (NULL: nobody
- * does), or for one place. */
-struct quota_turn {
-    struct pool_tenant *tenant; /* NULL: anybody's, in the policy's order */
-    uint32_t n_wanted;          /* blocks of them; 0: nobody has to go */
-};
-struct quota_turn quota_turn_for_room(
-    struct pool *pool, struct pool_tenant *asking, uint32_t n);
-struct quota_turn quota_turn_for_place(
-    struct pool *pool, struct pool_tenant *asking);
 
 #endif

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/heap.h"
@@ -94,6 +95,36 @@ static enum kv_status find_another(
     }
 }
 
+static enum kv_status refuse_damage(
+    const struct journal_notes *notes, struct kv_error *error)
+{
+    return kv_error_set(error, KV_DATA_LOSS,
+        "%s/%s: at byte %" PRIu64 ": no valid checkpoint", notes->dir->path,
+        JOURNAL_NOTES_FILE, notes->end_offset);
+}
+
+enum kv_status journal_notes_skip(
+    struct journal_notes *notes, struct kv_error *error)
+{
+    enum kv_status status;
+    struct stat stat;
+
+    if (notes->fd < 0)
+        return KV_OK;
+    if (fstat(notes->fd, &stat) != 0)
+        return journal_file_error(
+            notes->dir, JOURNAL_NOTES_FILE, "cannot be read", error);
+    if ((uint64_t)stat.st_size <= JOURNAL_NOTES_TAIL_BYTES)
+        return KV_OK;
+    notes->buffer_offset = notes->end_offset =
+        ((uint64_t)stat.st_size - JOURNAL_NOTES_TAIL_BYTES) & ~(uint64_t)7;
+    status = find_another(notes, error);
+    if (status == KV_NOT_FOUND)
+        return refuse_damage(notes, error);
+    notes->end_offset = notes->buffer_offset + notes->position;
+    return status;
+}
+
 enum kv_status journal_notes_next(struct journal_notes *notes,
     struct journal_record *out, struct kv_error *error)
 {
@@ -112,8 +143,6 @@ enum kv_status journal_notes_next(struct journal_notes *notes,
         status = find_another(notes, error);
     if (status == KV_OK ||
         (status == KV_NOT_FOUND && notes->end_offset < notes->sure_bytes))
-        return kv_error_set(error, KV_DATA_LOSS,
-            "%s/%s: at byte %" PRIu64 ": no valid checkpoint", notes->dir->path,
-            JOURNAL_NOTES_FILE, notes->end_offset);
+        return refuse_damage(notes, error);
     return status;
 }

@@ -23,12 +23,22 @@ struct journal_notes {
     uint64_t end_offset; /* of the last note that was read */
 };
 
+/* So much of the end of the file is enough to have the newest note, and the one
+ * before: a start must not take longer because a ledger is old. */
+#define JOURNAL_NOTES_TAIL_BYTES ((uint64_t)128 << 10)
+
 /* Reads from the first one on. The directory is borrowed. KV_IO, KV_NO_MEMORY.
  */
 enum kv_status journal_notes_init(struct journal_notes *notes,
     const struct journal_dir *dir, const struct journal_identity *identity,
     struct kv_error *error);
 void journal_notes_fini(struct journal_notes *notes);
+
+/* Before the first is read: goes on to those in the last
+ * JOURNAL_NOTES_TAIL_BYTES, where there are more. KV_DATA_LOSS: there is none;
+ * KV_IO. */
+enum kv_status journal_notes_skip(
+    struct journal_notes *notes, struct kv_error *error);
 
 /* The next note: the payload, until the next call. KV_NOT_FOUND: the end, or a
  * torn last one at end_offset. KV_DATA_LOSS: damage; KV_IO. */

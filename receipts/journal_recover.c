@@ -117,6 +117,7 @@ static bool keep_note(
     return true;
 }
 
+/* The newest is looked for at the end: older ones are for whoever verifies. */
 static enum kv_status read_notes(struct journal_found *found,
     const struct journal_dir *dir, struct kv_error *error)
 {
@@ -127,11 +128,11 @@ static enum kv_status read_notes(struct journal_found *found,
 
     if (status != KV_OK)
         return status;
-    while ((status = journal_notes_next(&notes, &record, error)) == KV_OK) {
-        if (!keep_note(found, &record)) {
+    status = journal_notes_skip(&notes, error);
+    while (status == KV_OK &&
+           (status = journal_notes_next(&notes, &record, error)) == KV_OK) {
+        if (!keep_note(found, &record))
             status = no_memory(error);
-            break;
-        }
         found->note_offset = notes.end_offset - record.n_bytes;
     }
     found->notes_end = notes.end_offset;

@@ -17,8 +17,10 @@ static bool is_named(const struct evict_decision *decision, size_t target)
            KVPOOL__V1__EVICT_TARGET__TARGET_SESSION;
 }
 
+/* place is the session's, NULL if there is none. As text, the id of a request
+ * without a session is empty, for its place begins with NUL. */
 static Kvpool__V1__EvictOutcome *add_outcome(struct evict_decision *decision,
-    size_t target, const struct pool_key *key, Kvpool__V1__EvictResult result)
+    size_t target, const struct pool_key *place, Kvpool__V1__EvictResult result)
 {
     struct evict_entry *entry = &decision->entries[decision->n_entries];
 
@@ -26,10 +28,11 @@ static Kvpool__V1__EvictOutcome *add_outcome(struct evict_decision *decision,
     kvpool__v1__evict_outcome__init(&entry->outcome);
     entry->outcome.target = (uint32_t)target;
     entry->outcome.result = result;
-    if (key != NULL) {
+    if (place != NULL) {
         kvpool__v1__session_key__init(&entry->key);
-        memcpy(entry->tenant, key->tenant, key->tenant_bytes);
-        memcpy(entry->id, key->id, key->id_bytes);
+        memcpy(entry->tenant, place->tenant, place->tenant_bytes);
+        memcpy(entry->id, place->id, place->id_bytes);
+        entry->id_bytes = place->id_bytes;
         entry->key.tenant = entry->tenant;
         entry->key.session_id = entry->id;
         entry->outcome.session = &entry->key;
@@ -96,32 +99,6 @@ static void tell_batch(struct evict_decision *decision, bool final)
     decision->scope = pool_batch_begin(server->pool, kv_clock_mono_ns());
 }
 
-/* A session that has nothing but tokens loses them, if that is asked for. */
-static void forget_tokens(struct evict_decision *decision,
-    struct pool_session *session, struct pool_outcome *outcome)
-{
-    struct pool_session_info info = pool_session_glance(session);
-
-    if (!decision->request->forget || info.state != POOL_SESSION_EVICTED)
-        return;
-    outcome->tokens_kept = 0;
-    if (!decision->request->dry_run)
-        pool_session_forget(
-            decision->server->pool, session, kv_clock_mono_ns());
-}
-
-static struct pool_outcome preview(
-    const struct evict_decision *decision, const struct pool_session *session)
-{
-    struct pool_outcome outcome = pool_evict_preview(
-        decision->server->pool, session, decision->request->preempt);
-
-    if (decision->request->forget && outcome.result == POOL_EVICTED &&
-        !outcome.preempted)
-        outcome.tokens_kept = 0;
-    return outcome;
-}
-
 /* Evicts one session. Only evictions are outcomes of their own, where the
  * target does not name the session; the others are counted. */
 static void evict_one(struct evict_decision *decision, size_t target,
@@ -131,17 +108,16 @@ static void evict_one(struct evict_decision *decision, size_t target,
     struct server *server = decision->server;
     const struct pool_cause cause = cause_of(decision);
     uint64_t before = applied(server);
-    struct pool_key key = pool_session_info(server->pool, session).key;
-    Kvpool__V1__EvictOutcome *entry = add_outcome(
-        decision, target, &key, KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_EVICTED);
+    struct pool_key place = pool_session_place(session);
+    Kvpool__V1__EvictOutcome *entry = add_outcome(decision, target, &place,
+        KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_EVICTED);
     bool preempt = decision->request->preempt;
     struct pool_outcome outcome =
-        decision->request->dry_run ? preview(decision, session)
-                                   : pool_evict_session(server->pool, session,
-                                         &cause, preempt, kv_clock_mono_ns());
+        decision->request->dry_run
+            ? pool_evict_preview(server->pool, session, preempt, cause.forget)
+            : pool_evict_session(
+                  server->pool, session, &cause, preempt, kv_clock_mono_ns());
 
-    if (outcome.result == POOL_NOTHING_TO_FREE)
-        forget_tokens(decision, session, &outcome);
     evict_walk_decided(&decision->walk, target, outcome.bytes_freed);
     decision->response.sessions_held += outcome.result == POOL_PINNED;
     decision->response.sessions_busy += outcome.result == POOL_EVICT_BUSY;
@@ -168,16 +144,16 @@ static void evict_one(struct evict_decision *decision, size_t target,
 /* Whether this call has an outcome of the session: what was taken for its bytes
  * is nobody's that a later target names. */
 static bool is_listed(
-    const struct evict_decision *decision, const struct pool_key *key)
+    const struct evict_decision *decision, const struct pool_key *place)
 {
     for (size_t i = 0; i < decision->n_entries; i++) {
         const struct evict_entry *entry = &decision->entries[i];
 
         if (entry->outcome.session != NULL &&
-            strlen(entry->id) == key->id_bytes &&
-            memcmp(entry->id, key->id, key->id_bytes) == 0 &&
-            strlen(entry->tenant) == key->tenant_bytes &&
-            memcmp(entry->tenant, key->tenant, key->tenant_bytes) == 0)
+            entry->id_bytes == place->id_bytes &&
+            memcmp(entry->id, place->id, place->id_bytes) == 0 &&
+            strlen(entry->tenant) == place->tenant_bytes &&
+            memcmp(entry->tenant, place->tenant, place->tenant_bytes) == 0)
             return true;
     }
     return false;
@@ -222,9 +198,10 @@ static void decide_one(struct evict_decision *decision, size_t target,
     struct pool_session *session)
 {
     struct pool_session_info info = pool_session_glance(session);
+    struct pool_key place = pool_session_place(session);
 
     if ((is_named(decision, target) || decision->request->dry_run) &&
-        is_listed(decision, &info.key))
+        is_listed(decision, &place))
         return;
     if ((is_named(decision, target) || info.n_blocks > 0) &&
         !may_go_on(decision)) {

@@ -39,6 +39,7 @@ struct evict_decision {
         Kvpool__V1__EvictOutcome outcome;
         Kvpool__V1__SessionKey key;
         char tenant[POOL_NAME_BYTES + 1], id[POOL_NAME_BYTES + 1];
+        size_t id_bytes; /* of the session's place, which has NUL in it */
     } * entries;
     Kvpool__V1__EvictOutcome **list;
     size_t n_entries, n_room;

@@ -210,16 +210,18 @@ static enum evict_walk_step walk_names(
     const char *tenant = range_tenant(walk);
     struct pool_session_info info;
     struct pool_session *session;
+    struct pool_key place;
 
     if (!walk->begun)
         begin_range(walk);
-    session = pool_session_after(walk->pool, &walk->place.key);
+    session = pool_holder_after(walk->pool, &walk->place.key);
     if (session == NULL)
         return leave_range(walk);
     info = pool_session_glance(session);
+    place = pool_session_place(session);
     if (tenant != NULL && !is_tenant(&info.key, tenant))
         return leave_range(walk);
-    state_place_copy(&walk->place, &info.key);
+    state_place_copy(&walk->place, &place);
     if (!is_in(walk, wanted, session))
         return EVICT_WALK_ON;
     walk->matched = true;
@@ -235,10 +237,12 @@ static enum evict_walk_step walk_names(
 /* ---- in the order of the policy */
 
 static void set_mark(
-    struct evict_walk_mark *mark, const struct pool_session_info *info)
+    struct evict_walk_mark *mark, const struct pool_session *session)
 {
-    state_place_copy(&mark->place, &info->key);
-    mark->released_ns = info->released_ns;
+    const struct pool_key place = pool_session_place(session);
+
+    state_place_copy(&mark->place, &place);
+    mark->released_ns = pool_session_glance(session).released_ns;
     mark->set = true;
 }
 
@@ -264,14 +268,11 @@ static struct pool_session *find_mark(
 static struct pool_session *next_victim(struct evict_walk *walk)
 {
     struct pool_session *stays = find_mark(walk, &walk->given);
-    struct pool_session_info info;
 
-    if (stays != NULL) {
-        info = pool_session_glance(stays);
-        set_mark(&walk->stays, &info);
-    } else {
+    if (stays != NULL)
+        set_mark(&walk->stays, stays);
+    else
         stays = find_mark(walk, &walk->stays);
-    }
     walk->given.set = false;
     return pool_victim_after(walk->pool, stays);
 }
@@ -297,7 +298,8 @@ static bool is_wanted(
     return is_one_of(&info.key, wanted->tenants, wanted->n_tenants) &&
            info.released_ns <= walk->begin_ns && !is_decided(walk, session) &&
            (walk->takes_shared ||
-               pool_evict_preview(walk->pool, session, false).blocks_freed > 0);
+               pool_evict_preview(walk->pool, session, false, false)
+                       .blocks_freed > 0);
 }
 
 static enum evict_walk_step walk_victims(
@@ -306,15 +308,13 @@ static enum evict_walk_step walk_victims(
     const Kvpool__V1__EvictBytes *wanted =
         walk->request->targets[walk->target]->bytes;
     struct pool_session *session;
-    struct pool_session_info info;
 
     if (walk->freed_bytes >= wanted->at_least_bytes)
         return leave_target(walk);
     session = next_victim(walk);
     if (session == NULL)
         return leave_victims(walk);
-    info = pool_session_glance(session);
-    set_mark(&walk->given, &info);
+    set_mark(&walk->given, session);
     if (!is_wanted(walk, session))
         return EVICT_WALK_ON;
     *out = session;

@@ -1,6 +1,7 @@
 /* Which sessions an Evict request names, one after the other, in the order in
  * which they are decided: by targets, and within a target by the sessions'
- * names, or for `bytes` as the policy would have them go.
+ * names, or for `bytes` as the policy would have them go. Requests without a
+ * session, and what they left behind, are among a tenant's sessions.
  *
  *   init ──> [next ──> (evict it) ──> decided]* ──> END
  *

@@ -18,6 +18,7 @@
 #include "base/heap.h"
 #include "server/options_file.h"
 #include "server/options_sinks.h"
+#include "server/options_tenants.h"
 
 static const struct option_origin by_default = {OPTION_DEFAULT, 0};
 static const struct option_origin by_variable = {OPTION_VARIABLE, 0};
@@ -165,6 +166,23 @@ static enum kv_status take_flag(struct options *options, int argc,
     return option_set(options, row, by_flag, name.text, argv[1], error);
 }
 
+/* The last of several flags wins, but whoever names two models wants both. */
+static enum kv_status check_models(
+    int argc, const char *const *argv, struct kv_error *error)
+{
+    size_t n_models = 0;
+
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+        n_models += strcmp(argv[i], "--model") == 0 ||
+                    strncmp(argv[i], "--model=", 8) == 0;
+    if (n_models < 2)
+        return KV_OK;
+    return kv_error_set(error, KV_INVALID,
+        "--model: given %zu models, allowed is one; a second one needs a "
+        "server of its own",
+        n_models);
+}
+
 static enum kv_status refuse_argument(const char *given, struct kv_error *error)
 {
     return kv_error_set(error, KV_INVALID,
@@ -245,16 +263,20 @@ enum kv_status options_parse(struct options *options, int argc,
             status = take_environment(&parsed, environment, error);
         if (status == KV_OK)
             status = take_flags(&parsed, n_flags, flags, error);
+        if (status == KV_OK)
+            status = check_models(n_flags, flags, error);
         if (status == KV_OK && parsed.config[0] != '\0')
             status = options_file_read(parsed.config, &parsed, &texts, error);
     }
     if (status == KV_OK)
         status = own_texts(&parsed, error);
     options_file_texts_fini(&texts);
-    if (status == KV_OK)
+    if (status == KV_OK) {
         *options = parsed;
-    else
+    } else {
         option_sinks_fini(&parsed.sinks);
+        option_tenants_fini(&parsed.tenants);
+    }
     return status;
 }
 
@@ -268,6 +290,7 @@ enum kv_status options_parse_again(
 void options_fini(struct options *options)
 {
     option_sinks_fini(&options->sinks);
+    option_tenants_fini(&options->tenants);
     kv_free(options->storage);
     *options = (struct options){0};
 }
@@ -299,6 +322,13 @@ static bool digest_sink(EVP_MD_CTX *context, const struct option_sink *sink)
     return ok;
 }
 
+static bool digest_tenant(
+    EVP_MD_CTX *context, const struct option_tenant *tenant)
+{
+    return digest_text(context, tenant->name) &&
+           EVP_DigestUpdate(context, &tenant->quota, sizeof tenant->quota) == 1;
+}
+
 void options_digest(const struct options *options, uint8_t digest[32])
 {
     EVP_MD_CTX *context = EVP_MD_CTX_new();
@@ -309,6 +339,8 @@ void options_digest(const struct options *options, uint8_t digest[32])
         ok = digest_row(context, &option_rows[i], options);
     for (size_t i = 0; i < options->sinks.n && ok; i++)
         ok = digest_sink(context, &options->sinks.list[i]);
+    for (size_t i = 0; i < options->tenants.n && ok; i++)
+        ok = digest_tenant(context, &options->tenants.list[i]);
     if (!ok || EVP_DigestFinal_ex(context, digest, NULL) != 1)
         memset(digest, 0, 32);
     EVP_MD_CTX_free(context);

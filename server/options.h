@@ -25,13 +25,24 @@
     LIST(listen, "127.0.0.1:7440", "ADDRESS[,ADDRESS]",                        \
         "where gRPC is served: host:port, [v6]:port or unix:/path")            \
     TEXT(model, "", "FILE", "GGUF model; empty is the built-in demo model")    \
+    CHOICE(model_prefetch, "ahead", "off|ahead|wait",                          \
+        "read the model ahead; wait: before anything is served")               \
+    BOOL(model_lock, false, "lock the weights in memory (RLIMIT_MEMLOCK)")     \
+    TEXT(tokenizer_pre, "", "NAME",                                            \
+        "how text is cut into words where a model's file does not say")        \
     UINT(kv_cache_size_mb, 512, 1, 16777216, "MiB", "size of the KV pool")     \
     UINT(block_tokens, 16, 1, 1024, "tokens", "tokens of one block")           \
     CHOICE(                                                                    \
         kv_type, "f16", "f32|f16|q8_0", "type of keys and values in the pool") \
     BOOL(prefix_cache, true,                                                   \
         "share full blocks between sessions of a tenant that begin alike")     \
+    UINT(max_beginnings, 10000, 0, 16777216, "",                               \
+        "requests without a session whose full blocks stay; 0: none")          \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
+    UINT(tenant_soft_blocks, 0, 0, 2147483647, "blocks",                       \
+        "beyond so many a tenant's own sessions are evicted first; 0 is none") \
+    UINT(tenant_hard_blocks, 0, 0, 2147483647, "blocks",                       \
+        "beyond so many a tenant gets none; 0 is none")                        \
     UINT(max_kept_tokens, 16777216, 0, 1099511627776, "tokens",                \
         "tokens kept of evicted sessions")                                     \
     UINT(kept_tokens_ttl_s, 3600, 0, 31536000, "s",                            \
@@ -40,6 +51,12 @@
         "evict sessions idle for longer; 0 is never")                          \
     CHOICE(eviction_policy, "lru", "lru|lru_tail|priority|s3fifo|cost",        \
         "which sessions give up blocks first when room is needed")             \
+    UINT(high_watermark_percent, 0, 0, 100, "%",                               \
+        "of blocks in use beyond which a sweep evicts; 0 is never")            \
+    UINT(low_watermark_percent, 80, 0, 100, "%",                               \
+        "of blocks in use at which it ends")                                   \
+    UINT(sweep_blocks, 256, 1, 1048576, "",                                    \
+        "blocks that a sweep evicts before others have their turn")            \
     UINT(retention_max_ttl_s, 0, 0, 31536000, "s",                             \
         "longest TTL that a client may set; 0 is any, and none")               \
     UINT(retention_max_pin_s, 86400, 0, 31536000, "s",                         \
@@ -58,6 +75,8 @@
         "wait this long for more requests before an idle loop starts")         \
     UINT(max_waiting_requests, 1024, 1, 1048576, "",                           \
         "requests that may wait for the batch")                                \
+    UINT(hold_wait_ms, 10000, 0, 86400000, "ms",                               \
+        "requests wait so long for blocks under pins and leases")              \
     BOOL(enable_receipts, false, "issue, keep and stream receipts")            \
     TEXT(data_dir, "", "DIR",                                                  \
         "where receipts are kept, made if not there; empty is in memory only") \
@@ -130,6 +149,14 @@ struct option_sinks {
     uint32_t line; /* of the key; 0: it is not there */
 };
 
+/* The quotas of tenants that the file names, likewise
+ * (server/options_tenants.h). */
+struct option_tenants {
+    struct option_tenant *list; /* [n] */
+    size_t n;
+    uint32_t line; /* of the key; 0: it is not there */
+};
+
 #define OPTION_COUNT(...) +1
 enum {
     N_OPTIONS = 0 SERVER_OPTIONS(
@@ -148,6 +175,7 @@ struct options {
         OPTION_TEXT, OPTION_TEXT, OPTION_UINT, OPTION_BOOL, OPTION_TEXT)
     const char *config; /* the file; empty: there is none */
     struct option_sinks sinks;
+    struct option_tenants tenants;
     SERVER_COMMANDS(OPTION_COMMAND)
     struct option_origin origins[N_OPTION_ROWS]; /* in the table's order */
     char *storage;                               /* what the texts point into */

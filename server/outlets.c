@@ -255,7 +255,8 @@ static void add_new(struct outlets *outlets, struct kv_list *opened)
     }
 }
 
-/* Those that are wanted no more, or otherwise than they were. */
+/* Those that are wanted no more, or otherwise than they were; and those that
+ * have given up, which begin anew. */
 static void remove_old(
     struct outlets *outlets, const struct option_sinks *before, bool log_before)
 {
@@ -270,7 +271,8 @@ static void remove_old(
             find_wanted(&options->sinks, options->receipts_log, sink->name);
 
         next = sink_set_next(outlets->set, sink);
-        if (wanted != NULL && old != NULL && option_sink_equal(old, wanted))
+        if (wanted != NULL && old != NULL && option_sink_equal(old, wanted) &&
+            sink->state != SINK_FAILED)
             continue;
         if (wanted != NULL && old == NULL && sink->state != SINK_STOPPING)
             continue; /* it was added just now */

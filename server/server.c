@@ -23,7 +23,11 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "engine/residency.h"
 #include "rpc/address.h"
+#include "server/options_tenants.h"
+#include "server/progress_line.h"
+#include "server/quotas.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define DRAIN_TICK_MS 10
@@ -38,21 +42,37 @@ static const char *const services[] = {
 
 /* ---- open: model, pool, computation */
 
-static enum kv_status open_model(struct server *server, struct kv_error *error)
+static enum kv_status open_tokenizer(
+    struct server *server, struct kv_error *error)
+{
+    const char *pre = server->options->tokenizer_pre;
+    const struct model *model = server->model;
+
+    return pre[0] == '\0' ? tokenizer_open(&server->tokenizer, model->gguf,
+                                model->shape.n_vocab, error)
+                          : tokenizer_open_as(&server->tokenizer, model->gguf,
+                                model->shape.n_vocab, pre, error);
+}
+
+static enum kv_status open_model(struct server *server,
+    const struct progress *progress, struct kv_error *error)
 {
     const char *path = server->options->model;
+    enum residency_prefetch prefetch = RESIDENCY_AHEAD;
     enum kv_status status = path[0] != '\0'
                                 ? model_open(&server->model, path, error)
                                 : model_open_memory(&server->model, demo_model,
                                       (size_t)(demo_model_end - demo_model),
                                       "built-in demo model", error);
 
+    residency_prefetch_parse(server->options->model_prefetch, &prefetch);
     if (status == KV_OK)
-        status = tokenizer_open(&server->tokenizer, server->model->gguf,
-            server->model->shape.n_vocab, error);
+        status = open_tokenizer(server, error);
     if (status == KV_OK)
         status = kv_check_block(server->model, server->kv_type,
             (uint32_t)server->options->block_tokens, error);
+    if (status == KV_OK)
+        status = residency_prefetch(server->model, prefetch, progress, error);
     /* A model that cannot be used is no fault of the configuration. */
     return status == KV_INVALID ? KV_UNSUPPORTED : status;
 }
@@ -73,6 +93,12 @@ static enum kv_status open_calls(struct server *server, struct kv_error *error)
         error, KV_NO_MEMORY, "no memory to remember Evict calls with");
 }
 
+/* Rounded up: what is more than nothing is at least a block. */
+static uint32_t percent_of(uint32_t n, uint64_t percent)
+{
+    return (uint32_t)((n * percent + 99) / 100);
+}
+
 static enum kv_status open_pool(struct server *server, struct kv_error *error)
 {
     const struct options *options = server->options;
@@ -89,6 +115,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         .kept_ttl_ns = (int64_t)options->kept_tokens_ttl_s * KV_NS_PER_S,
         .eviction_policy = options->eviction_policy,
         .share_prefixes = options->prefix_cache,
+        .max_beginnings = (uint32_t)options->max_beginnings,
         .default_idle_ttl_ns =
             (int64_t)options->session_idle_ttl_s * KV_NS_PER_S,
         .secret = {server->secret[0], server->secret[1]},
@@ -96,6 +123,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
             census_init(&server->census, recorder_observer(server->recorder)),
         .stopwatch_ns = kv_clock_mono_ns,
     };
+    enum kv_status status;
 
     if (n_blocks == 0)
         return kv_error_set(error, KV_INVALID,
@@ -104,11 +132,21 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
             "least %zu MiB",
             options->kv_cache_size_mb, block_tokens, block_bytes,
             (size_t)((block_bytes + MIB - 1) / MIB));
-    return pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
+    config.high_blocks =
+        percent_of(config.n_blocks, options->high_watermark_percent);
+    config.low_blocks = percent_of(config.high_blocks > 0 ? config.n_blocks : 0,
+        options->low_watermark_percent);
+    status = pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
+    if (status != KV_OK)
+        return status;
+    return quotas_apply(options, server->pool) == KV_OK
+               ? KV_OK
+               : kv_error_set(error, KV_NO_MEMORY,
+                     "no memory for the quotas of tenants");
 }
 
-static enum kv_status open_compute(
-    struct server *server, struct kv_error *error)
+static enum kv_status open_compute(struct server *server,
+    const struct progress *progress, struct kv_error *error)
 {
     const struct options *options = server->options;
     struct compute_config compute = {
@@ -122,6 +160,8 @@ static enum kv_status open_compute(
         .max_slices = (uint32_t)options->max_batch_size,
         .kernels = options->kernels,
         .nice = (int)options->compute_nice,
+        .locks_weights = options->model_lock,
+        .progress = progress,
     };
     struct scheduler_config scheduler = {
         .pool = server->pool,
@@ -131,11 +171,13 @@ static enum kv_status open_compute(
         .max_waiting = (uint32_t)options->max_waiting_requests,
         .max_batch_tokens = (uint32_t)options->max_batch_tokens,
         .max_step_ns = (int64_t)options->max_step_ms * KV_NS_PER_MS,
+        .max_hold_wait_ns = (int64_t)options->hold_wait_ms * KV_NS_PER_MS,
     };
     struct step_config step = {
         .loop = server->loop,
         .pool = server->pool,
         .max_slices = (uint32_t)options->max_batch_size,
+        .sweep_blocks = (uint32_t)options->sweep_blocks,
         .fill_wait_ns = (int64_t)options->batch_timeout_ms * KV_NS_PER_MS,
     };
     enum kv_status status = compute_open(&server->compute, &compute, error);
@@ -245,11 +287,22 @@ static enum kv_status take_addresses(const struct options *options,
 enum kv_status server_check_options(
     const struct options *options, struct kv_error *error)
 {
+    const struct option_quota quota = {
+        options->tenant_soft_blocks, options->tenant_hard_blocks};
+
     if (options->max_batch_tokens < options->max_batch_size)
         return kv_error_set(error, KV_INVALID,
             "max-batch-tokens: %" PRIu64 " was given; allowed are at least "
             "max-batch-size, which is %" PRIu64,
             options->max_batch_tokens, options->max_batch_size);
+    if (options->high_watermark_percent > 0 &&
+        options->low_watermark_percent > options->high_watermark_percent)
+        return kv_error_set(error, KV_INVALID,
+            "low-watermark-percent: %" PRIu64 " was given; allowed are at most "
+            "high-watermark-percent, which is %" PRIu64,
+            options->low_watermark_percent, options->high_watermark_percent);
+    if (option_quota_check("tenant-hard-blocks", &quota, error) != KV_OK)
+        return KV_INVALID;
     return take_addresses(options, NULL, error);
 }
 
@@ -273,6 +326,8 @@ enum kv_status server_open(
     struct server *server, struct options *options, struct kv_error *error)
 {
     enum kv_status status = server_check_options(options, error);
+    struct progress_line line;
+    const struct progress progress = progress_line_init(&line, stderr);
 
     memset(server, 0, sizeof *server);
     server->options = options;
@@ -285,7 +340,8 @@ enum kv_status server_open(
         status = rpc_loop_open(&server->loop, error);
     if (status == KV_OK) {
         open_timers(server);
-        status = open_model(server, error);
+        status = open_model(server, &progress, error);
+        progress_line_clear(&line);
     }
     if (status == KV_OK)
         status = open_calls(server, error);
@@ -295,7 +351,8 @@ enum kv_status server_open(
     if (status == KV_OK)
         status = open_pool(server, error);
     if (status == KV_OK)
-        status = open_compute(server, error);
+        status = open_compute(server, &progress, error);
+    progress_line_clear(&line);
     if (status == KV_OK)
         status = open_rpc(server, error);
     if (status != KV_OK)
@@ -454,6 +511,7 @@ static void log_start(const struct server *server)
         KV_LOG_TEXT("name", server->model->name),
         KV_LOG_TEXT("architecture", server->model->architecture),
         KV_LOG_UINT("parameters", server->model->n_parameters),
+        KV_LOG_UINT("locked_bytes", compute_locked_bytes(server->compute)),
         KV_LOG_TEXT("kernels", compute_kernels(server->compute)),
         KV_LOG_UINT("threads", server->n_threads));
     kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "pool open",

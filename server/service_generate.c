@@ -13,6 +13,8 @@
 #include "base/heap.h"
 #include "server/check.h"
 #include "server/message.h"
+#include "server/pool_exhausted.h"
+#include "server/quotas.h"
 #include "server/retention.h"
 #include "server/work.h"
 
@@ -72,22 +74,6 @@ static void fail_draining(const struct server *server, struct rpc_error *error)
         error, "limit_ns", "%" PRId64, left_ns > 0 ? left_ns : 0);
 }
 
-static void fail_no_session(
-    const struct server *server, size_t n_tokens, struct rpc_error *error)
-{
-    uint32_t block_tokens = pool_config(server->pool)->block_tokens;
-    struct pool_blocks blocks = pool_blocks(server->pool);
-
-    rpc_error_init(error, RPC_RESOURCE_EXHAUSTED, "POOL_EXHAUSTED",
-        "%" PRIu64 " sessions run, and no more than that may be known "
-        "(max_sessions)",
-        server->options->max_sessions);
-    rpc_error_add_metadata(error, "needed_blocks", "%zu",
-        (n_tokens + block_tokens - 1) / block_tokens);
-    rpc_error_add_metadata(error, "total_blocks", "%" PRIu64, blocks.total);
-    rpc_error_add_metadata(error, "pinned_blocks", "%" PRIu64, blocks.pinned);
-}
-
 /* ---- accepted */
 
 /* A conversation goes on, on the blocks that it left. */
@@ -120,7 +106,7 @@ static enum kv_status get_session(struct server *server,
     if (status == KV_OK)
         count_reuse(server, request->session, now);
     else if (status == KV_LIMIT)
-        fail_no_session(server, n_tokens, error);
+        pool_exhausted_sessions(server, n_tokens, error);
     else if (status == KV_IO)
         recorder_refuse(server->recorder, error);
     else
@@ -133,6 +119,15 @@ static void fail_lease(struct rpc_error *error)
     rpc_error_add_violation(error, "retention.lease",
         "%d others run; allowed are at most %d", POOL_MAX_LEASES,
         POOL_MAX_LEASES);
+}
+
+/* What the session has, or will have by this request. */
+static uint32_t priority_of(const struct pool_session *session,
+    const Kvpool__V1__RetentionSettings *settings)
+{
+    return settings != NULL && settings->priority != NULL
+               ? settings->priority->priority
+               : pool_session_glance(session).priority;
 }
 
 /* Hands the request to the scheduler; *created: with a new session. */
@@ -152,8 +147,11 @@ static bool submit(struct server *server,
         server->pool, request->session, message->retention, now);
     if (status == KV_LIMIT)
         fail_lease(error);
-    else if (status == KV_OK)
+    request->priority = priority_of(request->session, message->retention);
+    if (status == KV_OK)
         status = scheduler_submit(server->scheduler, request, ids, n_ids, now);
+    if (status == KV_OVER_QUOTA)
+        quotas_refuse(error, message->tenant, &request->quota);
     if (status != KV_OK) {
         if (error->code == RPC_OK)
             fail_submit(server, status, message, error);

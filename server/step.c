@@ -38,6 +38,8 @@ static void on_expiry(uv_timer_t *timer)
 
     step->armed_ns = INT64_MAX;
     pool_expire(step->config.pool, kv_clock_mono_ns(), EXPIRE_BUDGET);
+    pool_sweep(
+        step->config.pool, step->config.sweep_blocks, kv_clock_mono_ns());
     step_settle(step);
 }
 
@@ -48,9 +50,23 @@ static uint64_t ms_until(int64_t deadline_ns)
     return left <= 0 ? 0 : (uint64_t)((left + KV_NS_PER_MS - 1) / KV_NS_PER_MS);
 }
 
+/* A sweep has a slice in each turn of the loop. What a step may end, its commit
+ * sees to. */
+static int64_t next_deadline(const struct step *step)
+{
+    int64_t deadline = pool_next_deadline(step->config.pool), waits;
+
+    if (pool_wants_sweep(step->config.pool))
+        return 0;
+    if (scheduler_in_step(step->config.scheduler))
+        return deadline;
+    waits = scheduler_next_deadline(step->config.scheduler);
+    return waits < deadline ? waits : deadline;
+}
+
 static void arm_expiry(struct step *step)
 {
-    int64_t deadline = pool_next_deadline(step->config.pool);
+    int64_t deadline = next_deadline(step);
     uint64_t delay_ms;
 
     if (deadline == step->armed_ns)

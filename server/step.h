@@ -24,7 +24,8 @@ struct step_config {
     struct compute *compute;
     struct scheduler *scheduler;
     uint32_t max_slices;
-    int64_t fill_wait_ns; /* an idle loop waits this long for more requests */
+    uint32_t sweep_blocks; /* of a slice of a sweep */
+    int64_t fill_wait_ns;  /* an idle loop waits this long for more requests */
 };
 
 enum kv_status step_open(struct step **out, const struct step_config *config,

@@ -42,6 +42,11 @@ struct subscriber {
     struct feed_cursor cursor;
     struct filter *filter;              /* NULL: everything */
     struct subscriber_listing *listing; /* NULL: not, or not any more */
+    struct subscriber_gap {             /* not told yet, while last is not 0 */
+        uint64_t first, last;
+        uint64_t matching;          /* of those that were looked at */
+        struct feed_cursor counted; /* never waits for the disk */
+    } gap;
     uint32_t max_batch;
     bool lossy, bookmark_due, ending;
     int64_t progress_ns; /* when it last took something, or had nothing to take

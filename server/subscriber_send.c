@@ -149,31 +149,111 @@ static bool is_far_behind(const struct subscriber *subscriber)
                subscriber->server->options->lossy_lag_receipts;
 }
 
-/* Moves ahead until a message's worth is left, and tells. */
-static enum turn send_gap(struct subscriber *subscriber)
+/* ---- gaps
+ *
+ * What a LOSSY reader will not get is counted before it is told, as far as that
+ * needs no disk: a turn's worth at a time, and meanwhile its place stays where
+ * it is. */
+
+/* The newest place that leaves it a message's worth. */
+static uint64_t gap_end(const struct subscriber *subscriber)
 {
     struct ledger_position position = ledger_position(subscriber->ledger);
-    Kvpool__V1__StreamReceiptsResponse response =
-        KVPOOL__V1__STREAM_RECEIPTS_RESPONSE__INIT;
-    Kvpool__V1__Gap gap = KVPOOL__V1__GAP__INIT;
     uint64_t to = position.durable_sequence;
 
     to -= to < subscriber->max_batch ? to : subscriber->max_batch;
     if (position.oldest_sequence == 0)
-        to = position.durable_sequence;
-    else if (to + 1 < position.oldest_sequence)
-        to = position.oldest_sequence - 1;
-    gap.first_sequence = subscriber->cursor.sequence + 1;
-    gap.last_sequence = to;
-    if (to < gap.first_sequence ||
-        feed_seek(subscriber->ledger, to, &subscriber->cursor) != KV_OK)
+        return position.durable_sequence;
+    return to + 1 < position.oldest_sequence ? position.oldest_sequence - 1
+                                             : to;
+}
+
+/* Moves the reader behind the gap. What has left the ledger since it was begun
+ * makes it longer, by what nobody has counted. */
+static bool pass_gap(struct subscriber *subscriber)
+{
+    struct subscriber_gap *gap = &subscriber->gap;
+
+    if (feed_seek(subscriber->ledger, gap->last, &subscriber->cursor) == KV_OK)
+        return true;
+    gap->matching = 0;
+    gap->last = gap_end(subscriber);
+    return feed_seek(subscriber->ledger, gap->last, &subscriber->cursor) ==
+           KV_OK;
+}
+
+static enum turn send_gap(struct subscriber *subscriber)
+{
+    struct subscriber_gap *gap = &subscriber->gap;
+    Kvpool__V1__StreamReceiptsResponse response =
+        KVPOOL__V1__STREAM_RECEIPTS_RESPONSE__INIT;
+    Kvpool__V1__Gap told = KVPOOL__V1__GAP__INIT;
+
+    if (!pass_gap(subscriber))
         return end_lost(subscriber);
-    if (subscriber->filter == NULL)
-        gap.matching = to - gap.first_sequence + 1;
-    subscriber->n_lost += to - gap.first_sequence + 1;
-    response.gap = &gap;
+    told.first_sequence = gap->first;
+    told.last_sequence = gap->last;
+    told.matching = gap->matching;
+    subscriber->n_lost += gap->last - gap->first + 1;
+    gap->last = 0;
+    response.gap = &told;
     subscriber_send_message(subscriber, &response);
     return TURN_OVER;
+}
+
+/* How many the gap has is not known: 0 says so. */
+static enum turn send_uncounted_gap(struct subscriber *subscriber)
+{
+    feed_leave(subscriber->ledger, &subscriber->gap.counted);
+    subscriber->gap.matching = 0;
+    return send_gap(subscriber);
+}
+
+static uint32_t count_matching(
+    const struct feed_run *run, const struct filter *filter)
+{
+    const unsigned char *at = run->bytes, *receipt;
+    uint32_t n_matching = 0;
+    size_t n;
+
+    while (feed_run_entry(run, &at, &receipt, &n))
+        n_matching += filter_matches(filter, receipt, n);
+    return n_matching;
+}
+
+static enum turn count_gap(struct subscriber *subscriber)
+{
+    struct subscriber_gap *gap = &subscriber->gap;
+    struct feed_run run;
+
+    for (uint32_t n_seen = 0; n_seen < TURN_RECEIPTS;
+         n_seen += run.n_receipts) {
+        uint64_t n_left = gap->last - gap->counted.sequence;
+
+        if (n_left == 0)
+            return send_gap(subscriber);
+        if (feed_next(subscriber->ledger, &gap->counted,
+                n_left < STREAM_MAX_BATCH ? (uint32_t)n_left : STREAM_MAX_BATCH,
+                RUN_BYTES, &run) != KV_OK)
+            return send_uncounted_gap(subscriber);
+        gap->matching += count_matching(&run, subscriber->filter);
+        feed_run_release(run.chunk);
+    }
+    return TURN_GOES_ON;
+}
+
+static enum turn begin_gap(struct subscriber *subscriber)
+{
+    struct subscriber_gap *gap = &subscriber->gap;
+
+    gap->first = subscriber->cursor.sequence + 1;
+    gap->last = gap_end(subscriber);
+    if (gap->last < gap->first)
+        return end_lost(subscriber);
+    gap->matching = subscriber->filter == NULL ? gap->last - gap->first + 1 : 0;
+    gap->counted = (struct feed_cursor){
+        .sequence = subscriber->filter == NULL ? gap->last : gap->first - 1};
+    return count_gap(subscriber);
 }
 
 /* ---- receipts */
@@ -185,7 +265,7 @@ static enum turn send_no_run(
     case KV_BUSY:
         return TURN_OVER;
     case KV_DATA_LOSS:
-        return subscriber->lossy ? send_gap(subscriber) : end_lost(subscriber);
+        return subscriber->lossy ? begin_gap(subscriber) : end_lost(subscriber);
     case KV_IO:
         return end_unreadable(subscriber);
     case KV_NO_MEMORY:
@@ -331,8 +411,10 @@ static enum turn send_matching(struct subscriber *subscriber)
 
 enum turn subscriber_send_receipts(struct subscriber *subscriber)
 {
+    if (subscriber->gap.last != 0)
+        return count_gap(subscriber);
     if (is_far_behind(subscriber))
-        return send_gap(subscriber);
+        return begin_gap(subscriber);
     return subscriber->filter == NULL ? send_all(subscriber)
                                       : send_matching(subscriber);
 }

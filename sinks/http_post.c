@@ -12,6 +12,7 @@
  * wants to be called again, which is the timer; we call it from there. */
 
 #define ANSWER_MAX_BYTES 65536 /* read of an answer; its status has spoken */
+#define HEAD_MAX_BYTES 65536   /* of its headers, which the library keeps */
 
 _Static_assert(HTTP_ERROR_BYTES >= CURL_ERROR_SIZE, "curl writes into it");
 
@@ -25,6 +26,7 @@ struct http_post {
     struct curl_slist *headers;
     struct http_answer answer;
     size_t n_answer; /* bytes of its body that came */
+    size_t n_head;   /* and of its headers */
     http_post_done_cb done;
     void *ctx;
     void (*closed)(void *ctx);
@@ -83,6 +85,16 @@ static size_t on_answer(char *bytes, size_t size, size_t n, void *ctx)
     return post->n_answer > ANSWER_MAX_BYTES ? 0 : n_bytes;
 }
 
+/* Without an end of the headers there is no answer. */
+static size_t on_header(char *bytes, size_t size, size_t n, void *ctx)
+{
+    struct http_post *post = ctx;
+
+    (void)bytes;
+    post->n_head += size * n;
+    return post->n_head > HEAD_MAX_BYTES ? 0 : size * n;
+}
+
 /* An answer that we ourselves cut short is one all the same. */
 static void read_result(struct http_post *post, CURLcode result)
 {
@@ -90,6 +102,12 @@ static void read_result(struct http_post *post, CURLcode result)
         result == CURLE_WRITE_ERROR && post->n_answer > ANSWER_MAX_BYTES;
     curl_off_t retry_after_s = 0;
 
+    if (post->n_head > HEAD_MAX_BYTES) {
+        snprintf(post->answer.error, sizeof post->answer.error,
+            "the headers of the answer are longer than %d bytes",
+            HEAD_MAX_BYTES);
+        return;
+    }
     if (result != CURLE_OK && !is_cut) {
         if (post->answer.error[0] == '\0')
             snprintf(post->answer.error, sizeof post->answer.error, "%s",
@@ -128,7 +146,7 @@ enum kv_status http_post_send(struct http_post *post,
     post->headers = *headers;
     *headers = NULL;
     post->answer = (struct http_answer){0};
-    post->n_answer = 0;
+    post->n_answer = post->n_head = 0;
     curl_easy_setopt(post->easy, CURLOPT_HTTPHEADER, post->headers);
     curl_easy_setopt(post->easy, CURLOPT_POSTFIELDS, body);
     curl_easy_setopt(
@@ -269,6 +287,8 @@ static bool set_options(
     SET(CURLOPT_ERRORBUFFER, post->answer.error);
     SET(CURLOPT_WRITEFUNCTION, on_answer);
     SET(CURLOPT_WRITEDATA, post);
+    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERDATA, post);
     SET(CURLOPT_PROXY, target->proxy); /* "": none, whatever the */
     SET(CURLOPT_NOPROXY, "");          /* environment has */
     SET(CURLOPT_SSL_VERIFYPEER, 1L);

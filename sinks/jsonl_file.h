@@ -48,8 +48,8 @@ void jsonl_file_fini(struct jsonl_file *file);
 
 /* The receipts of these runs are in the file, on disk, on success. Where the
  * file is full or old enough, it is closed first and a new one begun. now_ns is
- * wall clock. KV_IO; KV_INVALID: the file has other things in it than receipts;
- * KV_BUSY: another process writes it; KV_NO_MEMORY. */
+ * wall clock. KV_IO; KV_INVALID: it is no file, or has other things in it than
+ * receipts; KV_BUSY: another process writes it; KV_NO_MEMORY. */
 enum kv_status jsonl_file_write(struct jsonl_file *file,
     const struct feed_run *runs, size_t n_runs, int64_t now_ns,
     struct kv_error *error);

@@ -52,6 +52,7 @@ struct nats_courier {
     bool has_ended;
     uint64_t acknowledged;
     bool has_failed; /* and the owner has not been told */
+    bool has_given_up;
     char failure[SINK_ERROR_BYTES];
 
     /* The thread's own. */
@@ -111,7 +112,7 @@ static void wake_owner(struct nats_courier *courier)
 /* Under the mutex: at once, or with nothing left to deliver. */
 static bool is_over(const struct nats_courier *courier)
 {
-    return courier->stops ||
+    return courier->stops || courier->has_given_up ||
            (courier->drains && courier->mine.n_receipts == 0 &&
                courier->taken.n_receipts == 0);
 }
@@ -171,6 +172,7 @@ static bool report_failure(struct nats_courier *courier)
     pthread_mutex_lock(&courier->mutex);
     memcpy(courier->failure, courier->line.error, sizeof courier->failure);
     courier->has_failed = true;
+    courier->has_given_up = courier->line.is_hopeless;
     wake_owner(courier);
     while (!is_over(courier) && kv_clock_mono_ns() < end_ns)
         wait_changed(courier, ms);
@@ -537,6 +539,7 @@ struct nats_news nats_courier_news(struct nats_courier *courier)
     pthread_mutex_lock(&courier->mutex);
     news = (struct nats_news){.acknowledged = courier->acknowledged,
         .has_failed = courier->has_failed,
+        .has_given_up = courier->has_given_up,
         .has_ended = courier->has_ended};
     memcpy(news.failure, courier->failure, sizeof news.failure);
     courier->has_failed = false;

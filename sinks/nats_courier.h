@@ -40,6 +40,7 @@ enum kv_status nats_courier_offer(struct nats_courier *courier,
 struct nats_news {
     uint64_t acknowledged; /* everything up to here, ever; 0: nothing yet */
     bool has_failed;       /* and is tried again */
+    bool has_given_up;     /* and nothing is */
     char failure[SINK_ERROR_BYTES];
     bool has_ended;
 };

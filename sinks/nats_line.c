@@ -1,8 +1,13 @@
 #include "sinks/nats_line.h"
 
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
@@ -135,8 +140,78 @@ static natsStatus set_plain_options(
     return status;
 }
 
+/* ---- a limit for connecting
+ *
+ * The library has limits for all but the TLS handshake, in which it waits for
+ * ever for a server that says nothing. A signal to this thread ends that wait:
+ * the read fails, and with it the handshake. Its time comes again and again, as
+ * there may be several servers to try, and as a signal that hits no wait is
+ * lost. */
+
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+static void on_alarm(int number)
+{
+    (void)number;
+}
+
+static bool set_alarm(timer_t timer, uint64_t ms)
+{
+    const struct timespec each = {.tv_sec = (time_t)(ms / 1000),
+        .tv_nsec = (long)(ms % 1000) * KV_NS_PER_MS};
+    const struct itimerspec when = {.it_value = each, .it_interval = each};
+
+    return timer_settime(timer, 0, &when, NULL) == 0;
+}
+
+static void take_alarms(int how)
+{
+    sigset_t alarms;
+
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGURG);
+    pthread_sigmask(how, &alarms, NULL);
+}
+
+/* SIGURG does nothing where nobody listens, and nobody else does here. */
+static natsStatus connect_within(
+    struct nats_line *line, natsOptions *options, uint64_t ms)
+{
+    const struct sigaction action = {.sa_handler = on_alarm};
+    struct sigevent event = {
+        .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGURG};
+    natsStatus status = NATS_SYS_ERROR;
+    timer_t timer;
+
+    event.sigev_notify_thread_id = gettid();
+    if (sigaction(SIGURG, &action, NULL) != 0 ||
+        timer_create(CLOCK_MONOTONIC, &event, &timer) != 0)
+        return status;
+    take_alarms(SIG_UNBLOCK);
+    if (set_alarm(timer, ms))
+        status = natsConnection_Connect(&line->connection, options);
+    timer_delete(timer);
+    take_alarms(SIG_BLOCK);
+    return status;
+}
+
+static bool fail_connecting(
+    struct nats_line *line, natsStatus status, int64_t begin_ns)
+{
+    uint64_t ms = line->settings->connect_timeout_ms;
+
+    if (status == NATS_SSL_ERROR &&
+        kv_clock_mono_ns() - begin_ns >= (int64_t)ms * KV_NS_PER_MS)
+        return nats_line_fail(
+            line, "connecting: no TLS handshake within %" PRIu64 " ms", ms);
+    return nats_line_fail_status(line, "connecting", status);
+}
+
 static bool open_connection(struct nats_line *line)
 {
+    int64_t begin_ns = kv_clock_mono_ns();
     natsOptions *options = NULL;
     natsStatus status = natsOptions_Create(&options);
     bool is_read = true;
@@ -146,12 +221,12 @@ static bool open_connection(struct nats_line *line)
     if (status == NATS_OK)
         is_read = set_identity(line, options, &status);
     if (is_read && status == NATS_OK)
-        status = natsConnection_Connect(&line->connection, options);
+        status =
+            connect_within(line, options, line->settings->connect_timeout_ms);
     natsOptions_Destroy(options);
     if (!is_read)
         return false;
-    return status == NATS_OK ||
-           nats_line_fail_status(line, "connecting", status);
+    return status == NATS_OK || fail_connecting(line, status, begin_ns);
 }
 
 static bool open_replies(struct nats_line *line)
@@ -193,17 +268,21 @@ static bool covers(const char *filter, const char *prefix)
     }
 }
 
+/* A stream that somebody made otherwise is not ours to change. */
 static bool check_config(struct nats_line *line, const jsStreamConfig *config)
 {
     const struct nats_settings *settings = line->settings;
 
+    line->is_hopeless = true;
     if (config->NoAck)
         return nats_line_fail(line,
             "stream %.60s gives no acknowledgements (no_ack)",
             settings->stream);
     for (int i = 0; i < config->SubjectsLen; i++) {
-        if (covers(config->Subjects[i], settings->subject))
+        if (covers(config->Subjects[i], settings->subject)) {
+            line->is_hopeless = false;
             return true;
+        }
     }
     return nats_line_fail(line,
         "stream %.60s does not have the subject %.90s.>", settings->stream,

@@ -33,6 +33,7 @@ struct nats_line {
     natsSubscription *replies;
     natsInbox *inbox; /* an answer's subject is this, a dot and what we add */
     char error[SINK_ERROR_BYTES];
+    bool is_hopeless; /* it will be the same with every try */
 };
 
 /* false: see error. To be closed either way. */

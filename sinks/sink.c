@@ -148,7 +148,7 @@ static bool offer_run(struct sink *sink)
 
 static void offer_rest(struct sink *sink)
 {
-    if (sink->waits || sink->is_held || sink->state == SINK_STOPPING)
+    if (sink->waits || sink->is_held || sink->state >= SINK_FAILED)
         return;
     while (offer_run(sink))
         ;
@@ -194,19 +194,40 @@ void sink_acknowledge(struct sink *sink, uint64_t sequence)
     ledger_set_cursor(sink->set->ledger, sink->name, sequence);
 }
 
+static void note_error(struct sink *sink, const char *format, va_list list)
+{
+    vsnprintf(sink->last_error, sizeof sink->last_error, format, list);
+    sink->last_error_unix_ns = kv_clock_wall_ns();
+}
+
 void sink_failed(struct sink *sink, const char *format, ...)
 {
     va_list list;
 
     va_start(list, format);
-    vsnprintf(sink->last_error, sizeof sink->last_error, format, list);
+    note_error(sink, format, list);
     va_end(list);
-    sink->last_error_unix_ns = kv_clock_wall_ns();
     sink->retries_total++;
     if (sink->state != SINK_RUNNING)
         return;
     sink->state = SINK_RETRYING;
     kv_log(KV_LOG_WARN, LOG_TARGET, "a sink does not deliver",
+        KV_LOG_TEXT("sink", sink->name),
+        KV_LOG_TEXT("error", sink->last_error));
+}
+
+void sink_gives_up(struct sink *sink, const char *format, ...)
+{
+    va_list list;
+
+    va_start(list, format);
+    note_error(sink, format, list);
+    va_end(list);
+    if (sink->state == SINK_STOPPING)
+        return;
+    sink->state = SINK_FAILED;
+    kv_log(KV_LOG_ERROR, LOG_TARGET,
+        "a sink is given up until the configuration is read again",
         KV_LOG_TEXT("sink", sink->name),
         KV_LOG_TEXT("error", sink->last_error));
 }

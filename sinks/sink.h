@@ -108,6 +108,12 @@ void sink_acknowledge(struct sink *sink, uint64_t sequence);
 __attribute__((format(printf, 2, 3))) void sink_failed(
     struct sink *sink, const char *format, ...);
 
+/* No delivery will ever succeed as things are set: the sink is FAILED, offered
+ * nothing more, and keeps its place, until it is closed. For people, one line.
+ */
+__attribute__((format(printf, 2, 3))) void sink_gives_up(
+    struct sink *sink, const char *format, ...);
+
 /* How long to wait before try number n (from 1): doubling from least_ms to
  * most_ms, of which a random half is taken off, so that many do not come back
  * at once. */

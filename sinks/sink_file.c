@@ -3,8 +3,9 @@
  *   owner                                a thread of libuv's pool
  *   offer: keeps up to MAX_RUNS ──────>  on_write: jsonl_file_write, synced
  *   after_write <────────────────────────┘
- *     done:   sink_acknowledge, the next
- *     failed: the same again, after a while
+ *     done:    sink_acknowledge, the next
+ *     failed:  the same again, after a while
+ *     refused: nothing any more, the file is none of ours
  *
  * While one write is under way the next gathers, so the file is synced as often
  * as the disk can, and no oftener. Runs are kept as they lie in the ledger; few
@@ -80,12 +81,17 @@ static void on_retry_closed(uv_handle_t *handle)
     to->closed(&to->sink, to->ctx);
 }
 
-/* Nothing is under way any more. */
-static void finish(struct sink_file *to)
+static void drop_runs(struct sink_file *to)
 {
     for (size_t i = 0; i < to->n_runs; i++)
         feed_run_release(to->runs[i].chunk);
     to->n_runs = 0;
+}
+
+/* Nothing is under way any more. */
+static void finish(struct sink_file *to)
+{
+    drop_runs(to);
     jsonl_file_fini(&to->file);
     uv_close((uv_handle_t *)&to->retry, on_retry_closed);
 }
@@ -160,6 +166,14 @@ static void on_retry(uv_timer_t *timer)
     start_write(timer->data);
 }
 
+/* A file that is none of ours, or no file, does not become one. */
+static void write_refused(struct sink_file *to)
+{
+    to->n_writing = 0;
+    drop_runs(to);
+    sink_gives_up(&to->sink, "%s", to->write_error.text);
+}
+
 static void write_failed(struct sink_file *to)
 {
     uint64_t ms =
@@ -201,6 +215,8 @@ static void after_write(uv_work_t *work, int status)
     (void)status;
     if (to->write_status == KV_OK)
         write_done(to);
+    else if (to->write_status == KV_INVALID)
+        write_refused(to);
     else
         write_failed(to);
     finish_if_idle(to);

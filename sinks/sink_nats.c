@@ -74,9 +74,11 @@ static void on_wake(uv_async_t *wake)
 
     if (news.acknowledged > nats->sink.acknowledged_sequence)
         sink_acknowledge(&nats->sink, news.acknowledged);
-    if (news.has_failed)
+    if (news.has_failed && news.has_given_up)
+        sink_gives_up(&nats->sink, "%s", news.failure);
+    else if (news.has_failed)
         sink_failed(&nats->sink, "%s", news.failure);
-    if (news.has_ended)
+    if (news.has_ended && nats->closed != NULL)
         leave(nats);
     else if (nats->closed == NULL && nats->sink.waits)
         sink_ready(&nats->sink);
@@ -310,7 +312,7 @@ static const struct sink_setting nats_table[] = {
     {"max_pending_bytes", SINK_UINT, AT(max_pending_bytes), "4194304", 65536,
         268435456, "bytes", "and their bytes, as the ledger has them"},
     {"connect_timeout_ms", SINK_UINT, AT(connect_timeout_ms), "2000", 1, 600000,
-        "ms", "limit for a connection"},
+        "ms", "limit for a connection and its TLS"},
     {"ack_timeout_ms", SINK_UINT, AT(ack_timeout_ms), "5000", 1, 600000, "ms",
         "without an acknowledgement for so long the connection is given up"},
     {"retry_least_ms", SINK_UINT, AT(retry_least_ms), "200", 1, 3600000, "ms",

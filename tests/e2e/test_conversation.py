@@ -236,16 +236,41 @@ class ConversationTest(ServerTest):
         self.assertEqual(
             b.ids, self.generate(text="What is a river?", max_tokens=4).ids)
 
-    def test_without_a_session_nothing_stays(self):
+    def test_without_a_session_full_blocks_stay_for_the_next(self):
+        prompt = "Once upon a time there was a dog who saw a ship. " * 2
         before = self.snapshot()
-        out = self.generate(text="What is a dog?", max_tokens=8)
+        out = self.generate(text=prompt, tenant="router", max_tokens=8)
         self.assertEqual(out.usage.session_tokens, 0)
+        self.assertEqual(out.usage.cached_tokens, 0)
         self.assertNotIn("", self.sessions())
         after = self.snapshot()
         self.assertEqual(after.statistics.total_sessions,
-                         before.statistics.total_sessions)
-        self.assertEqual(after.statistics.used_memory_bytes,
-                         before.statistics.used_memory_bytes)
+                         before.statistics.total_sessions + 1)
+
+        # Without a session again, with more of the conversation, and with one.
+        ids = list(self.tokenize(prompt, add_special=True).token_ids)
+        full = len(ids) // 16 * 16
+        again = self.generate(text=prompt, tenant="router", max_tokens=8)
+        self.assertGreaterEqual(again.usage.cached_tokens, full - 16)
+        self.assertEqual(again.ids, out.ids)
+        longer = self.generate(tokens=ids + out.ids[:1], tenant="router",
+                               session="named", max_tokens=7)
+        self.assertEqual(longer.usage.cached_tokens, full)
+        self.assertEqual(longer.ids, out.ids[1:])
+        other = self.generate(text=prompt, tenant="another", max_tokens=8)
+        self.assertEqual(other.usage.cached_tokens, 0)
+
+        # A tenant's are evicted with its sessions, by prefix too.
+        answer = self.evict(pool.EvictTarget(prefix=pool.EvictPrefix(
+            tenant="router", token_ids=ids[:16])))
+        names = [o.session.session_id for o in answer.outcomes]
+        self.assertIn("named", names)
+        self.assertIn("", names)
+        self.assertEqual({o.session.tenant for o in answer.outcomes},
+                         {"router"})
+        fresh = self.generate(text=prompt, tenant="router", max_tokens=8)
+        self.assertEqual((fresh.usage.cached_tokens, fresh.ids),
+                         (0, out.ids))
 
     def test_an_empty_input_continues_where_the_session_ended(self):
         whole = self.generate(text="What is a dog?", max_tokens=16).ids
@@ -361,6 +386,44 @@ class ConversationTest(ServerTest):
         named = self.server.inference.GetModel(
             inference.GetModelRequest(name=model.name), timeout=CALL_SECONDS)
         self.assertEqual(named.model.name, model.name)
+
+
+class NothingStaysTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8", "--max-beginnings=0")
+
+    def test_without_a_session_nothing_stays_if_that_is_wanted(self):
+        for _ in range(2):
+            out = self.generate(text="What is a dog?" * 4, max_tokens=8)
+            self.assertEqual(out.usage.cached_tokens, 0)
+        after = self.snapshot()
+        self.assertEqual(after.statistics.total_sessions, 0)
+        self.assertEqual(after.statistics.used_memory_bytes, 0)
+
+
+class SweepTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8", "--high-watermark-percent=50",
+             "--low-watermark-percent=20", "--sweep-blocks=2",
+             "--max-beginnings=0")
+
+    def test_a_sweep_keeps_use_between_the_watermarks(self):
+        for i in range(200):
+            self.generate(text="%d: once upon a time there was a dog" % i,
+                          session="s%d" % i, max_tokens=2)
+            blocks = self.snapshot().blocks
+            if blocks.pinned + blocks.cached + 4 > blocks.total // 2:
+                break
+        else:
+            self.fail("the pool never came near the high watermark")
+        for i in range(8):
+            self.generate(text="%d more of them" % i, session="t%d" % i,
+                          max_tokens=40)
+        deadline = time.monotonic() + CALL_SECONDS
+        while blocks.cached * 5 > blocks.total + 4:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+            blocks = self.snapshot().blocks
+        reasons = self.snapshot().evictions_by_reason
+        self.assertEqual([r.reason for r in reasons], [2])  # LRU
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """Sinks to the network, end to end: an HTTP receiver that misbehaves and a
 nats-server that is killed and restarted get everything that was streamed."""
 import base64
+import contextlib
 import gzip
 import http.server
 import itertools
 import json
 import os
+import random
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -14,10 +18,13 @@ import threading
 import time
 import unittest
 
-from kvpool_e2e import (CALL_SECONDS, Kvpoold, generate, ledger_end, main,
-                        pool, read_receipts, session_target)
+import grpc
+
+from kvpool_e2e import (CALL_SECONDS, Failure, Kvpoold, generate, ledger_end,
+                        main, pool, read_receipts, session_target)
 
 SPARE_SECONDS = 10
+RUNNING, RETRYING, FAILED = 1, 2, 3
 
 
 class Receiver:
@@ -87,13 +94,22 @@ class Receiver:
         handler.end_headers()
 
 
+def lasting_port():
+    """A free one that nobody gets who asks for any: it is there again after a
+    restart."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with contextlib.suppress(OSError), \
+                socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class NatsServer:
     """nats-server with JetStream, on one port however often it is started."""
 
     def __init__(self, folder):
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = lasting_port()
         self.process = None
         self.start()
 
@@ -107,9 +123,9 @@ class NatsServer:
         self.process.kill()
         self.process.wait()
 
-    def read_stream(self, stream):
-        """What the stream has: (Nats-Msg-Id, subject, data) of each message,
-        asked for in the server's own protocol."""
+    @contextlib.contextmanager
+    def requests(self):
+        """A function that asks the server, in its own protocol."""
         with socket.create_connection(("127.0.0.1", self.port)) as peer:
             file = peer.makefile("rwb")
 
@@ -126,6 +142,15 @@ class NatsServer:
                         return json.loads(file.read(int(words[-1]) + 2))
 
             file.write(b'CONNECT {"verbose": false}\r\nSUB inbox 1\r\n')
+            yield request
+
+    def delete_stream(self, stream):
+        with self.requests() as request:
+            assert request("$JS.API.STREAM.DELETE." + stream, None)["success"]
+
+    def read_stream(self, stream):
+        """What the stream has: (Nats-Msg-Id, subject, data) of each message."""
+        with self.requests() as request:
             info = request("$JS.API.STREAM.INFO." + stream, None)
             found = []
             for number in range(1, info["state"]["last_seq"] + 1):
@@ -139,7 +164,7 @@ class NatsServer:
             return found
 
 
-class NetSinksTest(unittest.TestCase):
+class NetSinksCase(unittest.TestCase):
     maxDiff = 4000
 
     def setUp(self):
@@ -216,6 +241,8 @@ class NetSinksTest(unittest.TestCase):
         self.assertEqual(sorted(firsts, key=expected.index), expected)
         return firsts == expected
 
+
+class NetSinksTest(NetSinksCase):
     def test_flaky_targets_get_everything_that_was_streamed(self):
         receiver = self.receiver("take", "reset", 500, "forget", "slow", 429,
                                  "stall", 404, "take", 503, 301, "take")
@@ -305,6 +332,102 @@ class NetSinksTest(unittest.TestCase):
             server.stop()
             self.assertLess(time.monotonic() - begin, SPARE_SECONDS)
 
+    def failed(self, server, name, why):
+        self.until(lambda: self.status(server, name).state ==
+                   FAILED, "end of " + name)
+        status = self.status(server, name)
+        self.assertIn(why, status.last_error)
+        return status
+
+    def again_after_sighup(self, server, name):
+        """It delivers all that there is, and nothing was skipped."""
+        server.signal(signal.SIGHUP)
+        self.wait_for(server, name, ledger_end(server))
+        status = self.status(server, name)
+        self.assertEqual((status.state, status.lost_total),
+                         (RUNNING, 0))
+
+    def test_who_refuses_for_ever_is_given_up_until_a_reload(self):
+        receiver = self.receiver(404)
+        server = self.start(self.http_sink(receiver, give_up_s=1))
+        self.storm(server, 2)
+        status = self.failed(server, "web", "refused for 1 s: answered 404")
+        self.assertEqual(status.acknowledged_sequence, 0)
+        time.sleep(0.1)
+        self.assertEqual(self.status(server, "web").retries_total,
+                         status.retries_total)
+        receiver.moods = itertools.repeat("take")
+        self.again_after_sighup(server, "web")
+        server.stop()
+
+    def test_a_stream_that_does_not_fit_is_given_up_until_a_reload(self):
+        nats = self.nats()
+        with self.start(self.nats_sink(nats, subject="others")) as server:
+            self.wait_for(server, "broker", 1)
+        server = self.start(self.nats_sink(nats))
+        self.storm(server, 2)
+        self.failed(server, "broker", "does not have the subject")
+        nats.delete_stream("KVPOOL")
+        self.again_after_sighup(server, "broker")
+        server.stop()
+
+    def test_a_path_that_becomes_a_directory_is_given_up_until_a_reload(self):
+        path = self.path("r.jsonl")
+        server = self.start(dict(name="disk", kind="file", path=path))
+        self.storm(server, 1)
+        self.wait_for(server, "disk", 1)
+        os.rename(path, path + ".old")
+        os.mkdir(path)
+        self.storm(server, 2)
+        self.failed(server, "disk", "r.jsonl is no file")
+        os.rmdir(path)
+        self.again_after_sighup(server, "disk")
+        server.stop()
+        lines = []
+        for name in (path + ".old", path):
+            with open(name, encoding="utf-8") as file:
+                lines += [json.loads(line)["sequence"] for line in file]
+        self.assertEqual(lines, list(range(1, len(lines) + 1)))
+
+    def test_a_broker_that_is_silent_in_tls_is_left_and_tried_again(self):
+        info = b'INFO {"server_id":"x","version":"2.9.10","proto":1,' \
+            b'"headers":true,"max_payload":1048576,"tls_required":true}\r\n'
+        calls = []
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+
+            def answer():
+                with contextlib.suppress(OSError):
+                    while True:
+                        calls.append(silent.accept()[0])
+                        calls[-1].sendall(info)
+
+            threading.Thread(target=answer, daemon=True).start()
+            server = self.start(
+                dict(name="broker", kind="nats", connect_timeout_ms=200,
+                     url="tls://127.0.0.1:%d" % port, close_ms=100,
+                     retry_least_ms=10, retry_most_ms=50))
+            self.storm(server, 2)
+            self.until(lambda: len(calls) >= 3, "third try")
+            status = self.status(server, "broker")
+            self.assertEqual(status.state, RETRYING)
+            self.assertIn("no TLS handshake within 200 ms", status.last_error)
+            with open(self.path("kvpool.yaml"), encoding="utf-8") as file:
+                settings = json.load(file)
+            settings["sinks"] = []
+            with open(self.path("kvpool.yaml"), "w",
+                      encoding="utf-8") as file:
+                json.dump(settings, file)
+            server.signal(signal.SIGHUP)
+            self.until(lambda: not server.pool.Snapshot(
+                pool.SnapshotRequest(sections=[pool.SNAPSHOT_SECTION_SINKS]),
+                timeout=CALL_SECONDS).snapshot.sinks, "removal")
+            begin = time.monotonic()
+            server.stop()
+            self.assertLess(time.monotonic() - begin, SPARE_SECONDS)
+            for call in calls:
+                call.close()
+
     def test_secrets_are_in_no_log(self):
         receiver = self.receiver("take", 401)
         with open(self.path("token"), "w", encoding="utf-8") as file:
@@ -315,6 +438,221 @@ class NetSinksTest(unittest.TestCase):
         self.wait_for(server, "web", ledger_end(server))
         server.stop()
         self.assertNotIn("open-sesame", "\n".join(server.lines))
+
+
+class Attacker:
+    """A receiver in sockets alone: reads a request, then does its worst with
+    the connection, for ever or so many times."""
+
+    def __init__(self, worst):
+        self.worst, self.n_calls = worst, 0
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d/" % self.socket.getsockname()[1]
+        self.over = threading.Event()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer = self.socket.accept()[0]
+                self.n_calls += 1
+                with contextlib.suppress(OSError), peer:
+                    peer.recv(1 << 20)
+                    self.worst(peer, self.over)
+
+    def close(self):
+        self.over.set()
+        self.socket.close()
+
+
+def endless_headers(peer, over):
+    peer.sendall(b"HTTP/1.1 200 OK\r\n")
+    while not over.is_set():
+        peer.sendall(b"".join(b"X-%d: %s\r\n" % (i, 1000 * b"x")
+                              for i in range(100)))
+
+
+def endless_interim(peer, over):
+    while not over.is_set():
+        peer.sendall(1000 * b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+
+
+def one_endless_header(peer, over):
+    peer.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while not over.is_set():
+        peer.sendall(100000 * b"x")
+
+
+def large_body(peer, over):
+    peer.sendall(b"HTTP/1.1 500 No\r\nContent-Length: 104857600\r\n\r\n")
+    for _ in range(100):
+        if not over.is_set():
+            peer.sendall(1048576 * b"x")
+
+
+def gzip_bomb(peer, over):
+    bomb = gzip.compress(bytes(1 << 26))
+    peer.sendall(b"HTTP/1.1 500 No\r\nContent-Encoding: gzip\r\n"
+                 b"Content-Length: %d\r\n\r\n" % len(bomb) + bomb)
+
+
+def drops(peer, over):
+    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" * 100:
+        if over.wait(0.05):
+            return
+        peer.sendall(bytes([byte]))
+
+
+def elsewhere(peer, over):
+    peer.sendall(b"HTTP/1.1 307 There\r\nLocation: http://127.0.0.1:1/\r\n"
+                 b"Content-Length: 0\r\n\r\n")
+
+
+def garbage(peer, over):
+    peer.sendall(os.urandom(4096))
+
+
+class HostileTest(NetSinksCase):
+    def resident_bytes(self, server):
+        with open("/proc/%d/statm" % server.pid, encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def is_sanitized(self, server):
+        with open("/proc/%d/maps" % server.pid, encoding="utf-8") as file:
+            return re.search(r"lib[at]san|\[shadow", file.read()) is not None
+
+    def test_hostile_receivers_cost_bounded_memory_and_nobody_else(self):
+        attacks = (endless_headers, endless_interim, one_endless_header,
+                   large_body, gzip_bomb, drops, elsewhere, garbage)
+        attackers = {}
+        for worst in attacks:
+            attackers[worst.__name__] = Attacker(worst)
+            self.addCleanup(attackers[worst.__name__].close)
+        good = self.receiver("take")
+        server = self.start(self.http_sink(good), *(
+            self.http_sink(attacker, name=name, timeout_ms=500,
+                           retry_most_ms=50, close_ms=100)
+            for name, attacker in attackers.items()))
+        self.storm(server, 2)
+        before = self.resident_bytes(server)
+        for name, attacker in attackers.items():
+            self.until(lambda a=attacker: a.n_calls >= 4, name)
+        self.storm(server, 5)
+        self.wait_for(server, "web", ledger_end(server))
+        for name in attackers:
+            status = self.status(server, name)
+            self.assertEqual((status.state, status.acknowledged_sequence),
+                             (RETRYING, 0), name)
+        if not self.is_sanitized(server):
+            self.assertLess(self.resident_bytes(server) - before, 32 << 20)
+        server.stop()
+
+    def test_a_broker_that_lost_its_stream_gets_what_is_not_acknowledged(self):
+        nats = self.nats()
+        server = self.start(self.nats_sink(nats))
+        self.storm(server, 3)
+        self.wait_for(server, "broker", ledger_end(server))
+        nats.kill()
+        first = self.status(server, "broker").acknowledged_sequence + 1
+        shutil.rmtree(nats.folder)
+        self.storm(server, 3)
+        nats.start()
+        end = ledger_end(server)
+        self.wait_for(server, "broker", end)
+        nats.delete_stream("KVPOOL")
+        gone = self.status(server, "broker").acknowledged_sequence
+        self.storm(server, 3)
+        last = ledger_end(server)
+        self.wait_for(server, "broker", last)
+        found = {m[2]["sequence"] for m in nats.read_stream("KVPOOL")}
+        self.assertLessEqual(set(range(gone + 1, last + 1)), found)
+        self.assertLess(first, end)
+        self.assertEqual(self.status(server, "broker").lost_total, 0)
+        server.stop()
+
+    def test_kills_between_delivery_and_cursor_repeat_and_lose_nothing(self):
+        receiver = self.receiver("take")
+        end = 0
+        for life in range(5):
+            server = self.start(
+                self.http_sink(receiver, batch_receipts=3, linger_ms=0),
+                data_dir=self.path("data"))
+            self.storm(server, 4)
+            end = ledger_end(server)
+            self.until(lambda: len(receiver.events) > 5 * life, "delivery")
+            if life < 4:
+                server.kill()
+        self.wait_for(server, "web", end)
+        receipts = [r for r in read_receipts(server) if r.sequence <= end]
+        self.assertEqual([r.sequence for r in receipts],
+                         list(range(1, end + 1)))
+        self.check_ids(receipts, [e["id"] for e in receiver.events])
+        server.stop()
+
+    def test_a_storm_of_reloads_loses_and_doubles_nothing(self):
+        receiver = self.receiver("take")
+        steady = dict(name="steady", kind="file", path=self.path("s.jsonl"))
+        changing = dict(name="changing", kind="file",
+                        path=self.path("c.jsonl"))
+        server = self.start(steady, data_dir=self.path("data"))
+        with open(self.path("kvpool.yaml"), encoding="utf-8") as file:
+            settings = json.load(file)
+
+        def reload(i):
+            settings["sinks"] = [steady, dict(changing, rotate_mb=1 + i)]
+            if i % 2 == 0:
+                settings["sinks"].append(self.http_sink(receiver))
+            if i % 3 == 0:
+                settings["sinks"].append(dict(
+                    name="dead-%d" % i, kind="http", close_ms=0,
+                    url="http://127.0.0.1:1/"))
+            fresh = self.path("fresh.yaml")
+            with open(fresh, "w", encoding="utf-8") as file:
+                json.dump(settings, file)
+            os.rename(fresh, self.path("kvpool.yaml"))
+            for _ in range(3):
+                server.signal(signal.SIGHUP)
+
+        self.storm(server, 40, reload)
+        self.until(lambda: len(server.log(msg="configuration reloaded")) > 0,
+                   "reload")
+        reload(38)
+        server.pool.Evict(pool.EvictRequest(targets=[session_target("x")]),
+                          timeout=CALL_SECONDS)
+        self.until(lambda: self.names(server) == {"steady", "changing", "web"},
+                   "last configuration")
+        end = ledger_end(server)
+        for name in ("steady", "changing", "web"):
+            self.wait_for(server, name, end)
+            self.assertEqual(self.status(server, name).lost_total, 0)
+        server.stop()
+        for path in ("s.jsonl", "c.jsonl"):
+            with open(self.path(path), encoding="utf-8") as file:
+                lines = [json.loads(line)["sequence"] for line in file]
+            self.assertEqual(lines, list(range(1, len(lines) + 1)), path)
+            self.assertGreaterEqual(len(lines), end)
+
+    def names(self, server):
+        return {s.name for s in server.pool.Snapshot(
+            pool.SnapshotRequest(sections=[pool.SNAPSHOT_SECTION_SINKS]),
+            timeout=CALL_SECONDS).snapshot.sinks}
+
+    def test_a_data_dir_that_is_removed_ends_in_order(self):
+        server = self.start(data_dir=self.path("data"),
+                            receipts_segment_mb=1)
+        self.storm(server, 2)
+        shutil.rmtree(self.path("data"))
+        many = [session_target("nobody-%03d" % i + "x" * 100)
+                for i in range(256)]
+        with self.assertRaises(grpc.RpcError) as caught:
+            for _ in range(200):  # 5 MiB
+                server.pool.Evict(pool.EvictRequest(targets=many),
+                                  timeout=CALL_SECONDS)
+        self.assertEqual(Failure(caught.exception).reason, "JOURNAL_FAILED")
+        generate(server, text="A", max_tokens=1)
+        server.signal(signal.SIGTERM)
+        self.assertEqual(server.wait(), 1)
+        server.check_lines()
 
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ class RetentionTest(ServerTest):
         change = pool.RetentionChange
         bad = {
             "changes": [],
+            "changes[0].session": [change(settings=SETTINGS())],
             "changes[0].session.session_id": [change(session=key(""))],
             "changes[1].session": [change(session=key("a")),
                                    change(session=key("a"))],
@@ -174,6 +175,76 @@ class RetentionTest(ServerTest):
 
     def test_the_policy_is_named(self):
         self.assertEqual(self.snapshot().policy, "priority")
+
+
+class HeldPoolTest(ServerTest):
+    """Pins and leases hold more than a request can do without."""
+    flags = ("--kv-cache-size-mb=1", "--hold-wait-ms=3000",
+             "--max-beginnings=0")
+    LONG = dict(text="Once upon a time there was a dog and a ship. " * 6,
+                max_tokens=24)
+
+    def hold(self, seconds):
+        """Holds all of the pool but for less than a long request needs."""
+        total = self.snapshot().blocks.total
+        names = []
+        while True:
+            blocks = self.snapshot().blocks
+            if blocks.free < 8:
+                break
+            names.append("held-%d" % len(names))
+            self.generate(text="%d. What is a river? " % len(names) * 8,
+                          session=names[-1], max_tokens=2,
+                          retention=SETTINGS(pin=DURATION(
+                              duration_ns=int(seconds * SECOND))))
+        self.assertGreater(len(names), 0, total)
+        return names
+
+    def let_go(self, names):
+        for name in names:
+            self.server.pool.SetRetention(
+                pool.SetRetentionRequest(changes=[pool.RetentionChange(
+                    session=key(name), settings=SETTINGS(
+                        pin=DURATION(duration_ns=0)))]),
+                timeout=CALL_SECONDS)
+        self.evict(pool.EvictTarget(all=pool.EvictAll()))
+
+    def test_where_no_hold_ends_in_time_the_request_says_who_holds_what(self):
+        names = self.hold(1000)
+        began = time.monotonic()
+        failure = self.fails(
+            "RESOURCE_EXHAUSTED", "POOL_EXHAUSTED", self.server.inference.Generate,
+            generate_request(**self.LONG, session="wants"))
+        self.assertLess(time.monotonic() - began, 2.5)
+        blocks = self.snapshot().blocks
+        given = failure.metadata
+        self.assertEqual(int(given["total_blocks"]), blocks.total)
+        self.assertEqual(int(given["held_sessions"]), len(names))
+        self.assertGreater(int(given["needed_blocks"]) +
+                           int(given["held_blocks"]), blocks.total)
+        left = int(given["held_until_unix_ns"]) / SECOND - time.time()
+        self.assertTrue(900 < left < 1001, left)
+        self.assertIn("%d sessions under pins and leases" % len(names),
+                      failure.message)
+
+        # Who needs less is served meanwhile, and all are once they let go.
+        self.assertEqual(self.generate(text="What?", max_tokens=1).reason,
+                         "MAX_TOKENS")
+        self.let_go(names)
+        self.assertGreater(len(self.generate(**self.LONG).ids), 0)
+        self.evict(pool.EvictTarget(all=pool.EvictAll()))
+
+    def test_where_a_hold_ends_in_time_the_request_waits_for_it(self):
+        names = self.hold(1000)
+        for name in names:
+            self.server.pool.SetRetention(
+                pool.SetRetentionRequest(changes=[pool.RetentionChange(
+                    session=key(name), settings=SETTINGS(
+                        pin=DURATION(duration_ns=SECOND)))]),
+                timeout=CALL_SECONDS)
+        out = self.generate(**self.LONG)
+        self.assertGreater(len(out.ids), 0)
+        self.evict(pool.EvictTarget(all=pool.EvictAll()))
 
 
 if __name__ == "__main__":

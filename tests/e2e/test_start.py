@@ -1,7 +1,9 @@
 """Starting: every failure is one clear line and the right exit code; 78 for a
 configuration, 1 otherwise."""
 import os
+import pty
 import random
+import re
 import socket
 import struct
 import subprocess
@@ -120,6 +122,71 @@ class StartTest(unittest.TestCase):
             file.flush()
             self.refused(code, file.name, *words,
                          flags=["--model=" + file.name])
+
+    def test_what_takes_memory_adds_up(self):
+        with Kvpoold("--kv-cache-size-mb=8", "--model=" + DEMO) as server:
+            model = server.inference.GetModel(
+                inference.GetModelRequest(), timeout=CALL_SECONDS).model
+            memory, kib = model.memory, {}
+            with open("/proc/%d/status" % server.pid) as status:
+                for line in status:
+                    words = line.split()
+                    if words[-1] == "kB":
+                        kib[words[0]] = int(words[1])
+        in_file = sum(usage.bytes for usage in model.tensor_types)
+        self.assertEqual(memory.mapped_bytes, os.path.getsize(DEMO))
+        self.assertTrue(0 < in_file < memory.mapped_bytes, (in_file, memory))
+        self.assertGreaterEqual(
+            memory.kv_bytes,
+            model.limits.pool_tokens * model.kv_bytes_per_token)
+        self.assertLessEqual(memory.kv_bytes, 8 << 20)
+        self.assertTrue(0 < memory.copied_bytes < in_file, memory)
+        self.assertGreater(memory.scratch_bytes, 0)
+        ours = (memory.copied_bytes + memory.repacked_bytes +
+                memory.kv_bytes + memory.kv_metadata_bytes +
+                memory.scratch_bytes)
+        self.assertLess(ours >> 10, kib["VmData:"])
+        self.assertLess((ours + memory.mapped_bytes) >> 10, kib["VmSize:"])
+        self.assertLess(memory.repacked_bytes >> 10, kib["RssAnon:"])
+
+    def test_a_terminal_sees_how_far_loading_is_and_others_do_not(self):
+        flags = ["--model-prefetch=wait", "--listen=127.0.0.1:0",
+                 "--kv-cache-size-mb=4"]
+        master, slave = pty.openpty()
+        server = subprocess.Popen([KVPOOLD, *flags], stderr=slave,
+                                  stdin=subprocess.DEVNULL)
+        os.close(slave)
+        seen = b""
+        try:
+            while b"msg=ready" not in seen:
+                seen += os.read(master, 4096)
+        finally:
+            server.terminate()
+            server.wait(60)
+            os.close(master)
+        lines = re.findall(rb"\r\x1b\[K(kvpoold: [a-z ]+ +\d+%)?", seen)
+        self.assertEqual(lines[0], b"kvpoold: reading   0%")
+        self.assertIn(b"kvpoold: reading 100%", lines)
+        self.assertEqual(lines[-1], b"", "the line is still there")
+        with Kvpoold(*flags) as server:
+            self.assertFalse([s for s in server.lines if "%" in s])
+
+    def test_weights_are_locked_or_it_says_which_limit_forbids_it(self):
+        flags = ["--model-lock", "--kv-cache-size-mb=4"]
+        try:
+            with Kvpoold(*flags) as server:
+                line = server.log(msg="model loaded")[0]
+                with open("/proc/%d/status" % server.pid) as status:
+                    locked = [s for s in status if s.startswith("VmLck")]
+            self.assertGreater(int(line["locked_bytes"]), 0)
+            self.assertLess(0, int(locked[0].split()[1]))
+        except StartFailed as failed:
+            self.assertEqual(failed.code, OTHER)
+            self.assertIn("RLIMIT_MEMLOCK", failed.lines[-1])
+
+    def test_a_second_model_is_refused(self):
+        self.refused(CONFIGURATION, "--model", "2 models", "allowed is one",
+                     flags=["--model=a.gguf", "--model=b.gguf"])
 
     def test_a_model_that_is_not_there_is_named(self):
         self.refused(OTHER, "/nonexistent/m.gguf",

@@ -242,7 +242,7 @@ class StateTest(ServerTest):
                          (stamp.applied_sequence, stamp.epoch))
 
     def test_sections_that_are_not_there_are_refused(self):
-        for section in ("TENANTS", "BLOCK_MAP"):
+        for section in ("BLOCK_MAP",):
             self.fails(
                 "INVALID_ARGUMENT", "FIELD_NOT_SUPPORTED",
                 lambda s=section: self.server.pool.StreamReceipts(
@@ -365,6 +365,33 @@ class LossyTest(ServerTest):
                    lambda: self.server.pool.StreamReceipts(
                        pool.StreamReceiptsRequest(slow_reader_policy=3),
                        timeout=CALL_SECONDS), field="slow_reader_policy")
+
+
+class LossyFilterTest(ServerTest):
+    flags = LossyTest.flags
+
+    def test_a_gap_tells_how_many_its_filter_would_have_let_through(self):
+        begun = self.evict(session_target("nobody")).receipts.last_sequence
+        for i in range(1500):
+            if i % 400 == 0:
+                self.generate(text="A", session="some", max_tokens=1)
+                self.evict(session_target("some"))
+            last = self.evict(
+                session_target("nobody")).receipts.last_sequence
+        evictions = [r.sequence for r in read_receipts(self.server, begun + 1)
+                     if r.HasField("eviction")]
+        self.assertEqual(len(evictions), 4)
+        call = self.server.pool.StreamReceipts(
+            pool.StreamReceiptsRequest(
+                slow_reader_policy=pool.SLOW_READER_POLICY_LOSSY, max_batch=10,
+                after=common.LedgerPosition(sequence=begun),
+                filter=pool.ReceiptFilter(kinds=[
+                    receipts.RECEIPT_KIND_EVICTION])), timeout=CALL_SECONDS)
+        gap = next(call).gap
+        self.assertEqual((gap.first_sequence, gap.last_sequence),
+                         (begun + 1, last - 10))
+        self.assertEqual(gap.matching, 4)
+        call.cancel()
 
 
 class ListedTest(ServerTest):

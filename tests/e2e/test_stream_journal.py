@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -20,7 +19,8 @@ from kvpool_e2e import (CALL_SECONDS, KVPOOLCTL, Failure, Kvpoold, Subscriber,
 EARLIEST = dict(earliest=pool.StartEarliest())
 FLAGS = ("--enable-receipts", "--no-receipts-log", "--kv-cache-size-mb=8",
          "--snapshot-interval-ms=0", "--receipts-segment-mb=1",
-         "--receipts-ring-mb=1", "--lossy-lag-receipts=1024")
+         "--receipts-ring-mb=1", "--lossy-lag-receipts=1024",
+         "--subscriber-stall-ms=600000")  # a busy machine may take its time
 SLOW = {"grpc.http2.lookahead_bytes": 1024, "grpc.http2.bdp_probe": 0}
 MANY = [session_target("nobody-%03d" % i + "x" * 100) for i in range(256)]
 
@@ -29,12 +29,6 @@ def evict(server, *targets):
     return server.pool.Evict(
         pool.EvictRequest(targets=targets or [session_target("nobody")]),
         timeout=CALL_SECONDS).receipts.last_sequence
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class JournalStreamTest(unittest.TestCase):
@@ -220,21 +214,21 @@ class LivesTest(JournalStreamTest):
             reader.cancel()
             self.assertEqual([r.sequence for r in reader.receipts], [end])
 
-    def tail(self, port, *arguments):
+    def tail(self, address, *arguments):
         return subprocess.Popen(
-            [KVPOOLCTL, "-s", "127.0.0.1:%d" % port, "receipts", "tail",
+            [KVPOOLCTL, "-s", address, "receipts", "tail",
              "--from=1", "-o", "jsonl", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def test_a_tail_goes_on_over_starts_and_kills_without_hole_or_double(self):
-        port = free_port()
-        listen = "127.0.0.1:%d" % port
+        # No port: between two lives somebody else could get it.
+        listen = "unix:" + os.path.join(self.root, "socket")
         tail = filtered = None
         for life in range(4):
             server = self.start(listen=listen)
             if tail is None:
-                tail = self.tail(port)
-                filtered = self.tail(port, "--kind=eviction_batch")
+                tail = self.tail(listen)
+                filtered = self.tail(listen, "--kind=eviction_batch")
                 self.addCleanup(tail.kill)
                 self.addCleanup(filtered.kill)
             for _ in range(20):

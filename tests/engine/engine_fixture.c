@@ -17,7 +17,9 @@ static void deal_blocks(struct engine *engine, uint32_t blocks_per_sequence)
                 i * 37 % blocks_per_sequence * ENGINE_MAX_SEQUENCES + s;
 }
 
-void engine_open(struct engine *engine, const struct engine_config *config)
+/* What there is to open once there is a model. */
+static void open_compute(
+    struct engine *engine, const struct engine_config *config)
 {
     const uint32_t blocks_per_sequence =
         (ENGINE_MAX_TOKENS + config->block_tokens - 1) / config->block_tokens;
@@ -32,8 +34,6 @@ void engine_open(struct engine *engine, const struct engine_config *config)
         .kernels = config->kernels,
     };
 
-    ck_assert_msg(model_open(&engine->model, config->path, &error) == KV_OK,
-        "%s", error.text);
     engine->n_vocab = engine->model->shape.n_vocab;
     compute.model = engine->model;
     compute.block_bytes = kv_block_bytes(
@@ -46,6 +46,26 @@ void engine_open(struct engine *engine, const struct engine_config *config)
     deal_blocks(engine, blocks_per_sequence);
     ck_assert_msg(compute_open(&engine->compute, &compute, &error) == KV_OK,
         "%s", error.text);
+}
+
+void engine_open(struct engine *engine, const struct engine_config *config)
+{
+    struct kv_error error = {.text = ""};
+
+    ck_assert_msg(model_open(&engine->model, config->path, &error) == KV_OK,
+        "%s", error.text);
+    open_compute(engine, config);
+}
+
+void engine_open_memory(struct engine *engine,
+    const struct engine_config *config, const void *bytes, size_t n)
+{
+    struct kv_error error = {.text = ""};
+
+    ck_assert_msg(
+        model_open_memory(&engine->model, bytes, n, "a model", &error) == KV_OK,
+        "%s", error.text);
+    open_compute(engine, config);
 }
 
 void engine_close(struct engine *engine)

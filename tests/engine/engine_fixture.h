@@ -28,6 +28,9 @@ struct engine_config {
 
 /* Fails the test if anything fails. */
 void engine_open(struct engine *engine, const struct engine_config *config);
+/* The same over a file in memory, aligned to 8 bytes, whatever the path. */
+void engine_open_memory(struct engine *engine,
+    const struct engine_config *config, const void *bytes, size_t n);
 void engine_close(struct engine *engine);
 
 /* Whether this machine runs kernels of this name. */

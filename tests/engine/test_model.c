@@ -185,7 +185,7 @@ START_TEST(a_norm_is_finite_and_f32_or_f16)
     norm->fill = NAN;
     expect_refusal(KV_INVALID, "tensor output_norm.weight is");
     norm->type = GGUF_Q8_0;
-    expect_refusal(KV_UNSUPPORTED, "F32, F16 are supported for a norm");
+    expect_refusal(KV_UNSUPPORTED, "F32, F16 are supported for it");
     norm->type = GGUF_F16;
     model = open_tiny();
     {
@@ -289,16 +289,18 @@ START_TEST(what_is_not_computed_is_refused_by_name)
         const char *text; /* NULL: value is meant */
         uint32_t value;
     } keys[] = {
-        {"llama.rope.scaling.type", "yarn", 0},
-        {"llama.rope.scaling.type", "linear", 0},
+        {"llama.rope.scaling.type", "longrope", 0},
+        {"llama.rope.scaling.type", "llama3", 0},
+        {"llama.hidden_activation", "gelu", 0},
         {"llama.expert_count", NULL, 8},
         {"llama.attention.sliding_window", NULL, 63},
         {"llama.attention.value_length", NULL, 4},
     };
-    static const char *const tensors[] = {"rope_freqs.weight",
-        "blk.0.attn_q.bias", "blk.1.ffn_gate_exps.weight",
-        "blk.0.attn_q_norm.weight", "blk.0.attn_sub_norm.weight",
-        "blk.00.attn_q.weight", "blk.2.attn_q.weight"};
+    static const char *const tensors[] = {"rope_factors_long.weight",
+        "blk.1.attn_q.bias", "blk.0.ffn_up.bias", "blk.1.attn_output.bias",
+        "output.bias", "blk.1.ffn_gate_exps.weight", "blk.0.attn_q_norm.weight",
+        "blk.0.attn_sub_norm.weight", "blk.00.attn_q.weight",
+        "blk.2.attn_q.weight"};
 
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         tiny_model_init(&tiny, "llama");
@@ -317,8 +319,9 @@ START_TEST(what_is_not_computed_is_refused_by_name)
     tiny_model_set_uint(&tiny, "llama.block_count", 1);
     expect_refusal(KV_UNSUPPORTED, "tensor blk.1.attn_norm.weight is not one");
     tiny_model_init(&tiny, "gemma");
-    expect_refusal(
-        KV_UNSUPPORTED, "architecture gemma; supported are bitnet, llama");
+    expect_refusal(KV_UNSUPPORTED,
+        "architecture gemma; supported are bitnet, bitnet-25, "
+        "bitnet-b1.58, llama, qwen2, qwen3");
 }
 END_TEST
 
@@ -331,8 +334,115 @@ START_TEST(scaling_that_changes_nothing_is_taken)
     tiny_model_init(&tiny, "llama");
     tiny_model_set_float(&tiny, "llama.rope.scaling.factor", 1.0f);
     model_close(open_tiny());
-    tiny_model_set_float(&tiny, "llama.rope.scaling.factor", 2.0f);
-    expect_refusal(KV_UNSUPPORTED, "llama.rope.scaling.factor");
+    tiny_model_set_float(&tiny, "llama.rope.scaling.factor", 0.0f);
+    model_close(open_tiny());
+    tiny_model_set_float(&tiny, "llama.logit_scale", 1.0f);
+    tiny_model_set_float(&tiny, "llama.attention.scale", 0.0f);
+    tiny_model_set_text(&tiny, "llama.hidden_activation", "silu");
+    model_close(open_tiny());
+}
+END_TEST
+
+START_TEST(what_multiplies_or_bounds_is_refused_by_name)
+{
+    static const char *const keys[] = {"llama.attention.clamp_kqv",
+        "llama.attention.scale", "llama.attn_logit_softcapping",
+        "llama.embedding_scale", "llama.final_logit_softcapping",
+        "llama.logit_scale", "llama.residual_scale",
+        "llama.rope.scaling.alpha"};
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        tiny_model_init(&tiny, "llama");
+        tiny_model_set_float(&tiny, keys[i], 0.5f);
+        expect_refusal(KV_UNSUPPORTED, keys[i]);
+    }
+    tiny_model_init(&tiny, "llama");
+    *tiny_model_key(&tiny, "llama.attention.causal") =
+        (struct tiny_key){"llama.attention.causal", TINY_BOOL, 0, NULL};
+    expect_refusal(KV_UNSUPPORTED, "llama.attention.causal");
+}
+END_TEST
+
+START_TEST(scaling_must_be_sane)
+{
+    static const struct {
+        const char *key;
+        float value;
+    } bad[] = {
+        {"llama.rope.scaling.factor", -1},
+        {"llama.rope.scaling.factor", 1e-6f},
+        {"llama.rope.scaling.factor", NAN},
+        {"llama.rope.scaling.attn_factor", 0},
+        {"llama.rope.scaling.yarn_ext_factor", 2},
+        {"llama.rope.scaling.yarn_beta_fast", 0},
+        {"llama.rope.scaling.yarn_beta_slow", INFINITY},
+        {"llama.rope.scaling.yarn_log_multiplier", -1},
+    };
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        tiny_model_init(&tiny, "llama");
+        tiny_model_set_text(&tiny, "llama.rope.scaling.type", "yarn");
+        tiny_model_set_float(&tiny, bad[i].key, bad[i].value);
+        expect_refusal(KV_INVALID, bad[i].key);
+    }
+    tiny_model_init(&tiny, "llama");
+    tiny_model_set_text(&tiny, "llama.rope.scaling.type", "yarn");
+    tiny_model_set_float(&tiny, "llama.rope.scaling.yarn_attn_factor", 0.5f);
+    expect_refusal(KV_UNSUPPORTED, "yarn_attn_factor");
+}
+END_TEST
+
+START_TEST(factors_of_pairs_are_positive_and_as_many_as_pairs)
+{
+    struct tiny_tensor *factors;
+    struct model *model;
+
+    factors = tiny_model_tensor(&tiny, "rope_freqs.weight");
+    factors->dims[0] = 4;
+    expect_refusal(KV_INVALID, "element 0 of tensor rope_freqs.weight is 0");
+    factors->fill = 8;
+    model = open_tiny();
+    ck_assert_double_eq(model->rope_frequencies[0], 0.125);
+    model_close(model);
+    factors->dims[0] = 3;
+    expect_refusal(KV_INVALID, "tensor rope_freqs.weight is 3");
+    tiny_model_init(&tiny, "qwen2");
+    tiny_model_tensor(&tiny, "rope_freqs.weight")->dims[0] = 4;
+    expect_refusal(KV_UNSUPPORTED, "rope_freqs.weight");
+}
+END_TEST
+
+START_TEST(a_qwen_has_biases_or_norms_of_heads)
+{
+    struct model *model;
+
+    tiny_model_init(&tiny, "qwen2");
+    tiny_model_tensor(&tiny, "blk.1.attn_v.bias")->fill = 2;
+    model = open_tiny();
+    ck_assert_int_eq(model->shape.rope.style, ROPE_NEOX);
+    ck_assert_float_eq(model->layers[1].v_bias[15], 2);
+    ck_assert_ptr_null(model->layers[0].q_norm);
+    model_close(model);
+    tiny_model_drop_tensor(&tiny, "blk.0.attn_k.bias");
+    expect_refusal(KV_INVALID, "tensor blk.0.attn_k.bias is missing");
+    tiny_model_init(&tiny, "qwen3");
+    tiny_model_tensor(&tiny, "blk.0.attn_k_norm.weight")->fill = 3;
+    model = open_tiny();
+    ck_assert_uint_eq(model->shape.head_dim, 16);
+    ck_assert_float_eq(model->layers[0].k_norm[15], 3);
+    ck_assert_ptr_null(model->layers[0].q_bias);
+    model_close(model);
+    tiny_model_drop_tensor(&tiny, "blk.1.attn_q_norm.weight");
+    expect_refusal(KV_INVALID, "tensor blk.1.attn_q_norm.weight is missing");
+}
+END_TEST
+
+START_TEST(a_part_of_a_model_is_refused)
+{
+    tiny_model_set_uint(&tiny, "split.count", 1);
+    model_close(open_tiny());
+    tiny_model_set_uint(&tiny, "split.count", 3);
+    expect_refusal(KV_UNSUPPORTED, "split.count is 3");
 }
 END_TEST
 
@@ -431,6 +541,11 @@ int main(void)
         a_key_that_is_missing_is_named,
         what_is_not_computed_is_refused_by_name,
         scaling_that_changes_nothing_is_taken,
+        what_multiplies_or_bounds_is_refused_by_name,
+        scaling_must_be_sane,
+        factors_of_pairs_are_positive_and_as_many_as_pairs,
+        a_qwen_has_biases_or_norms_of_heads,
+        a_part_of_a_model_is_refused,
         a_vocabulary_without_tensors_is_not_a_model,
         a_models_name_is_text_whatever_the_file_holds,
         the_demo_model_opens_and_adds_up,

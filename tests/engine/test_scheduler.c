@@ -45,6 +45,7 @@ struct rig_config {
     uint32_t n_blocks, block_tokens, max_running, max_batch_tokens, max_waiting;
     const struct pool_observer *observer; /* NULL: nobody */
     bool share_prefixes;
+    int64_t max_hold_wait_ns;
 };
 
 static const struct rig_config plain_config = {
@@ -80,6 +81,7 @@ static void rig_open(const struct rig_config *config)
         .max_waiting = config->max_waiting,
         .max_batch_tokens = config->max_batch_tokens,
         .max_step_ns = KV_NS_PER_S,
+        .max_hold_wait_ns = config->max_hold_wait_ns,
     };
 
     ck_assert_int_eq(model_open(&rig.model, ENGINE_DEMO, &error), KV_OK);
@@ -662,6 +664,105 @@ START_TEST(who_is_set_aside_does_not_count_as_waiting)
 }
 END_TEST
 
+/* A pool that is held but for less blocks than the longest prompt needs. */
+static size_t open_held(int64_t hold_ns)
+{
+    struct rig_config config = plain_config;
+    struct client holder = {0};
+    struct pool_session *session;
+    uint32_t *ids;
+    size_t n_ids, n_held;
+
+    rig_open(&config);
+    ck_assert_int_eq(tokenizer_encode(rig.tokenizer, prompts[3],
+                         strlen(prompts[3]), true, &ids, &n_ids),
+        KV_OK);
+    kv_free(ids);
+    rig_close();
+
+    config.n_blocks = 2 * (uint32_t)((n_ids + 7) / 8) - 1;
+    config.max_running = 2;
+    config.max_hold_wait_ns = KV_NS_PER_S;
+    rig_open(&config);
+    ck_assert_int_eq(submit(&holder, "held", prompts[3], 1), KV_OK);
+    run_all(&holder, 1);
+    session = pool_session_find(
+        rig.pool, &(struct pool_key){.id = "held", .id_bytes = 4});
+    ck_assert_ptr_nonnull(session);
+    pool_session_pin(rig.pool, session, hold_ns, rig.now_ns);
+    pool_session_blocks(session, &n_held);
+    return n_held;
+}
+
+START_TEST(a_request_fails_where_holds_never_end_in_time)
+{
+    struct client needy = {0}, small = {0};
+    size_t n_held = open_held(KV_NS_PER_S * 1000);
+    const struct request_shortage *shortage = &needy.request.shortage;
+
+    ck_assert_int_eq(submit(&needy, "needy", prompts[3], 1), KV_OK);
+    ck_assert_int_eq(submit(&small, "", prompts[5], 1), KV_OK);
+    run_all(&needy, 1);
+    ck_assert_int_eq(needy.end, REQUEST_HELD_UP);
+    ck_assert(!needy.started);
+    ck_assert_uint_eq(shortage->held_blocks, n_held);
+    ck_assert_uint_eq(shortage->holds.n_sessions, 1);
+    ck_assert_int_gt(shortage->holds.first_end_ns, KV_NS_PER_S * 999);
+    ck_assert_uint_gt(
+        shortage->needed_blocks + n_held, pool_config(rig.pool)->n_blocks);
+    ck_assert_uint_eq(pool_totals(rig.pool).evictions_by_reason[5], 0);
+    run_all(&small, 1);
+    ck_assert_int_eq(small.end, REQUEST_MAX_TOKENS);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_request_waits_for_a_hold_that_ends_in_time_and_others_go_first)
+{
+    struct client needy = {0}, small = {0};
+
+    open_held(KV_NS_PER_S / 2);
+    ck_assert_int_eq(submit(&needy, "needy", prompts[3], 1), KV_OK);
+    step();
+    ck_assert(!needy.ended);
+    ck_assert_int_lt(scheduler_next_deadline(rig.scheduler), 2 * KV_NS_PER_S);
+    ck_assert_int_eq(submit(&small, "", prompts[5], 1), KV_OK);
+    run_all(&small, 1);
+    ck_assert_int_eq(small.end, REQUEST_MAX_TOKENS);
+    ck_assert(!needy.ended);
+
+    rig.now_ns += KV_NS_PER_S / 2;
+    pool_expire(rig.pool, rig.now_ns, 8);
+    run_all(&needy, 1);
+    ck_assert_int_eq(needy.end, REQUEST_MAX_TOKENS);
+    ck_assert_int_eq(scheduler_next_deadline(rig.scheduler), INT64_MAX);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+/* What ends is held anew before anybody can have it. */
+START_TEST(a_request_waits_for_no_longer_than_it_may)
+{
+    struct client needy = {0};
+    struct pool_session *session;
+
+    open_held(KV_NS_PER_S / 2);
+    ck_assert_int_eq(submit(&needy, "needy", prompts[3], 1), KV_OK);
+    step();
+    session = pool_session_find(
+        rig.pool, &(struct pool_key){.id = "held", .id_bytes = 4});
+    pool_session_pin(rig.pool, session, 100 * KV_NS_PER_S, rig.now_ns);
+    step();
+    ck_assert(!needy.ended);
+    rig.now_ns = scheduler_next_deadline(rig.scheduler);
+    step();
+    ck_assert_int_eq(needy.end, REQUEST_HELD_UP);
+    rig_close();
+}
+END_TEST
+
 /* A stop string ends the text before it, wherever it falls among the tokens. */
 START_TEST(a_stop_string_is_no_part_of_the_text)
 {
@@ -1039,6 +1140,230 @@ static void tear_down(void)
     ck_assert_int_eq(faulty_heap_live(), 0);
 }
 
+/* ---- priorities and quotas */
+
+/* Who was set aside for whom: the last byte of a session's id is a digit, and
+ * stands for its priority. */
+static void check_ranks(void *ctx, const struct pool_eviction *eviction)
+{
+    const struct pool_key *by = eviction->cause->forced_by;
+    int *n_aside = ctx;
+
+    if (eviction->cause->reason != POOL_REASON_PRESSURE)
+        return;
+    ck_assert_int_le(
+        eviction->key.id[eviction->key.id_bytes - 1], by->id[by->id_bytes - 1]);
+    (*n_aside)++;
+}
+
+/* Priorities from 0 on, in the order of arrival or against it. */
+static void run_by_priority(bool ascending)
+{
+    struct client plain[N_CLIENTS] = {0}, clients[N_CLIENTS] = {0};
+    int n_aside = 0;
+    const struct pool_observer observer = {
+        .ctx = &n_aside, .evicted = check_ranks};
+    const struct rig_config config = {
+        .n_blocks = 10,
+        .block_tokens = 4,
+        .max_running = MAX_RUNNING,
+        .max_batch_tokens = 32,
+        .max_waiting = 16,
+        .observer = &observer,
+    };
+
+    run_plain(plain, 16, NULL);
+    rig_open(&config);
+    for (int i = 0; i < N_CLIENTS; i++) {
+        const int priority = ascending ? i : N_CLIENTS - 1 - i;
+        char id[16];
+
+        snprintf(id, sizeof id, "s%d", priority);
+        clients[i].request.priority = (uint32_t)priority;
+        ck_assert_int_eq(submit(&clients[i], id, prompts[i], 16), KV_OK);
+        step(); /* those before have blocks already */
+    }
+    run_all(clients, N_CLIENTS);
+    for (int i = 0; i < N_CLIENTS; i++)
+        check_same(&plain[i], &clients[i]);
+    ck_assert_int_gt(n_aside, 0);
+    ck_assert_uint_eq(
+        clients[ascending ? N_CLIENTS - 1 : 0].request.usage.preemptions, 0);
+    check_pool();
+    rig_close();
+}
+
+START_TEST(nobody_is_set_aside_for_a_lower_priority)
+{
+    run_by_priority(true);
+    run_by_priority(false);
+}
+END_TEST
+
+static const struct rig_config tight_config = {
+    .n_blocks = 12,
+    .block_tokens = 4,
+    .max_running = MAX_RUNNING,
+    .max_batch_tokens = 64,
+    .max_waiting = 16,
+};
+
+/* Runs that fill the pool, and do not end by themselves soon. */
+static void fill_pool(struct client *clients, int n, uint32_t priority)
+{
+    for (int i = 0; i < n; i++) {
+        char id[16];
+
+        snprintf(id, sizeof id, "low%d", i);
+        clients[i].request.priority = priority;
+        clients[i].request.ignores_end = true;
+        ck_assert_int_eq(submit(&clients[i], id, prompts[0], 24), KV_OK);
+    }
+    for (int i = 0; pool_blocks(rig.pool).free > 0; i++) {
+        ck_assert_int_lt(i, 100);
+        step();
+    }
+}
+
+START_TEST(a_higher_priority_does_not_wait_for_what_a_lower_one_holds)
+{
+    struct client low[2] = {0}, equal = {0}, high = {0};
+
+    rig_open(&tight_config);
+    fill_pool(low, 2, 10);
+    equal.request.priority = 10;
+    ck_assert_int_eq(submit(&equal, "equal", prompts[4], 4), KV_OK);
+    step();
+    ck_assert(!equal.started);
+    high.request.priority = 11;
+    ck_assert_int_eq(submit(&high, "high", prompts[4], 4), KV_OK);
+    step(); /* blocks of the youngest low one are zeroed, */
+    step(); /* and taken */
+    ck_assert(high.started && high.n_tokens == 1);
+    ck_assert(!low[1].ended && low[1].request.set_aside);
+    ck_assert(!low[0].request.set_aside);
+    run_all(&high, 1);
+    ck_assert_uint_eq(high.request.usage.preemptions, 0);
+    ck_assert(!low[0].ended);
+    run_all(low, 2);
+    run_all(&equal, 1);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_full_batch_gives_a_place_to_a_higher_priority)
+{
+    struct client low[2] = {0}, high = {0};
+    struct rig_config config = plain_config;
+    size_t n_blocks;
+
+    config.max_running = 2;
+    rig_open(&config);
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(
+            submit(&low[i], i == 0 ? "a" : "b", prompts[i], 12), KV_OK);
+    step();
+    step();
+    high.request.priority = 1;
+    ck_assert_int_eq(submit(&high, "high", prompts[2], 3), KV_OK);
+    step();
+    ck_assert_uint_eq(high.n_tokens, 1);
+    ck_assert(low[1].request.set_aside && !low[0].request.set_aside);
+    /* Nobody needs its blocks, so nothing is computed again. */
+    pool_session_blocks(low[1].request.session, &n_blocks);
+    ck_assert_uint_gt(n_blocks, 0);
+    run_all(&high, 1);
+    run_all(low, 2);
+    ck_assert_uint_eq(low[1].request.usage.preemptions, 1);
+    ck_assert_uint_eq(low[1].request.usage.recomputed_tokens, 0);
+    rig_close();
+}
+END_TEST
+
+static void set_quota(uint32_t soft_blocks, uint32_t hard_blocks)
+{
+    const struct pool_tenant_quota own = {
+        .tenant = "q", .tenant_bytes = 1, .quota = {soft_blocks, hard_blocks}};
+    const struct pool_quotas quotas = {.list = &own, .n = 1};
+
+    ck_assert_int_eq(pool_set_quotas(rig.pool, &quotas), KV_OK);
+}
+
+START_TEST(a_conversation_beyond_a_hard_quota_is_refused_with_the_numbers)
+{
+    struct client first = {0}, second = {0};
+    size_t n_tokens;
+
+    rig_open(&tight_config);
+    set_quota(0, 3);
+    ck_assert_int_eq(
+        submit_for("q", &first, "a", prompts[3], 4), KV_OVER_QUOTA);
+    ck_assert_uint_eq(first.request.quota.used_blocks, 0);
+    ck_assert_uint_gt(first.request.quota.needed_blocks, 3);
+    ck_assert_uint_eq(first.request.quota.quota_blocks, 3);
+    /* The session is as it was, and another tenant is not concerned. */
+    pool_session_tokens(first.request.session, &n_tokens);
+    ck_assert_uint_eq(n_tokens, 0);
+    second.request.ignores_end = true;
+    ck_assert_int_eq(submit_for("r", &second, "a", prompts[3], 4), KV_OK);
+    run_all(&second, 1);
+    ck_assert_int_eq(second.end, REQUEST_MAX_TOKENS);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_run_that_outgrows_its_quota_ends_with_what_it_has)
+{
+    struct client idle = {0}, run = {0}, other = {0};
+    const struct pool_key key = {
+        .tenant = "q", .tenant_bytes = 1, .id = "run", .id_bytes = 3};
+
+    rig_open(&tight_config);
+    set_quota(0, 4);
+    ck_assert_int_eq(submit_for("r", &other, "other", prompts[5], 4), KV_OK);
+    run_all(&other, 1);
+    ck_assert_int_eq(submit_for("q", &idle, "idle", prompts[5], 4), KV_OK);
+    run_all(&idle, 1);
+    ck_assert_int_eq(submit_for("q", &run, "run", prompts[5], 40), KV_OK);
+    run_all(&run, 1);
+    ck_assert_int_eq(run.end, REQUEST_OVER_QUOTA);
+    /* Its own idle session went first, nobody else's did. */
+    ck_assert_uint_eq(
+        pool_totals(rig.pool).evictions_by_reason[POOL_REASON_QUOTA], 1);
+    ck_assert_uint_eq(pool_stats(rig.pool).evictions, 1);
+    ck_assert_uint_eq(run.request.quota.used_blocks, 4);
+    ck_assert_uint_eq(run.request.quota.needed_blocks, 1);
+    ck_assert_uint_eq(run.request.quota.quota_blocks, 4);
+    ck_assert_uint_eq(
+        pool_session_glance(pool_session_find(rig.pool, &key)).n_cached_tokens,
+        16);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(runs_of_a_tenant_beyond_its_quota_take_turns)
+{
+    struct client plain[N_CLIENTS] = {0}, clients[N_CLIENTS] = {0};
+    struct rig_config config = tight_config;
+
+    config.n_blocks = 64;
+    run_plain(plain, 16, NULL);
+    rig_open(&config);
+    set_quota(2, 9);
+    for (int i = 0; i < N_CLIENTS; i++)
+        ck_assert_int_eq(
+            submit_for("q", &clients[i], "", prompts[i], 16), KV_OK);
+    run_all(clients, N_CLIENTS);
+    for (int i = 0; i < N_CLIENTS; i++)
+        check_same(&plain[i], &clients[i]);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
 int main(void)
 {
     const TTest *tests[] = {
@@ -1046,6 +1371,9 @@ int main(void)
         sequences_evicted_at_random_yield_what_plain_ones_do,
         sequences_short_of_blocks_yield_what_plain_ones_do,
         while_nothing_may_be_evicted_requests_end_that_need_it,
+        a_request_fails_where_holds_never_end_in_time,
+        a_request_waits_for_a_hold_that_ends_in_time_and_others_go_first,
+        a_request_waits_for_no_longer_than_it_may,
         prompts_that_arrive_together_are_computed_once,
         sharing_sequences_evicted_at_random_yield_what_plain_ones_do,
         what_does_not_fit_together_is_not_let_in_together,
@@ -1060,6 +1388,12 @@ int main(void)
         a_tenant_with_many_requests_does_not_hold_back_anothers,
         tenants_share_what_prompts_may_take_of_a_step,
         sequences_of_many_tenants_short_of_blocks_yield_what_plain_ones_do,
+        nobody_is_set_aside_for_a_lower_priority,
+        a_higher_priority_does_not_wait_for_what_a_lower_one_holds,
+        a_full_batch_gives_a_place_to_a_higher_priority,
+        a_conversation_beyond_a_hard_quota_is_refused_with_the_numbers,
+        a_run_that_outgrows_its_quota_ends_with_what_it_has,
+        runs_of_a_tenant_beyond_its_quota_take_turns,
         a_submit_without_memory_leaves_the_session_as_it_was,
         latencies_are_of_first_steps_and_tokens,
         one_slow_step_does_not_cut_prompts_short_for_ever,

@@ -263,6 +263,20 @@ START_TEST(a_vocabulary_that_cannot_be_is_refused)
 }
 END_TEST
 
+START_TEST(a_pre_tokenizer_is_not_for_spm)
+{
+    struct kv_error error;
+
+    open_gguf();
+    ck_assert_int_eq(
+        tokenizer_open_as(&tokenizer, gguf, n_vocab(), "gpt-2", &error),
+        KV_INVALID);
+    ck_assert_str_eq(error.text,
+        "m: its tokenizer is SPM, which has no pre-tokenizer; gpt-2 was given");
+    ck_assert_ptr_null(tokenizer);
+}
+END_TEST
+
 START_TEST(a_vocabulary_of_another_size_than_the_model_is_refused)
 {
     struct kv_error error;
@@ -342,6 +356,7 @@ int main(void)
         tokens_that_end_a_text_are_named_by_key_or_by_text,
         a_text_that_is_not_utf8_is_refused,
         a_vocabulary_that_cannot_be_is_refused,
+        a_pre_tokenizer_is_not_for_spm,
         a_vocabulary_of_another_size_than_the_model_is_refused,
         a_long_text_of_one_letter_is_merged_in_good_time,
         an_allocation_that_fails_is_no_memory_and_leaves_nothing,

@@ -11,8 +11,8 @@
 
 #define G "\xC4\xA0" /* U+0120, as which a space is spelled */
 
-static const char *const families[] = {"default", "gpt-2", "llama-bpe", "qwen2",
-    "smollm", "falcon", "deepseek-llm", "deepseek-coder"};
+static const char *const families[] = {"default", "gpt-2", "llama-bpe",
+    "tekken", "qwen2", "smollm", "falcon", "deepseek-llm", "deepseek-coder"};
 #define N_FAMILIES (sizeof families / sizeof *families)
 
 static struct tiny_vocabulary tiny;
@@ -165,6 +165,23 @@ START_TEST(llama_bpe_takes_a_word_that_is_a_token_as_it_is)
 }
 END_TEST
 
+START_TEST(tekken_begins_a_word_with_its_capitals)
+{
+    tiny_vocabulary_add_word(&tiny, "ab", 1);
+    tiny_vocabulary_add_word(&tiny, "Ab", 1);
+    tiny_vocabulary_add_word(&tiny, "ABa", 1);
+    tiny_vocabulary_add_word(&tiny, "AB", 1);
+    tiny_vocabulary_add_word(&tiny, "./", 1);
+    open_family("tekken");
+    expect_pieces("abAb", "ab|Ab");
+    expect_pieces("abABaAB", "ab|ABa|AB");
+    expect_pieces("AB12", "AB|1|2");
+    expect_pieces("ab./", "ab|./");
+    open_family("llama-bpe");
+    expect_pieces("abAb", "a|b|A|b");
+}
+END_TEST
+
 START_TEST(user_defined_tokens_are_cut_out_and_are_their_text)
 {
     tiny_vocabulary_add_word(&tiny, "<x>", 4);
@@ -272,6 +289,32 @@ START_TEST(settings_that_cannot_be_are_refused)
     tiny.adds_bos = -1;
     tiny.no_merges_key = 1;
     expect_refusal(KV_INVALID, "tokenizer.ggml.merges is missing");
+}
+END_TEST
+
+START_TEST(what_a_file_does_not_say_may_be_given)
+{
+    struct kv_error error = {KV_OK, ""};
+    const uint32_t n = tiny_vocabulary_size(&tiny);
+
+    tiny.pre = NULL;
+    open_gguf();
+    ck_assert_int_eq(
+        tokenizer_open_as(&tokenizer, gguf, n, "qwen2", &error), KV_OK);
+    ck_assert_str_eq(tokenizer_info(tokenizer).kind, "bpe/qwen2");
+    tokenizer_close(tokenizer);
+    tokenizer = NULL;
+    ck_assert_int_eq(tokenizer_open_as(&tokenizer, gguf, n, "klingon", &error),
+        KV_UNSUPPORTED);
+    tiny.pre = "gpt-2";
+    close_all();
+    open_gguf();
+    ck_assert_int_eq(
+        tokenizer_open_as(&tokenizer, gguf, n, "qwen2", &error), KV_INVALID);
+    ck_assert_ptr_nonnull(strstr(error.text, "pre: gpt-2, where qwen2 was"));
+    ck_assert_ptr_null(tokenizer);
+    ck_assert_int_eq(
+        tokenizer_open_as(&tokenizer, gguf, n, "gpt-2", &error), KV_OK);
 }
 END_TEST
 
@@ -481,6 +524,7 @@ int main(void)
         of_the_same_merge_the_leftmost_goes_first,
         nothing_merges_across_words,
         llama_bpe_takes_a_word_that_is_a_token_as_it_is,
+        tekken_begins_a_word_with_its_capitals,
         user_defined_tokens_are_cut_out_and_are_their_text,
         a_text_cannot_name_a_control_token,
         a_byte_without_a_token_is_unknown_or_left_out,
@@ -488,6 +532,7 @@ int main(void)
         every_byte_is_the_piece_of_its_token,
         the_file_and_the_pre_tokenizer_say_whether_a_text_has_a_beginning,
         settings_that_cannot_be_are_refused,
+        what_a_file_does_not_say_may_be_given,
         a_merge_that_cannot_be_is_refused_by_its_entry,
         the_pieces_of_any_text_joined_are_the_text,
         a_long_word_costs_three_candidates_a_byte,

@@ -1,6 +1,7 @@
 #include "tests/engine/tiny_model.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,31 +51,42 @@ static void add_matrix(
     tensor->n_dims = n_rows == 1 ? 1 : 2;
 }
 
-static void add_layer(struct tiny_model *tiny, int layer, int is_bitnet)
+static void add_layer(
+    struct tiny_model *tiny, int layer, const char *architecture)
 {
-    static const struct {
+    const int has_sub_norms = strncmp(architecture, "bitnet", 6) == 0;
+    const int has_biases = strcmp(architecture, "qwen2") == 0;
+    const int has_head_norms = strcmp(architecture, "qwen3") == 0;
+    const uint64_t head_dim = has_head_norms ? 16 : 8;
+    const struct {
         const char *what;
         uint64_t n_cols, n_rows;
+        int is_there;
     } tensors[] = {
-        {"attn_norm", 32, 1},
-        {"ffn_norm", 32, 1},
-        {"attn_q", 32, 32},
-        {"attn_k", 32, 16},
-        {"attn_v", 32, 16},
-        {"attn_output", 32, 32},
-        {"ffn_gate", 32, 64},
-        {"ffn_up", 32, 64},
-        {"ffn_down", 64, 32},
-        {"attn_sub_norm", 32, 1},
-        {"ffn_sub_norm", 64, 1},
+        {"attn_norm.weight", 32, 1, 1},
+        {"ffn_norm.weight", 32, 1, 1},
+        {"attn_q.weight", 32, 4 * head_dim, 1},
+        {"attn_k.weight", 32, 2 * head_dim, 1},
+        {"attn_v.weight", 32, 2 * head_dim, 1},
+        {"attn_output.weight", 4 * head_dim, 32, 1},
+        {"ffn_gate.weight", 32, 64, 1},
+        {"ffn_up.weight", 32, 64, 1},
+        {"ffn_down.weight", 64, 32, 1},
+        {"attn_sub_norm.weight", 32, 1, has_sub_norms},
+        {"ffn_sub_norm.weight", 64, 1, has_sub_norms},
+        {"attn_q.bias", 32, 1, has_biases},
+        {"attn_k.bias", 16, 1, has_biases},
+        {"attn_v.bias", 16, 1, has_biases},
+        {"attn_q_norm.weight", head_dim, 1, has_head_norms},
+        {"attn_k_norm.weight", head_dim, 1, has_head_norms},
     };
-    size_t n = sizeof tensors / sizeof *tensors - (is_bitnet ? 0 : 2);
     char name[64];
 
-    for (size_t i = 0; i < n; i++) {
-        snprintf(name, sizeof name, "blk.%d.%s.weight", layer, tensors[i].what);
-        add_matrix(tiny, name, tensors[i].n_cols, tensors[i].n_rows);
-    }
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+        if (tensors[i].is_there) {
+            snprintf(name, sizeof name, "blk.%d.%s", layer, tensors[i].what);
+            add_matrix(tiny, name, tensors[i].n_cols, tensors[i].n_rows);
+        }
 }
 
 void tiny_model_init(struct tiny_model *tiny, const char *architecture)
@@ -106,7 +118,11 @@ void tiny_model_init(struct tiny_model *tiny, const char *architecture)
     add_matrix(tiny, "token_embd.weight", 32, TINY_N_FIXED);
     add_matrix(tiny, "output_norm.weight", 32, 1);
     for (int layer = 0; layer < 2; layer++)
-        add_layer(tiny, layer, strcmp(architecture, "bitnet") == 0);
+        add_layer(tiny, layer, architecture);
+    if (strcmp(architecture, "qwen3") == 0) {
+        tiny_model_set_uint(tiny, "qwen3.attention.key_length", 16);
+        tiny_model_set_uint(tiny, "qwen3.attention.value_length", 16);
+    }
 }
 
 static uint64_t widened(uint64_t dim)
@@ -177,14 +193,23 @@ void tiny_model_drop_key(struct tiny_model *tiny, const char *name)
     tiny->n_keys--;
 }
 
-struct tiny_tensor *tiny_model_tensor(struct tiny_model *tiny, const char *name)
+const struct tiny_tensor *tiny_model_find(
+    const struct tiny_model *tiny, const char *name)
 {
-    struct tiny_tensor *tensor;
-
     for (size_t i = 0; i < tiny->n_tensors; i++)
         if (strcmp(tiny->tensors[i].name, name) == 0)
             return &tiny->tensors[i];
-    assert(tiny->n_tensors < sizeof tiny->tensors / sizeof *tiny->tensors);
+    return NULL;
+}
+
+struct tiny_tensor *tiny_model_tensor(struct tiny_model *tiny, const char *name)
+{
+    const struct tiny_tensor *found = tiny_model_find(tiny, name);
+    struct tiny_tensor *tensor;
+
+    if (found != NULL)
+        return &tiny->tensors[found - tiny->tensors];
+    assert(tiny->n_tensors < TINY_MAX_TENSORS);
     tensor = &tiny->tensors[tiny->n_tensors++];
     *tensor = (struct tiny_tensor){.dims = {1, 1, 1, 1}, .n_dims = 1};
     snprintf(tensor->name, sizeof tensor->name, "%s", name);
@@ -288,13 +313,48 @@ static void put_tensor_infos(
     }
 }
 
-static void put_data(struct writer *writer, const struct tiny_tensor *tensor)
+/* -1 to 1, by splitmix64 (Steele et al., 2014) of seed, name and place. */
+static float draw(uint64_t seed, const char *name, size_t i)
+{
+    uint64_t x = seed;
+
+    for (; *name != '\0'; name++)
+        x = x * 31 + (unsigned char)*name;
+    x = x * 1000003 + i + 0x9E3779B97F4A7C15;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
+    x = (x ^ x >> 27) * 0x94D049BB133111EB;
+    x ^= x >> 31;
+    return (float)(x >> 40) / (1 << 23) - 1;
+}
+
+/* Such that signals stay of one size through the layers. */
+float tiny_model_value(
+    const struct tiny_model *tiny, const struct tiny_tensor *tensor, size_t i)
+{
+    float value;
+
+    if (tiny->seed == 0)
+        return tensor->fill;
+    value = draw(tiny->seed, tensor->name, i);
+    if (strstr(tensor->name, ".bias") != NULL)
+        return 0.5f * value;
+    return tensor->n_dims == 1 ? 1 + 0.25f * value
+                               : 1.7f * value / sqrtf((float)tensor->dims[0]);
+}
+
+static void put_data(struct writer *writer, const struct tiny_model *tiny,
+    const struct tiny_tensor *tensor)
 {
     size_t n = data_bytes(tensor);
 
-    for (size_t i = 0; i < n; i += sizeof(float))
-        put(writer, &(float){tensor->type == GGUF_F32 ? tensor->fill : 0},
-            n - i < sizeof(float) ? n - i : sizeof(float));
+    for (size_t i = 0; i < n; i += sizeof(float)) {
+        const float value =
+            tensor->type == GGUF_F32
+                ? tiny_model_value(tiny, tensor, i / sizeof(float))
+                : 0;
+
+        put(writer, &value, n - i < sizeof value ? n - i : sizeof value);
+    }
 }
 
 unsigned char *tiny_model_write(const struct tiny_model *tiny, size_t *n)
@@ -317,7 +377,7 @@ unsigned char *tiny_model_write(const struct tiny_model *tiny, size_t *n)
     pad(&writer, 0, tiny->alignment);
     data = writer.n;
     for (size_t i = 0; i < tiny->n_tensors; i++) {
-        put_data(&writer, &tiny->tensors[i]);
+        put_data(&writer, tiny, &tiny->tensors[i]);
         pad(&writer, data, tiny->alignment);
     }
     *n = writer.n;

@@ -1,5 +1,5 @@
 /* A model of a few kilobytes that tests can damage: set the fields, then write
- * it. All weights are 0 but for `fill`. */
+ * it. All weights are 0 but for `fill`, unless there is a seed. */
 #ifndef TESTS_ENGINE_TINY_MODEL_H
 #define TESTS_ENGINE_TINY_MODEL_H
 
@@ -31,12 +31,15 @@ struct tiny_word {
     int32_t kind; /* of the token: 1 normal, 3 control, 4 user-defined */
 };
 
+#define TINY_MAX_TENSORS 64
+
 struct tiny_model {
     uint32_t version;
+    uint64_t seed;      /* not 0: F32 tensors are drawn from it, by name */
     uint64_t alignment; /* written as a key if it is not 32 */
     struct tiny_key keys[40];
     size_t n_keys;
-    struct tiny_tensor tensors[64];
+    struct tiny_tensor tensors[TINY_MAX_TENSORS];
     size_t n_tensors;
     /* The vocabulary: <unk>, <s>, </s>, 256 bytes, then these. */
     struct tiny_word words[48];
@@ -45,8 +48,8 @@ struct tiny_model {
 
 #define TINY_N_FIXED 259 /* tokens before the words */
 
-/* "llama" or "bitnet": 2 layers, width 32, FFN 64, 4 heads, 2 KV heads, context
- * 64, no words. */
+/* Of each architecture that is supported: 2 layers, width 32, FFN 64, 4 heads,
+ * 2 KV heads, of 8 elements or, in qwen3, 16; context 64, no words. */
 void tiny_model_init(struct tiny_model *tiny, const char *architecture);
 
 /* Rows of 256 columns throughout, as the largest blocks want them: width and
@@ -69,7 +72,13 @@ void tiny_model_drop_key(struct tiny_model *tiny, const char *name);
 /* Added as F32 [1] if it is not there. */
 struct tiny_tensor *tiny_model_tensor(
     struct tiny_model *tiny, const char *name);
+const struct tiny_tensor *tiny_model_find(
+    const struct tiny_model *tiny, const char *name); /* or NULL */
 void tiny_model_drop_tensor(struct tiny_model *tiny, const char *name);
+
+/* Element i of an F32 tensor as it is written. */
+float tiny_model_value(
+    const struct tiny_model *tiny, const struct tiny_tensor *tensor, size_t i);
 
 /* The file, in memory of malloc. */
 unsigned char *tiny_model_write(const struct tiny_model *tiny, size_t *n);

@@ -27,7 +27,7 @@ struct walk {
     struct pool_scrub out[POOL_SCRUBS_OUT];
     size_t n_out;
     uint64_t n_full, n_busy, n_reserved, n_preempted, n_expired, n_adopted,
-        n_held, n_over;
+        n_held, n_over, n_beginnings, n_swept;
 };
 
 static uint32_t draw(struct walk *walk, uint32_t n)
@@ -244,9 +244,27 @@ static void step_end(struct walk *walk)
     if (session == NULL)
         return;
     pool_session_end(fixture.pool, session, fixture.now_ns);
+    walk->n_beginnings += pool_totals(fixture.pool).beginnings;
     for (int i = 0; i < N_ANONYMOUS; i++)
         if (walk->anonymous[i] == session)
             walk->anonymous[i] = NULL;
+}
+
+/* Anybody who holds blocks, with a name or without. */
+static struct pool_session *draw_holder(struct walk *walk)
+{
+    struct pool_session *session = NULL;
+    struct pool_key place;
+
+    for (uint32_t n = draw(walk, 2 * N_NAMES); n > 0; n--) {
+        session =
+            pool_holder_after(fixture.pool, session != NULL ? &place : NULL);
+        if (session == NULL)
+            break;
+        place = pool_session_place(session);
+        ck_assert_ptr_eq(pool_session_find(fixture.pool, &place), session);
+    }
+    return session;
 }
 
 static void step_evict(struct walk *walk)
@@ -257,7 +275,7 @@ static void step_evict(struct walk *walk)
     uint32_t n = draw(walk, 4);
 
     while (n-- > 0) {
-        struct pool_session *session = draw_session(walk);
+        struct pool_session *session = draw_holder(walk);
 
         if (session != NULL)
             walk->n_preempted += pool_evict_session(fixture.pool, session,
@@ -279,6 +297,25 @@ static void step_time(struct walk *walk)
 {
     fixture.now_ns += draw(walk, 200) * KV_NS_PER_MS;
     walk->n_expired += pool_expire(fixture.pool, fixture.now_ns, draw(walk, 4));
+}
+
+/* Down to the low watermark, or to what is pinned: whatever the slices. */
+static void step_sweep(struct walk *walk)
+{
+    const struct pool_config *config = pool_config(fixture.pool);
+    struct pool_blocks before = pool_blocks(fixture.pool), after;
+
+    while (pool_wants_sweep(fixture.pool)) {
+        pool_sweep(fixture.pool, 1 + draw(walk, 8), fixture.now_ns);
+        walk->n_swept++;
+        after = pool_blocks(fixture.pool);
+        ck_assert_uint_eq(after.pinned, before.pinned);
+        if (draw(walk, 4) == 0)
+            return;
+        ck_assert(pool_wants_sweep(fixture.pool) ||
+                  after.pinned + after.cached <= config->low_blocks ||
+                  after.cached == 0);
+    }
 }
 
 static struct pool_quota draw_quota(struct walk *walk)
@@ -328,7 +365,7 @@ static void step(struct walk *walk)
         step_begin, step_begin_anonymous, step_extend, step_extend, step_extend,
         step_extend, step_extend, step_adopt, step_adopt, step_truncate,
         step_quotas, step_retain, step_end, step_end, step_end, step_evict,
-        step_forget, step_time, step_take_scrub, step_take_scrub,
+        step_forget, step_time, step_sweep, step_take_scrub, step_take_scrub,
         step_take_scrub, step_scrub_done, step_scrub_done, step_scrub_done};
 
     steps[draw(walk, sizeof steps / sizeof *steps)](walk);
@@ -361,6 +398,9 @@ static struct pool_config draw_config(struct walk *walk)
     config.max_sessions = 1 + draw(walk, N_NAMES + N_ANONYMOUS);
     config.max_kept_tokens = draw(walk, 300);
     config.share_prefixes = draw(walk, 4) > 0;
+    config.max_beginnings = draw(walk, 4) * draw(walk, 4);
+    config.high_blocks = draw(walk, config.n_blocks);
+    config.low_blocks = draw(walk, config.high_blocks + 1);
     config.eviction_policy = policies[draw(walk, N_POLICIES)];
     config.kept_ttl_ns = draw(walk, 2) * KV_NS_PER_S;
     config.default_idle_ttl_ns = draw(walk, 2) * 2 * KV_NS_PER_S;
@@ -397,6 +437,8 @@ START_TEST(every_law_holds_after_any_sequence_of_operations)
     ck_assert_uint_gt(walk.n_expired, 0);
     ck_assert_uint_gt(walk.n_adopted, 0);
     ck_assert_uint_gt(walk.n_held, 0);
+    ck_assert_uint_gt(walk.n_beginnings, 0);
+    ck_assert_uint_gt(walk.n_swept, 0);
     ck_assert_uint_gt(walk.n_over, 0);
     ck_assert_uint_gt(quota_watch.n_own, 0);
     ck_assert_uint_gt(quota_watch.n_others, 0);

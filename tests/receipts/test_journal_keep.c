@@ -2,12 +2,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
 #include "receipts/journal_files.h"
+#include "receipts/journal_notes.h"
 #include "receipts/journal_scan.h"
 #include "tests/receipts/journal_rig.h"
 #include "tests/support/check_main.h"
@@ -288,6 +290,71 @@ START_TEST(the_newest_checkpoint_is_kept_and_all_can_be_scanned)
 }
 END_TEST
 
+/* The file of checkpoints, n times as long, with a bit of this byte flipped. */
+static void repeat_notes(size_t n, size_t flipped)
+{
+    unsigned char *note, *notes;
+    char path[256];
+    size_t n_bytes;
+
+    snprintf(path, sizeof path, "%s/%s", rig.dir, JOURNAL_NOTES_FILE);
+    n_bytes = journal_rig_read_file(path, &note);
+    notes = malloc(n * n_bytes);
+    for (size_t i = 0; i < n; i++)
+        memcpy(notes + i * n_bytes, note, n_bytes);
+    notes[flipped < n * n_bytes ? flipped : 0] ^= flipped < n * n_bytes;
+    journal_rig_write_file(path, notes, n * n_bytes);
+    free(notes);
+    free(note);
+}
+
+/* A start looks at the newest ones only, so an old ledger starts as quickly as
+ * a young one; whoever verifies looks at all. */
+START_TEST(a_start_reads_the_last_checkpoints_only)
+{
+    struct journal_scan *scan;
+    const void *note;
+    size_t n, n_note;
+
+    journal_rig_must_open(&rig);
+    journal_rig_append(&rig, 5, 0);
+    journal_rig_sign(&rig);
+    journal_rig_settle(&rig);
+    journal_rig_close(&rig);
+    n_note = journal_rig_file_bytes(rig.dir, JOURNAL_NOTES_FILE);
+    n = 2 * JOURNAL_NOTES_TAIL_BYTES / n_note;
+    repeat_notes(n, 40);
+    journal_rig_must_open(&rig);
+    ck_assert_uint_gt(journal_checkpoint(rig.journal, &note), 0);
+    journal_rig_write(&rig, 1);
+    journal_rig_sign(&rig);
+    journal_rig_settle(&rig);
+    journal_rig_close(&rig);
+    ck_assert_uint_eq(
+        journal_rig_file_bytes(rig.dir, JOURNAL_NOTES_FILE) / n_note, n + 1);
+    ck_assert_int_eq(journal_scan_open(&scan, rig.dir, &rig.error), KV_OK);
+    ck_assert_int_eq(
+        journal_scan_checkpoint(scan, &note, &n, &rig.error), KV_DATA_LOSS);
+    journal_scan_close(scan);
+}
+END_TEST
+
+START_TEST(a_flipped_bit_of_a_late_checkpoint_is_refused)
+{
+    size_t n_note, n;
+
+    journal_rig_must_open(&rig);
+    journal_rig_append(&rig, 5, 0);
+    journal_rig_sign(&rig);
+    journal_rig_settle(&rig);
+    journal_rig_close(&rig);
+    n_note = journal_rig_file_bytes(rig.dir, JOURNAL_NOTES_FILE);
+    n = 2 * JOURNAL_NOTES_TAIL_BYTES / n_note;
+    repeat_notes(n, (n - 2) * n_note + 40);
+    ck_assert_int_eq(journal_rig_open(&rig), KV_DATA_LOSS);
+}
+END_TEST
+
 START_TEST(a_torn_checkpoint_is_cut)
 {
     char path[256], copy[192];
@@ -388,6 +455,8 @@ int main(void)
         cursors_survive_a_start_and_the_end_of_their_segment,
         there_are_so_many_cursors_and_no_more,
         the_newest_checkpoint_is_kept_and_all_can_be_scanned,
+        a_start_reads_the_last_checkpoints_only,
+        a_flipped_bit_of_a_late_checkpoint_is_refused,
         a_torn_checkpoint_is_cut,
         loads_never_break_while_receipts_come_and_segments_go,
     };

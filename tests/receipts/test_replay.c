@@ -113,6 +113,18 @@ START_TEST(what_is_held_already_or_by_nobody_is_not_shared)
 }
 END_TEST
 
+START_TEST(requests_without_a_session_hold_a_block_as_often_as_they_are)
+{
+    ck_assert_int_eq(give(&request, 0, 2), KV_OK);
+    ck_assert_int_eq(share(&request, 0, 1), KV_OK);
+    ck_assert_int_eq(take(&request, 0, 1), KV_INVALID);
+    ck_assert_uint_eq(replay_used_blocks(replay), 2);
+    ck_assert_int_eq(share(&request, 1, 1), KV_OK);
+    ck_assert_int_eq(drop(&request, 1, 1), KV_OK);
+    ck_assert_int_eq(drop(&request, 1, 1), KV_INVALID);
+}
+END_TEST
+
 START_TEST(only_the_last_holder_frees_and_only_another_lets_live_on)
 {
     ck_assert_int_eq(give(&anna, 0, 4), KV_OK);
@@ -281,6 +293,7 @@ int main(void)
         names_differ_by_tenant_and_by_where_it_ends,
         what_somebody_holds_is_given_to_nobody_else,
         what_is_held_already_or_by_nobody_is_not_shared,
+        requests_without_a_session_hold_a_block_as_often_as_they_are,
         only_the_last_holder_frees_and_only_another_lets_live_on,
         an_evicted_session_leaves_behind_what_others_hold_and_no_more,
         used_is_what_is_held,

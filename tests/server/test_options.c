@@ -88,6 +88,18 @@ START_TEST(the_last_of_several_flags_wins)
 }
 END_TEST
 
+START_TEST(a_second_model_is_refused)
+{
+    refused(
+        LIST("kvpoold", "--model=a.gguf", "--threads=2", "--model", "b.gguf"),
+        NO_VARIABLES, LIST("--model", "given 2 models", "allowed is one"));
+    ck_assert_int_eq(
+        parse(LIST("kvpoold", "--model=a.gguf"), LIST("KVPOOL_MODEL=b.gguf")),
+        KV_OK);
+    ck_assert_str_eq(options.model, "a.gguf");
+}
+END_TEST
+
 START_TEST(a_value_follows_its_flag_with_or_without_an_equals_sign)
 {
     ck_assert_int_eq(parse(LIST("kvpoold", "--listen", "[::1]:0", "--model=a=b",
@@ -380,7 +392,7 @@ int main(void)
 {
     const TTest *tests[] = {without_flags_and_variables_the_table_decides,
         a_flag_wins_over_a_variable_and_a_variable_over_the_default,
-        the_last_of_several_flags_wins,
+        the_last_of_several_flags_wins, a_second_model_is_refused,
         a_value_follows_its_flag_with_or_without_an_equals_sign,
         a_switch_takes_its_forms_and_no_other,
         a_number_is_decimal_digits_within_its_range,

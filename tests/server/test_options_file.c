@@ -203,120 +203,145 @@ START_TEST(the_file_is_named_by_a_flag_or_a_variable)
 }
 END_TEST
 
-START_TEST(every_refusal_says_where_what_was_given_and_what_is_allowed)
-{
+/* A file that is refused, and what is said of it. */
+struct refusal {
+    const char *text, *message;
+};
+
 #define THREADS "allowed is a decimal number from 0 to 1024"
 #define RECEIPTS "enable_receipts: given "
 #define PLAIN ", allowed are plain names and values"
 #define LINE "; allowed is one `name: value` a line"
 #define HELP "--help lists what is allowed"
-    static const struct {
-        const char *text, *message;
-    } bad[] = {
-        {"model: m\nthread: 1\n", "k.yaml:2:1: unknown option \"thread\"; did "
-                                  "you mean threads? " HELP},
-        {"zzzzzzzzzz: 1\n", "k.yaml:1:1: unknown option \"zzzzzzzzzz\"; " HELP},
-        {"kv-cache-size-mb: 1\n",
-            "k.yaml:1:1: unknown option \"kv-cache-size-mb\"; did you mean "
-            "kv_cache_size_mb? " HELP},
-        {"config: k.yaml\n", "k.yaml:1:1: unknown option \"config\"; " HELP},
-        {"help: true\n", "k.yaml:1:1: unknown option \"help\"; " HELP},
-        {"<<: {threads: 1}\n", "k.yaml:1:1: unknown option \"<<\"; " HELP},
-        {"\"thr\\neads\": 1\n",
-            "k.yaml:1:1: unknown option \"thr\\x0aeads\"; did you mean "
-            "threads? " HELP},
-        {"threads: 1\nmodel: m\nthreads: 1\n",
-            "k.yaml:3:1: threads: given a second time, allowed is once; the "
-            "first is on line 1"},
-        {"threads: x\n", "k.yaml:1:10: threads: given \"x\", " THREADS},
-        {"threads:   1025\n", "k.yaml:1:12: threads: given \"1025\", " THREADS},
-        {"threads: -1\n", "k.yaml:1:10: threads: given \"-1\", " THREADS},
-        {"threads: 0x10\n", "k.yaml:1:10: threads: given \"0x10\", " THREADS},
-        {"threads: 1.0\n", "k.yaml:1:10: threads: given \"1.0\", " THREADS},
-        {"threads: '1'\n",
-            "k.yaml:1:10: threads: given a text in quotes, " THREADS},
-        {"threads: |\n  1\n",
-            "k.yaml:1:10: threads: given a text in quotes, " THREADS},
-        {"threads:\n", "k.yaml:1:9: threads: given nothing, " THREADS},
-        {"threads: null\n", "k.yaml:1:10: threads: given nothing, " THREADS},
-        {"threads: [1]\n", "k.yaml:1:10: threads: given a list, " THREADS},
-        {"threads:\n  a: 1\n",
-            "k.yaml:2:3: threads: given a mapping, " THREADS},
-        {"enable_receipts: yes\n",
-            "k.yaml:1:18: " RECEIPTS "\"yes\", allowed is true|false"},
-        {"enable_receipts: 1\n",
-            "k.yaml:1:18: " RECEIPTS "\"1\", allowed is true|false"},
-        {"enable_receipts: \"true\"\n",
-            "k.yaml:1:18: " RECEIPTS "a text in quotes, allowed is true|false"},
-        {"kv_type: f64\n",
-            "k.yaml:1:10: kv_type: given \"f64\", allowed is f32|f16|q8_0"},
-        {"kv_type:\n",
-            "k.yaml:1:9: kv_type: given nothing, allowed is f32|f16|q8_0"},
-        {"model:\n",
-            "k.yaml:1:7: model: given nothing; empty is \"\", allowed is FILE"},
-        {"model: [a, b]\n", "k.yaml:1:8: model: given a list, allowed is FILE"},
-        {"model: \"a\\0b\"\n",
-            "k.yaml:1:8: model: given a NUL character, allowed is FILE"},
-        {"model: \"a\\x07\"\n",
-            "k.yaml:1:8: model: given \"a\\x07\", allowed is UTF-8 without "
-            "control characters"},
-        {"listen: \"\"\n",
-            "k.yaml:1:9: listen: given \"\", allowed is ADDRESS[,ADDRESS]: "
-            "where gRPC is served: host:port, [v6]:port or unix:/path"},
-        {"listen: []\n", "k.yaml:1:9: listen: given an empty list, allowed is "
-                         "ADDRESS[,ADDRESS]"},
-        {"listen:\n- a\n- [b]\n",
-            "k.yaml:3:3: listen: given a list, allowed is ADDRESS[,ADDRESS]"},
-        {"listen:\n- a: b\n", "k.yaml:2:3: listen: given a mapping, allowed is "
-                              "ADDRESS[,ADDRESS]"},
-        {"listen:\n- a\n-\n",
-            "k.yaml:3:2: listen: given nothing, allowed is ADDRESS[,ADDRESS]"},
-        {"listen: [a, '']\n",
-            "k.yaml:1:13: listen: given \"\", allowed is ADDRESS[,ADDRESS]"},
-        {"listen: ['a,b']\n",
-            "k.yaml:1:10: listen: given a comma within an item, allowed is "
-            "ADDRESS[,ADDRESS]"},
-        {"threads: &a 1\n", "k.yaml:1:10: given an anchor" PLAIN},
-        {"&a threads: 1\n", "k.yaml:1:1: given an anchor" PLAIN},
-        {"listen: &a [b]\n", "k.yaml:1:9: given an anchor" PLAIN},
-        {"model: m\nthreads: *a\n", "k.yaml:2:10: given an alias" PLAIN},
-        {"threads: !!int 1\n", "k.yaml:1:10: given a tag" PLAIN},
-        {"threads: ! 1\n", "k.yaml:1:10: given a tag" PLAIN},
-        {"!!map {threads: 1}\n", "k.yaml:1:1: given a tag" PLAIN},
-        {"%TAG ! tag:x\n---\nthreads: 1\n",
-            "k.yaml:1:1: given a tag directive" PLAIN},
-        {"threads: 1\n---\nmodel: m\n",
-            "k.yaml:2:1: given a second document" PLAIN},
-        {"threads\n", "k.yaml:1:1: given a single value, allowed is one "
-                      "`name: value` a line"},
-        {"\n- threads: 1\n", "k.yaml:2:1: given a list, allowed is one "
-                             "`name: value` a line"},
-        {"? [threads]\n: 1\n", "k.yaml:1:3: given a list as a name, allowed "
-                               "is the name of an option"},
-        {"{{threads: 1}: 1}\n",
-            "k.yaml:1:2: given a mapping as a name, allowed is the name of an "
-            "option"},
-        {"threads: 1\n\tmodel: m\n",
-            "k.yaml:2:1: given what is no YAML: found a tab character that "
-            "violates indentation" LINE},
-        {"model: 'm\n", "k.yaml:2:1: given what is no YAML: found unexpected "
-                        "end of stream" LINE},
-        {"model: a: b\n", "k.yaml:1:9: given what is no YAML: mapping values "
-                          "are not allowed in this context" LINE},
-        {"model: \xC3\xBC\xEF\xBF\xBE\n",
-            "k.yaml:1:9: given what is no YAML: control characters are not "
-            "allowed" LINE},
-        {"threads: 1\nmodel: \xC3\xBC\xFF\n",
-            "k.yaml:2:9: given the byte 0xff, allowed is UTF-8 without control "
-            "characters"},
-        {"model: \xC3", "k.yaml:1:8: given the byte 0xc3, allowed is UTF-8 "
-                        "without control characters"},
-        {"model: \x1B[2J\n", "k.yaml:1:8: given the byte 0x1b, allowed is "
-                             "UTF-8 without control characters"},
-    };
 
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+static const struct refusal bad_names[] = {
+    {"model: m\nthread: 1\n", "k.yaml:2:1: unknown option \"thread\"; did "
+                              "you mean threads? " HELP},
+    {"zzzzzzzzzz: 1\n", "k.yaml:1:1: unknown option \"zzzzzzzzzz\"; " HELP},
+    {"kv-cache-size-mb: 1\n",
+        "k.yaml:1:1: unknown option \"kv-cache-size-mb\"; did you mean "
+        "kv_cache_size_mb? " HELP},
+    {"config: k.yaml\n", "k.yaml:1:1: unknown option \"config\"; " HELP},
+    {"help: true\n", "k.yaml:1:1: unknown option \"help\"; " HELP},
+    {"<<: {threads: 1}\n", "k.yaml:1:1: unknown option \"<<\"; " HELP},
+    {"\"thr\\neads\": 1\n",
+        "k.yaml:1:1: unknown option \"thr\\x0aeads\"; did you mean "
+        "threads? " HELP},
+    {"threads: 1\nmodel: m\nthreads: 1\n",
+        "k.yaml:3:1: threads: given a second time, allowed is once; the "
+        "first is on line 1"},
+};
+
+static const struct refusal bad_values[] = {
+    {"threads: x\n", "k.yaml:1:10: threads: given \"x\", " THREADS},
+    {"threads:   1025\n", "k.yaml:1:12: threads: given \"1025\", " THREADS},
+    {"threads: -1\n", "k.yaml:1:10: threads: given \"-1\", " THREADS},
+    {"threads: 0x10\n", "k.yaml:1:10: threads: given \"0x10\", " THREADS},
+    {"threads: 1.0\n", "k.yaml:1:10: threads: given \"1.0\", " THREADS},
+    {"threads: '1'\n",
+        "k.yaml:1:10: threads: given a text in quotes, " THREADS},
+    {"threads: |\n  1\n",
+        "k.yaml:1:10: threads: given a text in quotes, " THREADS},
+    {"threads:\n", "k.yaml:1:9: threads: given nothing, " THREADS},
+    {"threads: null\n", "k.yaml:1:10: threads: given nothing, " THREADS},
+    {"threads: [1]\n", "k.yaml:1:10: threads: given a list, " THREADS},
+    {"threads:\n  a: 1\n", "k.yaml:2:3: threads: given a mapping, " THREADS},
+    {"enable_receipts: yes\n",
+        "k.yaml:1:18: " RECEIPTS "\"yes\", allowed is true|false"},
+    {"enable_receipts: 1\n",
+        "k.yaml:1:18: " RECEIPTS "\"1\", allowed is true|false"},
+    {"enable_receipts: \"true\"\n",
+        "k.yaml:1:18: " RECEIPTS "a text in quotes, allowed is true|false"},
+    {"kv_type: f64\n",
+        "k.yaml:1:10: kv_type: given \"f64\", allowed is f32|f16|q8_0"},
+    {"kv_type:\n",
+        "k.yaml:1:9: kv_type: given nothing, allowed is f32|f16|q8_0"},
+    {"model:\n",
+        "k.yaml:1:7: model: given nothing; empty is \"\", allowed is FILE"},
+    {"model: [a, b]\n", "k.yaml:1:8: model: given a list, allowed is FILE"},
+    {"model: \"a\\0b\"\n",
+        "k.yaml:1:8: model: given a NUL character, allowed is FILE"},
+    {"model: \"a\\x07\"\n",
+        "k.yaml:1:8: model: given \"a\\x07\", allowed is UTF-8 without "
+        "control characters"},
+};
+
+static const struct refusal bad_lists[] = {
+    {"listen: \"\"\n",
+        "k.yaml:1:9: listen: given \"\", allowed is ADDRESS[,ADDRESS]: "
+        "where gRPC is served: host:port, [v6]:port or unix:/path"},
+    {"listen: []\n", "k.yaml:1:9: listen: given an empty list, allowed is "
+                     "ADDRESS[,ADDRESS]"},
+    {"listen:\n- a\n- [b]\n",
+        "k.yaml:3:3: listen: given a list, allowed is ADDRESS[,ADDRESS]"},
+    {"listen:\n- a: b\n", "k.yaml:2:3: listen: given a mapping, allowed is "
+                          "ADDRESS[,ADDRESS]"},
+    {"listen:\n- a\n-\n",
+        "k.yaml:3:2: listen: given nothing, allowed is ADDRESS[,ADDRESS]"},
+    {"listen: [a, '']\n",
+        "k.yaml:1:13: listen: given \"\", allowed is ADDRESS[,ADDRESS]"},
+    {"listen: ['a,b']\n",
+        "k.yaml:1:10: listen: given a comma within an item, allowed is "
+        "ADDRESS[,ADDRESS]"},
+};
+
+static const struct refusal bad_structure[] = {
+    {"threads: &a 1\n", "k.yaml:1:10: given an anchor" PLAIN},
+    {"&a threads: 1\n", "k.yaml:1:1: given an anchor" PLAIN},
+    {"listen: &a [b]\n", "k.yaml:1:9: given an anchor" PLAIN},
+    {"model: m\nthreads: *a\n", "k.yaml:2:10: given an alias" PLAIN},
+    {"threads: !!int 1\n", "k.yaml:1:10: given a tag" PLAIN},
+    {"threads: ! 1\n", "k.yaml:1:10: given a tag" PLAIN},
+    {"!!map {threads: 1}\n", "k.yaml:1:1: given a tag" PLAIN},
+    {"%TAG ! tag:x\n---\nthreads: 1\n",
+        "k.yaml:1:1: given a tag directive" PLAIN},
+    {"threads: 1\n---\nmodel: m\n",
+        "k.yaml:2:1: given a second document" PLAIN},
+    {"threads\n", "k.yaml:1:1: given a single value, allowed is one "
+                  "`name: value` a line"},
+    {"\n- threads: 1\n", "k.yaml:2:1: given a list, allowed is one "
+                         "`name: value` a line"},
+    {"? [threads]\n: 1\n", "k.yaml:1:3: given a list as a name, allowed "
+                           "is the name of an option"},
+    {"{{threads: 1}: 1}\n",
+        "k.yaml:1:2: given a mapping as a name, allowed is the name of an "
+        "option"},
+    {"threads: 1\n\tmodel: m\n",
+        "k.yaml:2:1: given what is no YAML: found a tab character that "
+        "violates indentation" LINE},
+    {"model: 'm\n", "k.yaml:2:1: given what is no YAML: found unexpected "
+                    "end of stream" LINE},
+    {"model: a: b\n", "k.yaml:1:9: given what is no YAML: mapping values "
+                      "are not allowed in this context" LINE},
+};
+
+static const struct refusal bad_characters[] = {
+    {"model: \xC3\xBC\xEF\xBF\xBE\n",
+        "k.yaml:1:9: given what is no YAML: control characters are not "
+        "allowed" LINE},
+    {"threads: 1\nmodel: \xC3\xBC\xFF\n",
+        "k.yaml:2:9: given the byte 0xff, allowed is UTF-8 without control "
+        "characters"},
+    {"model: \xC3", "k.yaml:1:8: given the byte 0xc3, allowed is UTF-8 "
+                    "without control characters"},
+    {"model: \x1B[2J\n", "k.yaml:1:8: given the byte 0x1b, allowed is "
+                         "UTF-8 without control characters"},
+};
+
+static void refuse_all(const struct refusal *bad, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
         refused(bad[i].text, strlen(bad[i].text), bad[i].message);
+}
+#define REFUSE_ALL(bad) refuse_all(bad, sizeof(bad) / sizeof *(bad))
+
+START_TEST(every_refusal_says_where_what_was_given_and_what_is_allowed)
+{
+    REFUSE_ALL(bad_names);
+    REFUSE_ALL(bad_values);
+    REFUSE_ALL(bad_lists);
+    REFUSE_ALL(bad_structure);
+    REFUSE_ALL(bad_characters);
     refused("\xFF\xFEt\0h\0", 6,
         "k.yaml:1:1: given the byte 0xff, allowed is UTF-8 without control "
         "characters");

@@ -261,6 +261,114 @@ START_TEST(a_torn_last_line_is_cut)
 }
 END_TEST
 
+/* As a page that a power cut kept from the disk: zeros from within line `from`
+ * to within line `to`, both of the file as it is now. */
+static void lose_page(int from, int to)
+{
+    char *text = calloc(1, TEXT_BYTES), *at = text, path[400];
+    size_t n = read_file("r.jsonl", text);
+    FILE *out;
+
+    for (int line = 1; line <= to; line++) {
+        char *newline = strchr(at, '\n');
+
+        if (line >= from)
+            memset(at + 5, 0, (size_t)(newline - at) - 5 + (line < to));
+        at = newline + 1;
+    }
+    snprintf(path, sizeof path, "%s/r.jsonl", dir);
+    out = fopen(path, "wb");
+    ck_assert_uint_eq(fwrite(text, 1, n, out), n);
+    fclose(out);
+    free(text);
+}
+
+START_TEST(a_hole_in_what_was_not_acknowledged_is_written_again)
+{
+    static const int holes[][2] = {{15, 15}, {11, 14}, {11, 20}, {19, 20}};
+
+    issue(20);
+    for (size_t i = 0; i < sizeof holes / sizeof *holes; i++) {
+        cursor.sequence = 0;
+        write_all(100);
+        lose_page(holes[i][0], holes[i][1]);
+        reopen_file();
+        cursor.sequence = 10;
+        write_all(4);
+        has_exactly("r.jsonl", 1, 20);
+        reopen_file();
+    }
+}
+END_TEST
+
+START_TEST(a_hole_in_the_first_lines_behind_closed_files_is_written_again)
+{
+    jsonl_file_fini(&file);
+    open_file(1, 0);
+    issue(10);
+    write_all(10);
+    issue(10);
+    write_all(10); /* a file of its own */
+    lose_page(1, 3);
+    reopen_file();
+    cursor.sequence = 10;
+    write_all(10);
+    has_exactly("r.jsonl", 11, 20);
+}
+END_TEST
+
+static void remove_file(void)
+{
+    char path[400];
+
+    snprintf(path, sizeof path, "%s/r.jsonl", dir);
+    ck_assert_int_eq(unlink(path), 0);
+}
+
+/* It cannot be had again here: another file, and the ledger, are the way. */
+START_TEST(a_hole_in_what_was_acknowledged_is_named_and_left_alone)
+{
+    char *before = calloc(1, TEXT_BYTES), *after = calloc(1, TEXT_BYTES);
+    static const int first[] = {15, 1};
+
+    for (size_t i = 0; i < 2; i++) {
+        issue(20);
+        write_all(100);
+        lose_page(first[i], 16);
+        read_file("r.jsonl", before);
+        reopen_file();
+        cursor.sequence = 18;
+        ck_assert_int_eq(write_runs(10, 0), KV_INVALID);
+        ck_assert_ptr_nonnull(strstr(error.text, "is no receipt"));
+        read_file("r.jsonl", after);
+        ck_assert_str_eq(before, after);
+        reopen_file();
+        remove_file();
+        cursor.sequence = 0;
+    }
+    free(before);
+    free(after);
+}
+END_TEST
+
+START_TEST(what_is_no_file_is_refused_as_such)
+{
+    char path[400];
+
+    snprintf(path, sizeof path, "%s/r.jsonl", dir);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    issue(1);
+    ck_assert_int_eq(write_runs(10, 0), KV_INVALID);
+    ck_assert_ptr_nonnull(strstr(error.text, "r.jsonl is no file"));
+    ck_assert_int_eq(rmdir(path), 0);
+    ck_assert_int_eq(mkfifo(path, 0600), 0);
+    ck_assert_int_eq(write_runs(10, 0), KV_INVALID);
+    ck_assert_int_eq(unlink(path), 0);
+    write_all(10);
+    has_exactly("r.jsonl", 1, 1);
+}
+END_TEST
+
 START_TEST(a_file_of_other_things_is_left_alone)
 {
     static const char *const texts[] = {
@@ -567,6 +675,10 @@ int main(void)
         a_line_is_a_receipt_as_json,
         each_sequence_stands_once_after_restart,
         a_torn_last_line_is_cut,
+        a_hole_in_what_was_not_acknowledged_is_written_again,
+        a_hole_in_the_first_lines_behind_closed_files_is_written_again,
+        a_hole_in_what_was_acknowledged_is_named_and_left_alone,
+        what_is_no_file_is_refused_as_such,
         a_file_of_other_things_is_left_alone,
         only_one_writes_a_file,
         a_moved_or_deleted_file_gets_a_successor,
