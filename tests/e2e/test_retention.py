@@ -214,9 +214,9 @@ class HeldPoolTest(ServerTest):
     def test_where_no_hold_ends_in_time_the_request_says_who_holds_what(self):
         names = self.hold(1000)
         began = time.monotonic()
-        failure = self.fails(
-            "RESOURCE_EXHAUSTED", "POOL_EXHAUSTED", self.server.inference.Generate,
-            generate_request(**self.LONG, session="wants"))
+        failure = self.generate_fails(
+            "RESOURCE_EXHAUSTED", "POOL_EXHAUSTED", session="wants",
+            **self.LONG)
         self.assertLess(time.monotonic() - began, 2.5)
         blocks = self.snapshot().blocks
         given = failure.metadata
