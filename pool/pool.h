@@ -155,7 +155,7 @@ enum kv_status pool_set_quotas(
     struct pool *pool, const struct pool_quotas *quotas);
 
 struct pool_tenant_info {
-    const char *tenant; /* borrowed until sessions are created or quotas set */
+    const char *tenant; /* borrowed until sessions come or go, or quotas do */
     size_t tenant_bytes;
     struct pool_quota quota;
     uint64_t n_used_blocks, n_pinned_blocks; /* pinned are a part of used */
@@ -164,8 +164,9 @@ struct pool_tenant_info {
 };
 
 /* Walks tenants in ascending order of their names: the first behind this one
- * (NULL: of all). false: there is none. Those without a session are there as
- * long as there is room, which there is for as many as sessions are allowed.
+ * (NULL: of all). false: there is none. Those without a session are there if
+ * they have counted something, as long as there is room, which there is for as
+ * many as sessions are allowed.
  * O(log n). */
 bool pool_tenant_after(const struct pool *pool, const char *tenant,
     size_t tenant_bytes, struct pool_tenant_info *out);

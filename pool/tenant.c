@@ -128,8 +128,11 @@ struct pool_tenant *tenant_join(
 void tenant_leave(struct tenant_table *table, struct pool_tenant *tenant)
 {
     assert(tenant->n_sessions > 0);
-    if (--tenant->n_sessions == 0 && !tenant->has_own_quota)
-        kv_list_append(&table->idle, &tenant->idle);
+    if (--tenant->n_sessions > 0 || tenant->has_own_quota)
+        return;
+    kv_list_append(&table->idle, &tenant->idle);
+    if (tenant->cache_hits + tenant->cache_misses + tenant->evictions == 0)
+        forget(table, tenant);
 }
 
 /* ---- what each may hold */

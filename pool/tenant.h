@@ -76,7 +76,7 @@ struct pool_tenant *tenant_after(
 /* One session more, of a tenant that is perhaps new; NULL: no memory. */
 struct pool_tenant *tenant_join(
     struct tenant_table *table, struct tenant_name name);
-/* One session less. */
+/* One session less. With the last a tenant is gone that has counted nothing. */
 void tenant_leave(struct tenant_table *table, struct pool_tenant *tenant);
 
 /* Gives all of them their quotas. KV_NO_MEMORY changes nothing. */
