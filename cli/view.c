@@ -430,7 +430,10 @@ static void add_outcome(
 
     table_cell(table, "%s",
         key == NULL || key->tenant[0] == '\0' ? "-" : text_name(key->tenant).s);
-    table_cell(table, "%s", key == NULL ? "-" : text_name(key->session_id).s);
+    table_cell(table, "%s",
+        key == NULL || key->session_id[0] == '\0'
+            ? "-"
+            : text_name(key->session_id).s);
     table_cell(table, "%s%s",
         proto_enum_name(
             &kvpool__v1__evict_result__descriptor, (int)outcome->result),
