@@ -24,6 +24,7 @@ static const struct {
     [PLAN_SHARES] = {"shares", 0, 3},
     [PLAN_ALLOCATIONS] = {"allocations", 0, 3},
     [PLAN_HIGH] = {"high", 0, 7},
+    [PLAN_BEGINNINGS] = {"beginnings", 0, 3},
 };
 
 /* How often they are drawn. */

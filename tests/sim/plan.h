@@ -28,6 +28,7 @@ enum plan_setting {
     PLAN_SHARES,      /* prefixes */
     PLAN_ALLOCATIONS, /* have receipts, and releases */
     PLAN_HIGH,        /* watermark, in eighths of the blocks; 0: none */
+    PLAN_BEGINNINGS,  /* left by requests without a session, at most */
     PLAN_N_SETTINGS,
 };
 

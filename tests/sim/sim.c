@@ -107,6 +107,7 @@ static bool print_tally(const struct tally *sum)
         {"dry runs", sum->n_dry},
         {"forgotten", sum->n_forgotten},
         {"sweeps' slices", sum->n_swept},
+        {"beginnings were left", sum->n_beginnings},
         {"Evict by session", sum->n_by_selector[0]},
         {"Evict by tenant", sum->n_by_selector[1]},
         {"Evict by prefix", sum->n_by_selector[2]},

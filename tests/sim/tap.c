@@ -119,12 +119,15 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     if (at < WORLD_NAMED) {
         check_victim(world, at, eviction);
         world->actors[at].lost_now = true;
-    } else if (!eviction->preempted) {
+    } else if (!eviction->preempted &&
+               world->plan->settings[PLAN_BEGINNINGS] == 0) {
         world_fail(world, "a request without a session was evicted");
     }
     leave_use(
         world, eviction->extents, eviction->n_extents, eviction->scrub_id);
-    world->last_freed_blocks = eviction->blocks_freed;
+    if (eviction->part == 1)
+        world->last_freed_blocks = 0;
+    world->last_freed_blocks += eviction->blocks_freed;
     world->tally->n_evictions[eviction->cause->reason]++;
     world->tally->n_preempted += eviction->preempted;
     heap_pause();

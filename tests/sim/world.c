@@ -82,17 +82,22 @@ size_t world_actor_of(
     if (key.id_bytes > 0)
         return world_actor(world, &key);
     for (size_t i = WORLD_NAMED; i < WORLD_ACTORS; i++)
-        if (world->actors[i].exists && world->actors[i].anonymous == session)
+        if (world_session(world, i) == session)
             return i;
     world_fail(world, "a request that nobody has made");
 }
 
 struct pool_session *world_session(const struct world *world, size_t actor)
 {
-    const struct pool_key key = world_key(actor);
+    struct pool_key key = world_key(actor);
 
-    return actor < WORLD_NAMED ? pool_session_find(world->pool, &key)
-                               : world->actors[actor].anonymous;
+    if (actor >= WORLD_NAMED) {
+        if (!world->actors[actor].exists)
+            return NULL;
+        key.id = world->actors[actor].place;
+        key.id_bytes = world->actors[actor].place_bytes;
+    }
+    return pool_session_find(world->pool, &key);
 }
 
 bool world_ranks_priority(const struct world *world)
@@ -210,8 +215,8 @@ static bool is_place(const struct world *world)
         const struct actor *actor = &world->actors[i];
 
         n += actor->exists;
-        n_fixed += actor->exists && (actor->active || i >= WORLD_NAMED ||
-                                        actor->state == POOL_SESSION_HELD);
+        n_fixed += actor->exists &&
+                   (actor->active || actor->state == POOL_SESSION_HELD);
     }
     return n < world->plan->settings[PLAN_SESSIONS] || n_fixed < n;
 }
@@ -263,6 +268,7 @@ static void do_anonymous(struct world *world, const struct op *op)
     const struct pool_key key = world_key(at);
     const struct moment before = take_moment(world);
     struct pool_session *session;
+    struct pool_key place;
     enum kv_status status;
 
     if (world->actors[at].exists)
@@ -279,10 +285,32 @@ static void do_anonymous(struct world *world, const struct op *op)
         return;
     }
     appear(world, at);
-    world->actors[at].anonymous = session;
+    place = pool_session_place(session);
+    memcpy(world->actors[at].place, place.id, place.id_bytes);
+    world->actors[at].place_bytes = place.id_bytes;
     world->actors[at].active = true;
     must(world, pool_session_begin(world->pool, session) == KV_OK,
         "a request without a session begins");
+}
+
+/* A request without a session may leave its full blocks behind. */
+static void leave(struct world *world, size_t at)
+{
+    const struct pool_session *session = world_session(world, at);
+    struct actor *actor = &world->actors[at];
+
+    actor->exists = session != NULL;
+    if (session == NULL)
+        return;
+    pool_session_tokens(session, &actor->n_tokens);
+    must(world, world->plan->settings[PLAN_BEGINNINGS] > 0,
+        "a request has left something");
+    must(world,
+        actor->n_tokens > 0 &&
+            actor->n_tokens % world->plan->settings[PLAN_BLOCK_TOKENS] == 0,
+        "what a request leaves is full blocks");
+    laws_check_content(world, at);
+    world->tally->n_beginnings++;
 }
 
 static void do_end(struct world *world, const struct op *op)
@@ -295,7 +323,7 @@ static void do_end(struct world *world, const struct op *op)
     world->actors[at].active = false;
     world->actors[at].released_ns = world->actors[at].kept_ns = world->now_ns;
     if (at >= WORLD_NAMED)
-        world->actors[at].exists = false;
+        leave(world, at);
 }
 
 static void do_forget(struct world *world, const struct op *op)
@@ -437,9 +465,12 @@ static void check_room(const struct world *world, const struct moment *before,
     }
     must(world, n_evictions > 0 && blocks.free + blocks.scrubbing >= n_more,
         "room was said to come, and does not");
-    must(world,
-        blocks.free + blocks.scrubbing - world->last_freed_blocks < n_more,
-        "more went than was needed");
+    if (blocks.free + blocks.scrubbing - world->last_freed_blocks >= n_more)
+        world_fail(world,
+            "%" PRIu64 " evictions: %" PRIu64 " blocks are coming, %" PRIu64
+            " of the last one, and %zu were needed",
+            n_evictions, blocks.free + blocks.scrubbing,
+            world->last_freed_blocks, n_more);
 }
 
 static void do_reserve(struct world *world, const struct op *op)
@@ -805,10 +836,11 @@ static void end_all(struct world *world)
     for (uint32_t i = 0; i < WORLD_ACTORS; i++)
         do_end(world, &(struct op){.kind = OP_END});
     laws_check(world, true);
-    for (uint32_t i = 0; i < WORLD_NAMED; i++) {
-        if (world_session(world, i) == NULL)
-            world->actors[i].exists = false;
-        do_forget(world, &(struct op){.kind = OP_FORGET, .a = i});
+    for (size_t i = 0; i < WORLD_ACTORS; i++) {
+        if (world->actors[i].exists)
+            pool_session_forget(
+                world->pool, world_session(world, i), world->now_ns);
+        world->actors[i].exists = false;
     }
     do {
         while (world->n_out > 0)
@@ -846,6 +878,7 @@ static void open_world(struct world *world)
         .eviction_policy = plan_policies[settings[PLAN_POLICY]],
         .share_prefixes = settings[PLAN_SHARES] > 0,
         .high_blocks = settings[PLAN_BLOCKS] * settings[PLAN_HIGH] / 8,
+        .max_beginnings = settings[PLAN_BEGINNINGS],
         .low_blocks = settings[PLAN_BLOCKS] * settings[PLAN_HIGH] / 12,
         .secret = {1, 2},
     };
