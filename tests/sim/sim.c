@@ -98,6 +98,8 @@ static bool print_tally(const struct tally *sum)
         {"reserved", sum->n_reserved},
         {"had to wait for room", sum->n_busy},
         {"found the pool full", sum->n_full},
+        {"were over quota", sum->n_over},
+        {"evicted for quotas", sum->n_evictions[POOL_REASON_QUOTA]},
         {"took over blocks", sum->n_adopted},
         {"blocks seen shared", sum->n_shared},
         {"sessions seen held", sum->n_held},

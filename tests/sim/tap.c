@@ -87,8 +87,47 @@ static void check_victim(
     if (eviction->cause->reason == POOL_REASON_TTL &&
         actor_due_ns(actor) > world->now_ns)
         world_fail(world, "session %zu was evicted before its time", at);
-    if (eviction->cause->reason == POOL_REASON_LRU)
+    if (eviction->cause->reason == POOL_REASON_LRU && !world_has_quotas(world))
         check_turn(world, at);
+}
+
+/* Blocks of a tenant, as the pool counts them now. */
+static uint64_t used_by(const struct world *world, size_t tenant)
+{
+    const struct pool_key key = world_key(tenant * WORLD_IDS);
+    struct pool_tenant_info info = {.tenant = NULL};
+
+    while (
+        pool_tenant_after(world->pool, info.tenant, info.tenant_bytes, &info))
+        if (info.tenant_bytes == key.tenant_bytes &&
+            memcmp(info.tenant, key.tenant, key.tenant_bytes) == 0)
+            return info.n_used_blocks;
+    return 0;
+}
+
+/* Nobody loses anything for a tenant beyond its own quota. */
+static void check_tenants(
+    const struct world *world, const struct pool_eviction *eviction)
+{
+    const struct pool_key *forced_by = eviction->cause->forced_by;
+    const struct pool_quota *quota;
+    size_t tenant;
+
+    if (forced_by == NULL || eviction->cause->reason == POOL_REASON_PRESSURE ||
+        world->n_asked == 0)
+        return;
+    tenant = forced_by->tenant_bytes == 0
+                 ? 0
+                 : (size_t)forced_by->tenant[0] - 'a' + 1;
+    quota = &world->quotas[tenant];
+    if (eviction->key.tenant_bytes == forced_by->tenant_bytes &&
+        memcmp(eviction->key.tenant, forced_by->tenant,
+            forced_by->tenant_bytes) == 0)
+        return;
+    if (quota->soft_blocks > 0 &&
+        used_by(world, tenant) + world->n_asked > quota->soft_blocks)
+        world_fail(world, "another tenant gives up blocks for one beyond its "
+                          "quota");
 }
 
 /* ---- hooks; memory runs out in the pool only */
@@ -123,6 +162,7 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
                world->plan->settings[PLAN_BEGINNINGS] == 0) {
         world_fail(world, "a request without a session was evicted");
     }
+    check_tenants(world, eviction);
     leave_use(
         world, eviction->extents, eviction->n_extents, eviction->scrub_id);
     if (eviction->part == 1)

@@ -100,6 +100,15 @@ struct pool_session *world_session(const struct world *world, size_t actor)
     return pool_session_find(world->pool, &key);
 }
 
+bool world_has_quotas(const struct world *world)
+{
+    for (int i = 0; i < WORLD_TENANTS; i++)
+        if (world->quotas[i].soft_blocks > 0 ||
+            world->quotas[i].hard_blocks > 0)
+            return true;
+    return false;
+}
+
 bool world_ranks_priority(const struct world *world)
 {
     return strcmp(pool_policy_name(world->pool), "priority") == 0;
@@ -210,6 +219,9 @@ static void check_refusal(
 static bool is_place(const struct world *world)
 {
     uint32_t n = 0, n_fixed = 0;
+
+    if (world_has_quotas(world))
+        return false; /* whose it would be is not known here */
 
     for (size_t i = 0; i < WORLD_ACTORS; i++) {
         const struct actor *actor = &world->actors[i];
@@ -449,6 +461,30 @@ static enum kv_status expected_room(const struct world *world, size_t n_more)
     return n_more <= blocks.free ? KV_OK : KV_BUSY;
 }
 
+/* With quotas there is what they leave, and no tenant gets beyond its own. */
+static bool is_expected(const struct world *world, size_t n_more,
+    enum kv_status status, enum kv_status expected, uint64_t n_obtainable)
+{
+    if (!world_has_quotas(world) || expected == KV_IO ||
+        expected == KV_POOL_FULL)
+        return status == expected ||
+               (status == KV_OVER_QUOTA && n_more > n_obtainable);
+    if (n_more > n_obtainable)
+        return status == KV_OVER_QUOTA;
+    return status == expected || status == KV_BUSY;
+}
+
+static void check_hard_quota(const struct world *world, size_t at)
+{
+    const struct pool_tenant_info tenant =
+        pool_session_tenant(world_session(world, at));
+
+    if (tenant.quota.hard_blocks > 0 &&
+        tenant.n_used_blocks > tenant.quota.hard_blocks)
+        world_fail(
+            world, "tenant %d has more than its quota", world_tenant(at));
+}
+
 /* Nobody goes who need not: given up is what was lacking, and less than that
  * without the last victim. */
 static void check_room(const struct world *world, const struct moment *before,
@@ -459,6 +495,8 @@ static void check_room(const struct world *world, const struct moment *before,
     uint64_t n_evictions =
         pool_stats(world->pool).evictions - before->stats.evictions;
 
+    if (world_has_quotas(world))
+        return; /* a tenant may have to give up its own, room or not */
     if (status != KV_BUSY || !evicts) {
         must(world, n_evictions == 0, "an eviction that nobody needed");
         return;
@@ -481,6 +519,7 @@ static void do_reserve(struct world *world, const struct op *op)
     enum kv_status status, expected;
     struct pool_session_info info;
     struct pool_session *session;
+    uint64_t n_obtainable;
 
     if (at == WORLD_ACTORS)
         return;
@@ -492,18 +531,25 @@ static void do_reserve(struct world *world, const struct op *op)
     expected = n_needed > world->plan->settings[PLAN_BLOCKS]
                    ? KV_POOL_FULL
                    : expected_room(world, n_more);
+    n_obtainable = pool_obtainable_blocks(world->pool, session);
+    world->n_asked = n_more;
     status = pool_session_reserve(
         world->pool, session, n_tokens, NULL, world->now_ns);
+    world->n_asked = 0;
     if (status == KV_NO_MEMORY) {
         check_refusal(world, status, &before);
         return;
     }
-    must(world, status == expected, kv_status_text(status));
+    must(world, is_expected(world, n_more, status, expected, n_obtainable),
+        kv_status_text(status));
+    if (status == KV_OK && n_more > 0)
+        check_hard_quota(world, at);
     check_room(world, &before, n_more, status);
     world->tally->n_reserved += status == KV_OK && n_more > 0;
     world->tally->n_busy += status == KV_BUSY;
     world->tally->n_full += status == KV_POOL_FULL;
-    if (status == KV_POOL_FULL || status == KV_IO)
+    world->tally->n_over += status == KV_OVER_QUOTA;
+    if (status == KV_POOL_FULL || status == KV_OVER_QUOTA || status == KV_IO)
         must_be_as_before(world, &before);
 }
 
@@ -686,6 +732,31 @@ static void do_expire(struct world *world, const struct op *op)
         check_expired(world);
 }
 
+static void do_quotas(struct world *world, const struct op *op)
+{
+    uint32_t n_blocks = world->plan->settings[PLAN_BLOCKS];
+    struct pool_tenant_quota list[WORLD_TENANTS];
+    const struct pool_quotas quotas = {.list = list, .n = WORLD_TENANTS};
+    const struct moment before = take_moment(world);
+    struct pool_quota old = world->quotas[op->a % WORLD_TENANTS];
+    enum kv_status status;
+
+    if (world->plan->settings[PLAN_QUOTAS] == 0)
+        return;
+    world->quotas[op->a % WORLD_TENANTS] = (struct pool_quota){
+        .soft_blocks = op->b % 5 * n_blocks / 8,
+        .hard_blocks = op->c % 7 * n_blocks / 8,
+    };
+    for (int i = 0; i < WORLD_TENANTS; i++)
+        list[i] = (struct pool_tenant_quota){
+            tenants[i], strlen(tenants[i]), world->quotas[i]};
+    status = pool_set_quotas(world->pool, &quotas);
+    if (status == KV_OK)
+        return;
+    check_refusal(world, status, &before);
+    world->quotas[op->a % WORLD_TENANTS] = old;
+}
+
 /* Down to the low watermark, or to what is pinned, however small the slices;
  * whom it takes is the tap's matter. */
 static void do_sweep(struct world *world, const struct op *op)
@@ -791,6 +862,9 @@ static void do_op(struct world *world, const struct op *op)
         break;
     case OP_EXPIRE:
         do_expire(world, op);
+        break;
+    case OP_QUOTAS:
+        do_quotas(world, op);
         break;
     case OP_SWEEP:
         do_sweep(world, op);
