@@ -91,6 +91,12 @@ static void check_victim(
         check_turn(world, at);
 }
 
+static bool same_tenant(const struct pool_key *a, const struct pool_key *b)
+{
+    return a->tenant_bytes == b->tenant_bytes &&
+           memcmp(a->tenant, b->tenant, a->tenant_bytes) == 0;
+}
+
 /* Blocks of a tenant, as the pool counts them now. */
 static uint64_t used_by(const struct world *world, size_t tenant)
 {
@@ -99,10 +105,36 @@ static uint64_t used_by(const struct world *world, size_t tenant)
 
     while (
         pool_tenant_after(world->pool, info.tenant, info.tenant_bytes, &info))
-        if (info.tenant_bytes == key.tenant_bytes &&
-            memcmp(info.tenant, key.tenant, key.tenant_bytes) == 0)
+        if (same_tenant(&key, &(struct pool_key){.tenant = info.tenant,
+                                  .tenant_bytes = info.tenant_bytes}))
             return info.n_used_blocks;
     return 0;
+}
+
+static bool has_cached(const struct world *world, size_t tenant)
+{
+    for (size_t i = 0; i < WORLD_NAMED; i++)
+        if ((size_t)world_tenant(i) == tenant && world->actors[i].exists &&
+            world->actors[i].state == POOL_SESSION_CACHED &&
+            !world->actors[i].lost_now)
+            return true;
+    return false;
+}
+
+/* Whose turn it is whatever their tenant goes after those beyond quotas. */
+static void check_nobody_goes_first(
+    const struct world *world, const struct pool_eviction *eviction)
+{
+    for (size_t tenant = 0; tenant < WORLD_TENANTS; tenant++) {
+        const struct pool_key key = world_key(tenant * WORLD_IDS);
+        uint32_t soft_blocks = world->quotas[tenant].soft_blocks;
+
+        if (soft_blocks > 0 && used_by(world, tenant) > soft_blocks &&
+            has_cached(world, tenant) && !same_tenant(&key, &eviction->key))
+            world_fail(world,
+                "tenant %zu is beyond its quota, and another gives up blocks",
+                tenant);
+    }
 }
 
 /* Nobody loses anything for a tenant beyond its own quota. */
@@ -113,6 +145,8 @@ static void check_tenants(
     const struct pool_quota *quota;
     size_t tenant;
 
+    if (eviction->cause->reason == POOL_REASON_LRU && eviction->part == 1)
+        check_nobody_goes_first(world, eviction);
     if (forced_by == NULL || eviction->cause->reason == POOL_REASON_PRESSURE ||
         world->n_asked == 0)
         return;
@@ -120,9 +154,7 @@ static void check_tenants(
                  ? 0
                  : (size_t)forced_by->tenant[0] - 'a' + 1;
     quota = &world->quotas[tenant];
-    if (eviction->key.tenant_bytes == forced_by->tenant_bytes &&
-        memcmp(eviction->key.tenant, forced_by->tenant,
-            forced_by->tenant_bytes) == 0)
+    if (same_tenant(&eviction->key, forced_by))
         return;
     if (quota->soft_blocks > 0 &&
         used_by(world, tenant) + world->n_asked > quota->soft_blocks)
