@@ -155,7 +155,7 @@ static bool same_outcome(
     return a->result == b->result && a->bytes_freed == b->bytes_freed &&
            a->blocks_freed == b->blocks_freed &&
            a->shared_blocks_kept == b->shared_blocks_kept &&
-           a->preempted == b->preempted;
+           a->tokens_kept == b->tokens_kept && a->preempted == b->preempted;
 }
 
 static void tell(struct world *world, struct evict_call *call,
@@ -172,26 +172,15 @@ static void tell(struct world *world, struct evict_call *call,
     call->list[call->n_told++] = told;
 }
 
-static void forget_tokens(
-    struct world *world, const struct evict_call *call, size_t at)
-{
-    struct pool_session *session = world_session(world, at);
-
-    if (!call->asked.request.forget || session == NULL ||
-        pool_session_glance(session).state != POOL_SESSION_EVICTED)
-        return;
-    pool_session_forget(world->pool, session, world->now_ns);
-    world->actors[at].exists = false;
-}
-
 static void decide(struct world *world, struct evict_call *call, size_t at)
 {
     const Kvpool__V1__EvictRequest *request = &call->asked.request;
     struct pool_session *session = world_session(world, at);
     uint64_t next = ledger_position(world->ledger).applied_sequence + 1;
-    struct pool_outcome preview =
-        pool_evict_preview(world->pool, session, request->preempt);
+    struct pool_outcome preview = pool_evict_preview(
+        world->pool, session, request->preempt, request->forget);
     struct pool_outcome outcome = preview;
+    bool is_kept = pool_session_glance(session).state == POOL_SESSION_EVICTED;
 
     if (!request->dry_run)
         outcome = pool_evict_session(world->pool, session, &call->cause,
@@ -208,8 +197,8 @@ static void decide(struct world *world, struct evict_call *call, size_t at)
         world->actors[at].exists = false;
         world->tally->n_forgotten++;
     }
-    if (outcome.result == POOL_NOTHING_TO_FREE)
-        forget_tokens(world, call, at);
+    if (outcome.result == POOL_NOTHING_TO_FREE && request->forget && is_kept)
+        world->actors[at].exists = false;
 }
 
 static void walk(struct world *world, struct evict_call *call)
