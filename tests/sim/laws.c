@@ -174,6 +174,9 @@ static void look_at_all(struct world *world, struct truth *truth)
             check_gone(world, i);
         else if (!world->actors[i].exists && world_session(world, i) != NULL)
             world_fail(world, "session %zu is there, and was forgotten", i);
+    for (size_t i = WORLD_NAMED; i < WORLD_ACTORS; i++)
+        if (world->actors[i].active && world_session(world, i) == NULL)
+            world_fail(world, "request %zu is gone in mid-run", i);
     for (size_t i = 0; i < WORLD_ACTORS; i++)
         if (world->actors[i].exists)
             look_at(world, truth, i);
