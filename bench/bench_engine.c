@@ -232,30 +232,28 @@ static double read_bandwidth(const struct bench *bench)
     return READ_BYTES / median(seconds, bench->n_repetitions);
 }
 
-static double weight_bytes(const struct weight *weight)
+/* As the kernels have them. */
+static double bytes_of(const struct weight *weight)
 {
     struct packed packed;
 
     if (packed_plan(&packed, weight))
         return (double)packed_n_panels(&packed) * (double)packed.panel_bytes;
-    return (double)weight->n_rows * weight->n_cols *
-           (double)gguf_type_block_bytes(weight->type) /
-           (double)gguf_type_block_elements(weight->type);
+    return (double)weight_bytes(weight);
 }
 
 /* What a step of the row must read, at least. */
 static double step_bytes(const struct bench *bench, const struct row *row)
 {
     const struct model_shape *shape = &bench->model->shape;
-    double sum = weight_bytes(&bench->model->output);
+    double sum = bytes_of(&bench->model->output);
 
     for (uint32_t i = 0; i < shape->n_layers; i++) {
         const struct model_layer *layer = &bench->model->layers[i];
 
-        sum += weight_bytes(&layer->q) + weight_bytes(&layer->k) +
-               weight_bytes(&layer->v) + weight_bytes(&layer->attn_output) +
-               weight_bytes(&layer->gate) + weight_bytes(&layer->up) +
-               weight_bytes(&layer->down);
+        sum += bytes_of(&layer->q) + bytes_of(&layer->k) + bytes_of(&layer->v) +
+               bytes_of(&layer->attn_output) + bytes_of(&layer->gate) +
+               bytes_of(&layer->up) + bytes_of(&layer->down);
     }
     return sum + (double)kv_bytes_per_token(shape, KV_TYPE_F16) *
                      n_sequences(row) * row->depth;

@@ -30,12 +30,13 @@ packages_for() {
         shellcheck ;;
     bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev \
         libsqlite3-dev nats-server python3 redis-server ;;
+    neon) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user ;;
     fuzz) echo clang-14 libclang-rt-14-dev ;;
     container) echo aardvark-dns buildah ca-certificates iptables mmdebstrap \
         netavark podman runc ;;
     *)
         echo "packages.sh: unknown purpose '$1'; one of:" \
-            "run build peers node python lint bench fuzz container" >&2
+            "run build peers node python lint bench neon fuzz container" >&2
         return 64
         ;;
     esac

@@ -6,9 +6,11 @@
 #define RUN 64         /* positions */
 #define MAX_QUERIES 16 /* that go over the runs together */
 
-/* A query on its way through the runs; its output is not divided by sum yet. */
-struct query_state {
-    float max, sum;
+/* Queries on their way through the runs; what comes out is not divided by the
+ * sums yet. */
+struct states {
+    size_t n;
+    float max[MAX_QUERIES], sum[MAX_QUERIES];
 };
 
 struct run {
@@ -61,41 +63,61 @@ static kernel_mix_cb mix_of(const struct attention *attention)
     return NULL;
 }
 
-static void fold_run(const struct attention *attention, const struct run *run,
-    const float *query, struct query_state *state, float *out)
+/* Scores become weights; keep is what the runs before are to be scaled by. */
+static void weigh(const struct attention *attention, struct states *states,
+    const struct run *run, float scores[][RUN], float keep[])
 {
     const struct kernels *kernels = attention->kernels;
-    const size_t n = attention->head_dim;
-    float scores[RUN], max = state->max, keep = state->max;
+
+    for (size_t q = 0; q < states->n; q++) {
+        float max = states->max[q];
+
+        for (size_t i = 0; i < run->n; i++)
+            max = scores[q][i] > max ? scores[q][i] : max;
+        keep[q] = states->max[q];
+        kernels->exp_sum(&keep[q], 1, max);
+        states->sum[q] =
+            states->sum[q] * keep[q] + kernels->exp_sum(scores[q], run->n, max);
+        states->max[q] = max;
+    }
+}
+
+static void fold_run(const struct attention *attention, const struct run *run,
+    const float *queries, struct states *states, float *out)
+{
+    float scores[MAX_QUERIES][RUN], keep[MAX_QUERIES];
+    struct kernel_run rows = {
+        .rows = run->keys,
+        .n_rows = run->n,
+        .n = attention->head_dim,
+        .n_queries = states->n,
+        .stride = RUN,
+    };
 
     score_of(attention)(
-        scores, query, run->keys, run->n, n, 1 / sqrtf((float)n));
-    for (size_t i = 0; i < run->n; i++)
-        max = scores[i] > max ? scores[i] : max;
-    kernels->exp_sum(&keep, 1, max);
-    state->sum = state->sum * keep + kernels->exp_sum(scores, run->n, max);
-    state->max = max;
-    mix_of(attention)(out, keep, scores, run->values, run->n, n);
+        scores[0], queries, &rows, 1 / sqrtf((float)attention->head_dim));
+    weigh(attention, states, run, scores, keep);
+    rows.rows = run->values;
+    mix_of(attention)(out, keep, scores[0], &rows);
 }
 
 static void compute_some(const struct attention *attention,
     const float *queries, uint32_t n_queries, float *out)
 {
     const size_t n = attention->head_dim;
-    struct query_state states[MAX_QUERIES];
+    struct states states = {.n = n_queries};
     struct run run;
 
     for (uint32_t q = 0; q < n_queries; q++)
-        states[q] = (struct query_state){.max = -INFINITY};
+        states.max[q] = -INFINITY;
     memset(out, 0, n_queries * n * sizeof *out);
     for (uint32_t begin = 0; begin < attention->n_keys; begin += RUN) {
         find_run(attention, begin, &run);
-        for (uint32_t q = 0; q < n_queries; q++)
-            fold_run(attention, &run, queries + q * n, &states[q], out + q * n);
+        fold_run(attention, &run, queries, &states, out);
     }
     for (uint32_t q = 0; q < n_queries; q++)
         for (size_t i = 0; i < n; i++)
-            out[q * n + i] /= states[q].sum;
+            out[q * n + i] /= states.sum[q];
 }
 
 void attention_compute(const struct attention *attention, const float *queries,

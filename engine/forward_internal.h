@@ -7,7 +7,7 @@
 #include "engine/forward.h"
 #include "engine/kv_layout.h"
 
-#define FORWARD_CHUNK_MACS 65536 /* multiplications that are worth a chunk */
+#define FORWARD_CHUNK_MACS 131072 /* multiplications that are worth a chunk */
 #define FORWARD_MAX_PRODUCTS 3
 
 struct forward_token {

@@ -52,13 +52,23 @@ typedef void (*kernel_matmul_cb)(const struct weight *weight, uint32_t begin,
 typedef void (*kernel_matmul_packed_cb)(const struct packed *weight,
     uint32_t begin, uint32_t end, const struct activations *x, float *out);
 
-/* Scores of one query [n] over a run of keys, times scale. */
-typedef void (*kernel_score_cb)(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale);
+/* Keys or values, rows of n each, and the queries that meet them. */
+struct kernel_run {
+    const void *const *rows;
+    size_t n_rows, n;
+    size_t n_queries;
+    size_t stride; /* from one query's scores to those of the next */
+};
 
-/* out = keep * out + sum of weights[i] * values[i], of n each. */
-typedef void (*kernel_mix_cb)(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n);
+/* scores[query][row] of the queries [n_queries][n] over the keys, times scale.
+ */
+typedef void (*kernel_score_cb)(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale);
+
+/* out [n_queries][n] = keep[query] * out + sum of weights[query][row] * the
+ * values in that row. */
+typedef void (*kernel_mix_cb)(float *out, const float *keep,
+    const float *weights, const struct kernel_run *values);
 
 struct kernels {
     const char *name;

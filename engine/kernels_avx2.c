@@ -66,104 +66,153 @@ float avx2_exp_sum(float *x, size_t n, float offset)
     return avx2_sum(sum);
 }
 
-/* One to four keys: each has its own eight lanes, so the number of them is no
- * part of the result. */
-AVX2_INLINE void score_tile(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale,
-    avx2_load_cb load)
+#define WIDE 4 /* queries, keys or registers of a tile */
+#define MAX_PAIRS 8
+
+/* Each pair of a query and a key has its own eight lanes, so a tile's shape is
+ * no part of the result. */
+AVX2_INLINE void score_tile(float *scores, const float *queries,
+    const struct kernel_run *keys, size_t key, size_t n_keys, size_t n_queries,
+    float scale, avx2_load_cb load)
 {
-    __m256 sums[4];
+    const size_t n = keys->n;
+    __m256 sums[MAX_PAIRS], k[WIDE];
 
-    for (size_t k = 0; k < n_keys; k++)
-        sums[k] = _mm256_setzero_ps();
+    for (size_t i = 0; i < n_keys * n_queries; i++)
+        sums[i] = _mm256_setzero_ps();
     for (size_t i = 0; i < n; i += 8) {
-        const __m256 q = avx2_load_f32(query, i, n);
+        for (size_t r = 0; r < n_keys; r++)
+            k[r] = load(keys->rows[key + r], i, n);
+        for (size_t q = 0; q < n_queries; q++) {
+            const __m256 x = avx2_load_f32(queries + q * n, i, n);
 
-        for (size_t k = 0; k < n_keys; k++)
-            sums[k] = _mm256_fmadd_ps(q, load(keys[k], i, n), sums[k]);
+            for (size_t r = 0; r < n_keys; r++)
+                sums[q * n_keys + r] =
+                    _mm256_fmadd_ps(x, k[r], sums[q * n_keys + r]);
+        }
     }
-    for (size_t k = 0; k < n_keys; k++)
-        scores[k] = avx2_sum(sums[k]) * scale;
+    for (size_t q = 0; q < n_queries; q++)
+        for (size_t r = 0; r < n_keys; r++)
+            scores[q * keys->stride + key + r] =
+                avx2_sum(sums[q * n_keys + r]) * scale;
 }
 
-AVX2_INLINE void score(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale,
-    avx2_load_cb load)
+/* Tiles of so many keys, and of one where fewer are left. */
+AVX2_INLINE void score_keys(float *scores, const float *queries,
+    const struct kernel_run *keys, size_t tile_keys, size_t n_queries,
+    float scale, avx2_load_cb load)
 {
     size_t k = 0;
 
-    for (; k + 4 <= n_keys; k += 4)
-        score_tile(scores + k, query, keys + k, 4, n, scale, load);
-    for (; k < n_keys; k++)
-        score_tile(scores + k, query, keys + k, 1, n, scale, load);
+    for (; k + tile_keys <= keys->n_rows; k += tile_keys)
+        score_tile(scores, queries, keys, k, tile_keys, n_queries, scale, load);
+    for (; k < keys->n_rows; k++)
+        score_tile(scores, queries, keys, k, 1, n_queries, scale, load);
 }
 
-void avx2_score_f32(float *scores, const float *query, const void *const *keys,
-    size_t n_keys, size_t n, float scale)
+/* Queries that share their keys widen them once for four. */
+AVX2_INLINE void score(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale, avx2_load_cb load)
 {
-    score(scores, query, keys, n_keys, n, scale, avx2_load_f32);
+    size_t q = 0;
+
+    for (; q + WIDE <= keys->n_queries; q += WIDE)
+        score_keys(scores + q * keys->stride, queries + q * keys->n, keys, 2,
+            WIDE, scale, load);
+    for (; q < keys->n_queries; q++)
+        score_keys(scores + q * keys->stride, queries + q * keys->n, keys, WIDE,
+            1, scale, load);
 }
 
-void avx2_score_f16(float *scores, const float *query, const void *const *keys,
-    size_t n_keys, size_t n, float scale)
+void avx2_score_f32(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale)
 {
-    score(scores, query, keys, n_keys, n, scale, avx2_load_f16);
+    score(scores, queries, keys, scale, avx2_load_f32);
 }
 
-void avx2_score_q8_0(float *scores, const float *query, const void *const *keys,
-    size_t n_keys, size_t n, float scale)
+void avx2_score_f16(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale)
 {
-    score(scores, query, keys, n_keys, n, scale, avx2_load_q8_0);
+    score(scores, queries, keys, scale, avx2_load_f16);
+}
+
+void avx2_score_q8_0(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale)
+{
+    score(scores, queries, keys, scale, avx2_load_q8_0);
 }
 
 /* Columns i to i + 8 n_parts, in registers over all the values. */
-AVX2_INLINE void mix_tile(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t i, size_t n,
-    size_t n_parts, avx2_load_cb load)
+AVX2_INLINE void mix_tile(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values, size_t i, size_t n_parts, size_t n_queries,
+    avx2_load_cb load)
 {
-    __m256 sums[4];
+    const size_t n = values->n;
+    __m256 sums[MAX_PAIRS], v[WIDE];
 
-    for (size_t p = 0; p < n_parts; p++)
-        sums[p] = _mm256_mul_ps(
-            _mm256_set1_ps(keep), avx2_load_f32(out, i + 8 * p, n));
-    for (size_t v = 0; v < n_values; v++) {
-        const __m256 w = _mm256_broadcast_ss(weights + v);
-
+    for (size_t q = 0; q < n_queries; q++)
         for (size_t p = 0; p < n_parts; p++)
-            sums[p] =
-                _mm256_fmadd_ps(w, load(values[v], i + 8 * p, n), sums[p]);
+            sums[q * n_parts + p] = _mm256_mul_ps(_mm256_set1_ps(keep[q]),
+                avx2_load_f32(out + q * n, i + 8 * p, n));
+    for (size_t r = 0; r < values->n_rows; r++) {
+        for (size_t p = 0; p < n_parts; p++)
+            v[p] = load(values->rows[r], i + 8 * p, n);
+        for (size_t q = 0; q < n_queries; q++) {
+            const __m256 w =
+                _mm256_broadcast_ss(weights + q * values->stride + r);
+
+            for (size_t p = 0; p < n_parts; p++)
+                sums[q * n_parts + p] =
+                    _mm256_fmadd_ps(w, v[p], sums[q * n_parts + p]);
+        }
     }
-    for (size_t p = 0; p < n_parts; p++)
-        avx2_store(out, i + 8 * p, n, sums[p]);
+    for (size_t q = 0; q < n_queries; q++)
+        for (size_t p = 0; p < n_parts; p++)
+            avx2_store(out + q * n, i + 8 * p, n, sums[q * n_parts + p]);
 }
 
-AVX2_INLINE void mix(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n, avx2_load_cb load)
+/* Tiles of so many registers, and of one where fewer are left. */
+AVX2_INLINE void mix_columns(float *out, const float *keep,
+    const float *weights, const struct kernel_run *values, size_t n_parts,
+    size_t n_queries, avx2_load_cb load)
 {
     size_t i = 0;
 
-    for (; i + 32 <= n; i += 32)
-        mix_tile(out, keep, weights, values, n_values, i, n, 4, load);
-    for (; i < n; i += 8)
-        mix_tile(out, keep, weights, values, n_values, i, n, 1, load);
+    for (; i + 8 * n_parts <= values->n; i += 8 * n_parts)
+        mix_tile(out, keep, weights, values, i, n_parts, n_queries, load);
+    for (; i < values->n; i += 8)
+        mix_tile(out, keep, weights, values, i, 1, n_queries, load);
 }
 
-void avx2_mix_f32(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n)
+AVX2_INLINE void mix(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values, avx2_load_cb load)
 {
-    mix(out, keep, weights, values, n_values, n, avx2_load_f32);
+    size_t q = 0;
+
+    for (; q + WIDE <= values->n_queries; q += WIDE)
+        mix_columns(out + q * values->n, keep + q, weights + q * values->stride,
+            values, 2, WIDE, load);
+    for (; q < values->n_queries; q++)
+        mix_columns(out + q * values->n, keep + q, weights + q * values->stride,
+            values, WIDE, 1, load);
 }
 
-void avx2_mix_f16(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n)
+void avx2_mix_f32(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values)
 {
-    mix(out, keep, weights, values, n_values, n, avx2_load_f16);
+    mix(out, keep, weights, values, avx2_load_f32);
 }
 
-void avx2_mix_q8_0(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n)
+void avx2_mix_f16(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values)
 {
-    mix(out, keep, weights, values, n_values, n, avx2_load_q8_0);
+    mix(out, keep, weights, values, avx2_load_f16);
+}
+
+void avx2_mix_q8_0(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values)
+{
+    mix(out, keep, weights, values, avx2_load_q8_0);
 }
 
 AVX2_INLINE float largest_magnitude(const float *x, size_t n)

@@ -105,18 +105,18 @@ void avx2_matmul_packed(const struct packed *weight, uint32_t begin,
 void avx2_matmul_packed_super(const struct packed *weight, uint32_t begin,
     uint32_t end, const struct activations *x, float *out);
 void avx2_sum_parts(const int8_t *quants, size_t n, int16_t *sums);
-void avx2_score_f32(float *scores, const float *query, const void *const *keys,
-    size_t n_keys, size_t n, float scale);
-void avx2_score_f16(float *scores, const float *query, const void *const *keys,
-    size_t n_keys, size_t n, float scale);
-void avx2_score_q8_0(float *scores, const float *query, const void *const *keys,
-    size_t n_keys, size_t n, float scale);
-void avx2_mix_f32(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n);
-void avx2_mix_f16(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n);
-void avx2_mix_q8_0(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n);
+void avx2_score_f32(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale);
+void avx2_score_f16(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale);
+void avx2_score_q8_0(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale);
+void avx2_mix_f32(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values);
+void avx2_mix_f16(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values);
+void avx2_mix_q8_0(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values);
 void avx2_quantize(const float *x, size_t n, size_t block, int8_t *quants,
     float *scales, int32_t *sums);
 void avx2_rms_norm(

@@ -212,57 +212,73 @@ static void matmul_bf16(const struct weight *weight, uint32_t begin,
     matmul(weight, begin, end, x, out, load_bf16);
 }
 
-static void score_f32(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale)
+PACKED_INLINE void score(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale, load_cb load)
 {
-    for (size_t k = 0; k < n_keys; k++)
-        scores[k] = dot(keys[k], query, n, load_f32) * scale;
+    for (size_t q = 0; q < keys->n_queries; q++, queries += keys->n)
+        for (size_t k = 0; k < keys->n_rows; k++)
+            scores[q * keys->stride + k] =
+                dot(keys->rows[k], queries, keys->n, load) * scale;
 }
 
-static void score_f16(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale)
+static void score_f32(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale)
 {
-    for (size_t k = 0; k < n_keys; k++)
-        scores[k] = dot(keys[k], query, n, load_f16) * scale;
+    score(scores, queries, keys, scale, load_f32);
 }
 
-static void score_q8_0(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale)
+static void score_f16(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale)
 {
-    for (size_t k = 0; k < n_keys; k++)
-        scores[k] = dot(keys[k], query, n, load_q8_0) * scale;
+    score(scores, queries, keys, scale, load_f16);
 }
 
-PACKED_INLINE void mix(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n, load_cb load)
+static void score_q8_0(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale)
 {
+    score(scores, queries, keys, scale, load_q8_0);
+}
+
+PACKED_INLINE void mix_query(float *out, float keep, const float *weights,
+    const struct kernel_run *values, load_cb load)
+{
+    const size_t n = values->n;
+
     for (size_t i = 0; i < n; i += 4) {
         float32x4_t sum = vmulq_n_f32(load_f32(out, i, n), keep);
         float four[4];
 
-        for (size_t v = 0; v < n_values; v++)
-            sum = vfmaq_n_f32(sum, load(values[v], i, n), weights[v]);
+        for (size_t v = 0; v < values->n_rows; v++)
+            sum = vfmaq_n_f32(sum, load(values->rows[v], i, n), weights[v]);
         vst1q_f32(four, sum);
         memcpy(out + i, four, (n - i < 4 ? n - i : 4) * sizeof *out);
     }
 }
 
-static void mix_f32(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n)
+PACKED_INLINE void mix(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values, load_cb load)
 {
-    mix(out, keep, weights, values, n_values, n, load_f32);
+    for (size_t q = 0; q < values->n_queries; q++)
+        mix_query(out + q * values->n, keep[q], weights + q * values->stride,
+            values, load);
 }
 
-static void mix_f16(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n)
+static void mix_f32(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values)
 {
-    mix(out, keep, weights, values, n_values, n, load_f16);
+    mix(out, keep, weights, values, load_f32);
 }
 
-static void mix_q8_0(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n)
+static void mix_f16(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values)
 {
-    mix(out, keep, weights, values, n_values, n, load_q8_0);
+    mix(out, keep, weights, values, load_f16);
+}
+
+static void mix_q8_0(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values)
+{
+    mix(out, keep, weights, values, load_q8_0);
 }
 
 const struct kernels kernels_neon = {

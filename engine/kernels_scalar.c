@@ -153,76 +153,70 @@ static void matmul_integers(const struct weight *weight, uint32_t begin,
     }
 }
 
-static void score_f32(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale)
-{
-    for (size_t k = 0; k < n_keys; k++) {
-        float sum = 0;
+/* Element i of a row. */
+typedef float (*load_cb)(const void *row, size_t i);
 
-        for (size_t i = 0; i < n; i++)
-            sum += query[i] * load_f32(keys[k], i);
-        scores[k] = sum * scale;
-    }
+static void score(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale, load_cb load)
+{
+    for (size_t q = 0; q < keys->n_queries; q++, queries += keys->n)
+        for (size_t k = 0; k < keys->n_rows; k++) {
+            float sum = 0;
+
+            for (size_t i = 0; i < keys->n; i++)
+                sum += queries[i] * load(keys->rows[k], i);
+            scores[q * keys->stride + k] = sum * scale;
+        }
 }
 
-static void score_f16(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale)
+static void score_f32(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale)
 {
-    for (size_t k = 0; k < n_keys; k++) {
-        float sum = 0;
-
-        for (size_t i = 0; i < n; i++)
-            sum += query[i] * load_f16(keys[k], i);
-        scores[k] = sum * scale;
-    }
+    score(scores, queries, keys, scale, load_f32);
 }
 
-static void score_q8_0(float *scores, const float *query,
-    const void *const *keys, size_t n_keys, size_t n, float scale)
+static void score_f16(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale)
 {
-    for (size_t k = 0; k < n_keys; k++) {
-        float sum = 0;
-
-        for (size_t i = 0; i < n; i++)
-            sum += query[i] * load_q8_0(keys[k], i);
-        scores[k] = sum * scale;
-    }
+    score(scores, queries, keys, scale, load_f16);
 }
 
-static void mix_f32(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n)
+static void score_q8_0(float *scores, const float *queries,
+    const struct kernel_run *keys, float scale)
 {
-    for (size_t i = 0; i < n; i++) {
-        float sum = keep * out[i];
-
-        for (size_t v = 0; v < n_values; v++)
-            sum += weights[v] * load_f32(values[v], i);
-        out[i] = sum;
-    }
+    score(scores, queries, keys, scale, load_q8_0);
 }
 
-static void mix_f16(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n)
+static void mix(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values, load_cb load)
 {
-    for (size_t i = 0; i < n; i++) {
-        float sum = keep * out[i];
+    for (size_t q = 0; q < values->n_queries; q++, out += values->n)
+        for (size_t i = 0; i < values->n; i++) {
+            float sum = keep[q] * out[i];
 
-        for (size_t v = 0; v < n_values; v++)
-            sum += weights[v] * load_f16(values[v], i);
-        out[i] = sum;
-    }
+            for (size_t v = 0; v < values->n_rows; v++)
+                sum +=
+                    weights[q * values->stride + v] * load(values->rows[v], i);
+            out[i] = sum;
+        }
 }
 
-static void mix_q8_0(float *out, float keep, const float *weights,
-    const void *const *values, size_t n_values, size_t n)
+static void mix_f32(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values)
 {
-    for (size_t i = 0; i < n; i++) {
-        float sum = keep * out[i];
+    mix(out, keep, weights, values, load_f32);
+}
 
-        for (size_t v = 0; v < n_values; v++)
-            sum += weights[v] * load_q8_0(values[v], i);
-        out[i] = sum;
-    }
+static void mix_f16(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values)
+{
+    mix(out, keep, weights, values, load_f16);
+}
+
+static void mix_q8_0(float *out, const float *keep, const float *weights,
+    const struct kernel_run *values)
+{
+    mix(out, keep, weights, values, load_q8_0);
 }
 
 /* To the nearest, ties to even; what is not a number or does not fit becomes

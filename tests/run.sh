@@ -14,7 +14,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 quick="format scripts house proto cppcheck tidy unit"
-default="$quick clang asan switches tsan e2e crash quickstart bench"
+default="$quick neon clang asan switches tsan e2e crash quickstart bench"
 long="$default tsan_e2e long_sim long_storm long_tamper long_crash long_timing
     mutants fuzz container"
 
@@ -130,6 +130,11 @@ gate_asan() {
     build asan asan && KVPOOL_TAMPERINGS=2000 run_tests asan -LE 'e2e|long'
 }
 
+# The kernels of a processor that this machine is not, in emulation.
+gate_neon() {
+    tests/neon.sh
+}
+
 # Receipts without tuning are every other gate's build. The folders below
 # receipts/ know nothing of the switches.
 gate_switches() {
@@ -238,6 +243,7 @@ gate_container() {
 purposes() {
     echo build lint node peers python
     [[ " $* " != *" bench "* ]] || echo bench
+    [[ " $* " != *" neon "* ]] || echo neon
     [[ " $* " != *" fuzz "* ]] || echo fuzz
     [[ " $* " != *" container "* ]] || echo container
 }

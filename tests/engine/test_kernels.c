@@ -560,38 +560,61 @@ static void fill_rows(unsigned char *rows, size_t n, enum gguf_tensor_type type)
     }
 }
 
-/* Scores and mixtures of n_keys rows of n. */
-static void check_attention(size_t n_keys, size_t n, enum gguf_tensor_type type)
+#define MAX_QUERIES 9
+#define MAX_KEYS 16
+#define MAX_HEAD 136
+
+/* Scores and mixtures of queries over n_keys rows of n; those of a query and a
+ * key, and of a query, are the same where they are alone. */
+static void check_attention(
+    size_t n_queries, size_t n_keys, size_t n, enum gguf_tensor_type type)
 {
-    static unsigned char rows[16 * 136 * 4];
-    static float query[136], scores[MAX_SETS][16], out[MAX_SETS][136];
+    static unsigned char rows[MAX_KEYS * MAX_HEAD * 4];
+    static float queries[MAX_QUERIES * MAX_HEAD],
+        before[MAX_QUERIES * MAX_HEAD];
+    static float scores[MAX_SETS][MAX_QUERIES * MAX_KEYS];
+    static float out[MAX_SETS][MAX_QUERIES * MAX_HEAD];
     const size_t row_bytes =
         n / gguf_type_block_elements(type) * gguf_type_block_bytes(type);
-    const void *pointers[16];
+    const void *pointers[MAX_KEYS];
+    float keep[MAX_QUERIES];
+    const struct kernel_run run = {pointers, n_keys, n, n_queries, MAX_KEYS};
 
     fill_rows(rows, n_keys * n, type);
-    for (size_t i = 0; i < n; i++) {
-        query[i] = random_float();
-        out[0][i] = random_float();
-        for (int j = 1; j < n_sets; j++)
-            out[j][i] = out[0][i];
+    for (size_t i = 0; i < n_queries * n; i++) {
+        queries[i] = random_float();
+        before[i] = random_float();
     }
+    for (size_t q = 0; q < n_queries; q++)
+        keep[q] = random_float();
     for (size_t k = 0; k < n_keys; k++)
         pointers[k] = rows + k * row_bytes;
     for (int i = 0; i < n_sets; i++) {
         const struct reading reading = reading_of(sets[i], type);
-        float alone;
+        float alone[MAX_HEAD];
 
-        reading.score(scores[i], query, pointers, n_keys, n, 0.5f);
-        reading.mix(out[i], 0.25f, scores[0], pointers, n_keys, n);
-        for (size_t k = 0; k < n_keys; k++) {
-            reading.score(&alone, query, pointers + k, 1, n, 0.5f);
-            HOLDS(alone == scores[i][k]);
+        reading.score(scores[i], queries, &run, 0.5f);
+        memcpy(out[i], before, sizeof before);
+        reading.mix(out[i], keep, scores[0], &run);
+        for (size_t q = 0; q < n_queries; q++) {
+            const struct kernel_run one = {pointers, n_keys, n, 1, MAX_KEYS};
+
+            for (size_t k = 0; k < n_keys; k++) {
+                const struct kernel_run pair = {pointers + k, 1, n, 1, 1};
+
+                reading.score(alone, queries + q * n, &pair, 0.5f);
+                HOLDS(alone[0] == scores[i][q * MAX_KEYS + k]);
+            }
+            memcpy(alone, before + q * n, n * sizeof *alone);
+            reading.mix(alone, keep + q, scores[0] + q * MAX_KEYS, &one);
+            HOLDS(memcmp(alone, out[i] + q * n, n * sizeof *alone) == 0);
         }
     }
     for (int i = 1; i < n_sets; i++) {
-        check_close(scores[0], scores[i], n_keys, 1e-5f);
-        check_close(out[0], out[i], n, 1e-5f);
+        for (size_t q = 0; q < n_queries; q++)
+            check_close(scores[0] + q * MAX_KEYS, scores[i] + q * MAX_KEYS,
+                n_keys, 1e-5f);
+        check_close(out[0], out[i], n_queries * n, 1e-5f);
     }
 }
 
@@ -599,12 +622,14 @@ START_TEST(attention_is_that_of_the_reference)
 {
     static const size_t sizes[] = {2, 8, 12, 32, 48, 64, 80, 128, 136};
 
-    for (size_t n_keys = 1; n_keys <= 16; n_keys++)
+    for (size_t n_keys = 1; n_keys <= MAX_KEYS; n_keys++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-            check_attention(n_keys, sizes[i], GGUF_F32);
-            check_attention(n_keys, sizes[i], GGUF_F16);
+            const size_t n_queries = 1 + (n_keys + i) % MAX_QUERIES;
+
+            check_attention(n_queries, n_keys, sizes[i], GGUF_F32);
+            check_attention(n_queries, n_keys, sizes[i], GGUF_F16);
             if (sizes[i] % QUANTS_SMALL == 0)
-                check_attention(n_keys, sizes[i], GGUF_Q8_0);
+                check_attention(n_queries, n_keys, sizes[i], GGUF_Q8_0);
         }
 }
 END_TEST
