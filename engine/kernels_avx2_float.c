@@ -4,60 +4,144 @@
  * in order and are added up at the end: the same for every tile, so a tile's
  * shape is only a question of speed. Two rows and four tokens widen a weight
  * once for four uses; four rows and one token keep four chains of additions in
- * flight where there are fewer tokens. The rows of a call are few enough to
- * stay in the cache between one group of tokens and the next. */
+ * flight where there are fewer tokens.
+ *
+ * Several tokens meet the weights stretch by stretch, so that what a tile reads
+ * again lies in the first cache; its lanes wait in memory meanwhile. One token
+ * reads nothing twice and has its rows in one go. */
 #include "engine/kernels_avx2.h"
 
-#define MAX_PAIRS 8
-#define WIDE 4 /* rows or tokens */
+#define LANES 8
+#define MAX_PAIRS 12
+#define WIDE 4      /* rows or tokens of a tile */
+#define ROWS 16     /* that meet a stretch together */
+#define TOGETHER 16 /* tokens, the same */
+#define STRETCH 256 /* columns */
+#define AHEAD 1024  /* bytes of a row that is read in one go */
 
-AVX2_INLINE void multiply_tile(const struct weight *weight, size_t row,
+typedef float lanes_of_token[ROWS][LANES];
+
+/* Some rows, and which of their columns are added. */
+struct piece {
+    const unsigned char *rows;
+    const float *values; /* [n_tokens][n_cols] */
+    size_t n_cols, value_bytes, row_bytes;
+    size_t begin, end;     /* columns */
+    size_t ahead;          /* bytes, at which weights are fetched early */
+    lanes_of_token *lanes; /* [n_tokens] */
+};
+
+/* Of a piece. */
+struct tile {
+    size_t row, n_rows, token, n_tokens;
+};
+
+/* Eight columns, or those that are left before n. */
+AVX2_INLINE void add_columns(const struct piece *piece, struct tile tile,
+    size_t i, size_t n, __m256 sums[MAX_PAIRS], avx2_load_cb load)
+{
+    const unsigned char *row = piece->rows + tile.row * piece->row_bytes;
+    const float *values = piece->values + tile.token * piece->n_cols;
+    __m256 w[WIDE];
+
+    for (size_t r = 0; r < tile.n_rows; r++, row += piece->row_bytes) {
+        w[r] = load(row, i, n);
+        _mm_prefetch(row + i * piece->value_bytes + piece->ahead, _MM_HINT_T0);
+    }
+    for (size_t t = 0; t < tile.n_tokens; t++) {
+        const __m256 x = avx2_load_f32(values + t * piece->n_cols, i, n);
+
+        for (size_t r = 0; r < tile.n_rows; r++) {
+            __m256 *sum = &sums[r * tile.n_tokens + t];
+
+            *sum = _mm256_fmadd_ps(w[r], x, *sum);
+        }
+    }
+}
+
+AVX2_INLINE void add_tile(
+    const struct piece *piece, struct tile tile, avx2_load_cb load)
+{
+    const size_t whole = piece->end / LANES * LANES;
+    __m256 sums[MAX_PAIRS];
+
+    for (size_t r = 0; r < tile.n_rows; r++)
+        for (size_t t = 0; t < tile.n_tokens; t++)
+            sums[r * tile.n_tokens + t] =
+                _mm256_load_ps(piece->lanes[tile.token + t][tile.row + r]);
+    for (size_t i = piece->begin; i < whole; i += LANES)
+        add_columns(piece, tile, i, i + LANES, sums, load);
+    if (whole < piece->end)
+        add_columns(piece, tile, whole, piece->end, sums, load);
+    for (size_t r = 0; r < tile.n_rows; r++)
+        for (size_t t = 0; t < tile.n_tokens; t++)
+            _mm256_store_ps(piece->lanes[tile.token + t][tile.row + r],
+                sums[r * tile.n_tokens + t]);
+}
+
+/* Tiles of so many rows and tokens, and of one row where fewer are left. */
+AVX2_INLINE void add_rows(const struct piece *piece, size_t n_rows,
+    size_t tile_rows, size_t token, size_t tile_tokens, avx2_load_cb load)
+{
+    size_t r = 0;
+
+    for (; r + tile_rows <= n_rows; r += tile_rows)
+        add_tile(piece, (struct tile){r, tile_rows, token, tile_tokens}, load);
+    for (; r < n_rows; r++)
+        add_tile(piece, (struct tile){r, 1, token, tile_tokens}, load);
+}
+
+AVX2_INLINE void add_piece(const struct piece *piece, size_t n_rows,
+    size_t n_tokens, avx2_load_cb load)
+{
+    size_t t = 0;
+
+    for (; t + WIDE <= n_tokens; t += WIDE)
+        add_rows(piece, n_rows, 3, t, WIDE, load);
+    for (; t < n_tokens; t++)
+        add_rows(piece, n_rows, WIDE, t, 1, load);
+}
+
+/* At most ROWS rows and TOGETHER tokens, all columns. */
+AVX2_INLINE void multiply_piece(const struct weight *weight, size_t row,
     size_t n_rows, const struct activations *x, size_t token, size_t n_tokens,
     float *out, avx2_load_cb load)
 {
+    _Alignas(64) lanes_of_token lanes[TOGETHER];
     const size_t n = x->n_cols;
-    const size_t row_bytes = n * gguf_type_block_bytes(weight->type);
-    const unsigned char *rows =
-        (const unsigned char *)weight->data + row * row_bytes;
-    const float *values = x->values + token * n;
-    __m256 sums[MAX_PAIRS];
+    const size_t value_bytes = gguf_type_block_bytes(weight->type);
+    const size_t stretch = n_tokens == 1 ? n : STRETCH;
+    struct piece piece = {
+        .rows = (const unsigned char *)weight->data + row * n * value_bytes,
+        .values = x->values + token * n,
+        .n_cols = n,
+        .value_bytes = value_bytes,
+        .row_bytes = n * value_bytes,
+        .ahead = n_tokens == 1 ? AHEAD : STRETCH * value_bytes,
+        .lanes = lanes,
+    };
 
-    for (size_t i = 0; i < n_rows * n_tokens; i++)
-        sums[i] = _mm256_setzero_ps();
-    for (size_t i = 0; i < n; i += 8)
-        for (size_t r = 0; r < n_rows; r++) {
-            const __m256 w = load(rows + r * row_bytes, i, n);
-
-            for (size_t t = 0; t < n_tokens; t++) {
-                __m256 *sum = &sums[r * n_tokens + t];
-
-                *sum = _mm256_fmadd_ps(
-                    w, avx2_load_f32(values + t * n, i, n), *sum);
-            }
-        }
-    for (size_t r = 0; r < n_rows; r++)
-        for (size_t t = 0; t < n_tokens; t++)
+    memset(lanes, 0, n_tokens * sizeof *lanes);
+    for (; piece.begin < n; piece.begin = piece.end) {
+        piece.end = n - piece.begin < stretch ? n : piece.begin + stretch;
+        add_piece(&piece, n_rows, n_tokens, load);
+    }
+    for (size_t t = 0; t < n_tokens; t++)
+        for (size_t r = 0; r < n_rows; r++)
             out[(token + t) * weight->n_rows + row + r] =
-                weight->scale * avx2_sum(sums[r * n_tokens + t]);
+                weight->scale * avx2_sum(_mm256_load_ps(lanes[t][r]));
 }
 
 AVX2_INLINE void multiply(const struct weight *weight, size_t begin, size_t end,
     const struct activations *x, float *out, avx2_load_cb load)
 {
-    size_t t = 0, row;
+    for (size_t row = begin; row < end; row += ROWS)
+        for (size_t t = 0; t < x->n_rows; t += TOGETHER) {
+            const size_t rows_left = end - row, left = x->n_rows - t;
 
-    for (; t + WIDE <= x->n_rows; t += WIDE) {
-        for (row = begin; row + 2 <= end; row += 2)
-            multiply_tile(weight, row, 2, x, t, WIDE, out, load);
-        for (; row < end; row++)
-            multiply_tile(weight, row, 1, x, t, WIDE, out, load);
-    }
-    for (; t < x->n_rows; t++) {
-        for (row = begin; row + WIDE <= end; row += WIDE)
-            multiply_tile(weight, row, WIDE, x, t, 1, out, load);
-        for (; row < end; row++)
-            multiply_tile(weight, row, 1, x, t, 1, out, load);
-    }
+            multiply_piece(weight, row, rows_left < ROWS ? rows_left : ROWS, x,
+                t, left < TOGETHER ? left : TOGETHER, out, load);
+        }
 }
 
 void avx2_matmul_f32(const struct weight *weight, uint32_t begin, uint32_t end,

@@ -145,9 +145,9 @@ static bool count_session(
     census->kept_tokens += is_kept ? session->n_tokens : 0;
     census->session_bytes += session_metadata_bytes(session);
     return count_table(census, session) && check_sealed(census, session) &&
+           check_beginning(census, session) &&
            equal(census, "told blocks that are not sealed",
                session->n_told > session->n_sealed, 0) &&
-           check_beginning(census, session) &&
            equal(census, "cached tokens beyond the conversation",
                session->n_cached > session->n_tokens, 0) &&
            equal(census, "a timer no later than the deadline",
@@ -361,11 +361,11 @@ static void count_scrubs(struct census *census)
 {
     const struct scrub_queue *queue = &census->pool->scrubs;
 
-    for (uint32_t i = 0; i < queue->n_runs; i++) {
-        const struct scrub_run *run =
-            &queue->runs[(queue->head + (uint64_t)i) % queue->capacity];
+    for (uint32_t i = 0; i < queue->n_words;) {
+        struct scrub_run run;
 
-        count_scrub(census, run->first, run->length & INT32_MAX);
+        i += scrub_queue_run(queue, i, &run);
+        count_scrub(census, run.first, run.length);
     }
     for (size_t i = 0; i < POOL_SCRUBS_OUT; i++) {
         const struct pool_scrub *job = &queue->out[i];

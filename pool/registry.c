@@ -269,9 +269,9 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         make_place(pool, session, trace_id, now_ns);
     session->created_ns = session->released_ns = now_ns;
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
-    session->number = owners_enter(&pool->owners, session);
     kv_map_insert(&pool->map, &session->node, hash_key(pool, key));
     session_index_insert(&pool->index, session);
+    session->number = owners_enter(&pool->owners, session);
     pool->n_sessions++;
     pool->session_bytes += session_metadata_bytes(session);
     *out = session;

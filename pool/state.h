@@ -6,8 +6,8 @@
  *   tenant.c    whose they are; quota.c what each may take, and from whom
  *   run.c       what a run does to its session
  *   share.c     what sessions have in common
- *   owners.c    one holder of each block
  *   beginning.c what requests without a session leave behind
+ *   owners.c    one holder of each block
  *   evict.c     how blocks are given up, and how it is told
  *   sweep.c     room made ahead of need
  *   policy.c    who gives them up first; policy_*.c, one file each

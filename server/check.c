@@ -40,6 +40,11 @@ void check_session_key(struct rpc_error *error, const char *field,
 {
     char path[96];
 
+    if (key == NULL) {
+        rpc_error_add_violation(
+            error, field, "none was given; allowed is the key of a session");
+        return;
+    }
     snprintf(path, sizeof path, "%s.tenant", field);
     check_tenant(error, path, key->tenant);
     snprintf(path, sizeof path, "%s.session_id", field);

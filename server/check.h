@@ -16,6 +16,8 @@ void check_tenant(
     struct rpc_error *error, const char *field, const char *tenant);
 void check_session_id(
     struct rpc_error *error, const char *field, const char *id);
+
+/* key may be NULL: it is one violation then. */
 void check_session_key(struct rpc_error *error, const char *field,
     const Kvpool__V1__SessionKey *key);
 

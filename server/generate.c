@@ -137,12 +137,12 @@ static void fail_ended(struct generate *generate)
         rpc_error_init(&error, RPC_CANCELLED, "", "cancelled");
     else if (generate->end == REQUEST_NO_EVICTION)
         recorder_refuse(generate->server->recorder, &error);
-    else if (generate->end == REQUEST_OVER_QUOTA)
-        quotas_refuse(
-            &error, generate->message->tenant, &generate->request.quota);
     else if (generate->end == REQUEST_HELD_UP)
         pool_exhausted_held(
             generate->server, &generate->request.shortage, &error);
+    else if (generate->end == REQUEST_OVER_QUOTA)
+        quotas_refuse(
+            &error, generate->message->tenant, &generate->request.quota);
     else
         rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY",
             "the server ran out of memory; the session keeps what was "

@@ -295,14 +295,14 @@ enum kv_status server_check_options(
             "max-batch-tokens: %" PRIu64 " was given; allowed are at least "
             "max-batch-size, which is %" PRIu64,
             options->max_batch_tokens, options->max_batch_size);
-    if (option_quota_check("tenant-hard-blocks", &quota, error) != KV_OK)
-        return KV_INVALID;
     if (options->high_watermark_percent > 0 &&
         options->low_watermark_percent > options->high_watermark_percent)
         return kv_error_set(error, KV_INVALID,
             "low-watermark-percent: %" PRIu64 " was given; allowed are at most "
             "high-watermark-percent, which is %" PRIu64,
             options->low_watermark_percent, options->high_watermark_percent);
+    if (option_quota_check("tenant-hard-blocks", &quota, error) != KV_OK)
+        return KV_INVALID;
     return take_addresses(options, NULL, error);
 }
 

@@ -153,6 +153,7 @@ class RetentionTest(ServerTest):
         change = pool.RetentionChange
         bad = {
             "changes": [],
+            "changes[0].session": [change(settings=SETTINGS())],
             "changes[0].session.session_id": [change(session=key(""))],
             "changes[1].session": [change(session=key("a")),
                                    change(session=key("a"))],

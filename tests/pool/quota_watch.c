@@ -32,14 +32,13 @@ static bool is_beyond(uint64_t n_blocks, uint64_t quota)
 static bool has_cached(const struct pool_tenant_info *tenant)
 {
     struct pool_session *session = NULL;
-    struct pool_key key;
+    struct pool_key place;
 
-    while ((session = pool_session_after(
-                fixture.pool, session == NULL ? NULL : &key)) != NULL) {
-        const struct pool_session_info info = pool_session_glance(session);
-
-        key = info.key;
-        if (info.state == POOL_SESSION_CACHED && is_named(tenant, &key))
+    while ((session = pool_holder_after(
+                fixture.pool, session == NULL ? NULL : &place)) != NULL) {
+        place = pool_session_place(session);
+        if (pool_session_glance(session).state == POOL_SESSION_CACHED &&
+            is_named(tenant, &place))
             return true;
     }
     return false;
@@ -55,6 +54,19 @@ static void check_nobody_goes_first(const struct pool_key *victim)
         ck_assert(is_named(&tenant, victim) ||
                   !is_beyond(tenant.n_used_blocks, tenant.quota.soft_blocks) ||
                   !has_cached(&tenant));
+}
+
+/* A sweep: nobody asks. */
+static void check_sweep(const struct pool_eviction *eviction)
+{
+    const struct pool_tenant_info victim = tenant_of(&eviction->key);
+    const bool is_over =
+        is_beyond(victim.n_used_blocks + eviction->blocks_freed,
+            victim.quota.soft_blocks);
+
+    ck_assert(is_over == (eviction->cause->reason == POOL_REASON_QUOTA));
+    if (!is_over)
+        check_nobody_goes_first(&eviction->key);
 }
 
 static void check_eviction(const struct pool_eviction *eviction)
@@ -91,7 +103,8 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     if (eviction->part == eviction->n_parts && eviction->n_parts == 1 &&
         (eviction->cause->reason == POOL_REASON_LRU ||
             eviction->cause->reason == POOL_REASON_QUOTA))
-        check_eviction(eviction);
+        (eviction->cause->forced_by != NULL ? check_eviction : check_sweep)(
+            eviction);
     quota_watch.evicted(ctx, eviction);
 }
 

@@ -29,10 +29,10 @@ struct asked {
 struct evict_call {
     struct asked asked;
     struct pool_cause cause;
-    bool decided[WORLD_NAMED];
-    struct pool_outcome outcomes[WORLD_NAMED];
+    bool decided[WORLD_ACTORS];
+    struct pool_outcome outcomes[WORLD_ACTORS];
     uint64_t freed_bytes[N_TARGETS];
-    Kvpool__V1__EvictOutcome told[WORLD_NAMED], *list[WORLD_NAMED];
+    Kvpool__V1__EvictOutcome told[WORLD_ACTORS], *list[WORLD_ACTORS];
     size_t n_told;
 };
 
@@ -126,7 +126,7 @@ static bool is_named(
 
     switch (target->target_case) {
     case KVPOOL__V1__EVICT_TARGET__TARGET_SESSION:
-        return same_tenant &&
+        return same_tenant && at < WORLD_NAMED &&
                memcmp(world_key(at).id, target->session->session_id, 3) == 0;
     case KVPOOL__V1__EVICT_TARGET__TARGET_TENANT:
         return same_tenant;
@@ -211,13 +211,11 @@ static void walk(struct world *world, struct evict_call *call)
 
     evict_walk_init(&at, world->pool, request, world->now_ns);
     while ((step = evict_walk_next(&at, &target, &session)) != EVICT_WALK_END) {
-        struct pool_key key;
         size_t actor;
 
         if (step != EVICT_WALK_SESSION)
             continue;
-        key = pool_session_glance(session).key;
-        actor = world_actor(world, &key);
+        actor = world_actor_of(world, session);
         if (!is_named(world, &call->asked, target, actor))
             world_fail(
                 world, "target %zu does not name session %zu", target, actor);
@@ -274,7 +272,7 @@ static void check_call(const struct world *world, const struct evict_call *call)
             check_enough(world, call, i);
             continue;
         }
-        for (size_t at = 0; at < WORLD_NAMED; at++)
+        for (size_t at = 0; at < WORLD_ACTORS; at++)
             check_decided(world, call, i, at);
     }
 }

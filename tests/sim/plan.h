@@ -27,6 +27,7 @@ enum plan_setting {
     PLAN_IDLE_TTL_MS,
     PLAN_SHARES,      /* prefixes */
     PLAN_ALLOCATIONS, /* have receipts, and releases */
+    PLAN_HIGH,        /* watermark, in eighths of the blocks; 0: none */
     PLAN_N_SETTINGS,
 };
 
@@ -54,6 +55,7 @@ enum op_kind {
     OP_FORGET,     /* a */
     OP_TIME,       /* a milliseconds pass */
     OP_EXPIRE,     /* at most a sessions, or all that is due if a is odd */
+    OP_SWEEP,      /* a blocks or so, if the high watermark was passed */
     OP_SCRUB_TAKE, /* the next job */
     OP_SCRUB_DONE, /* one of those taken */
     OP_REFUSE,     /* from here on nothing may be recorded, or may again */

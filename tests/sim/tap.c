@@ -124,6 +124,7 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     }
     leave_use(
         world, eviction->extents, eviction->n_extents, eviction->scrub_id);
+    world->last_freed_blocks = eviction->blocks_freed;
     world->tally->n_evictions[eviction->cause->reason]++;
     world->tally->n_preempted += eviction->preempted;
     heap_pause();

@@ -73,6 +73,20 @@ size_t world_actor(const struct world *world, const struct pool_key *key)
     return tenant * WORLD_IDS + (size_t)(key->id[1] - '0');
 }
 
+/* Whose session it is, with a name or without. */
+size_t world_actor_of(
+    const struct world *world, const struct pool_session *session)
+{
+    const struct pool_key key = pool_session_glance(session).key;
+
+    if (key.id_bytes > 0)
+        return world_actor(world, &key);
+    for (size_t i = WORLD_NAMED; i < WORLD_ACTORS; i++)
+        if (world->actors[i].exists && world->actors[i].anonymous == session)
+            return i;
+    world_fail(world, "a request that nobody has made");
+}
+
 struct pool_session *world_session(const struct world *world, size_t actor)
 {
     const struct pool_key key = world_key(actor);
@@ -407,8 +421,8 @@ static enum kv_status expected_room(const struct world *world, size_t n_more)
     return n_more <= blocks.free ? KV_OK : KV_BUSY;
 }
 
-/* Nobody goes who need not, and for LRU nobody else: given up is what was
- * lacking, and less than that without the last victim. */
+/* Nobody goes who need not: given up is what was lacking, and less than that
+ * without the last victim. */
 static void check_room(const struct world *world, const struct moment *before,
     size_t n_more, enum kv_status status)
 {
@@ -423,6 +437,9 @@ static void check_room(const struct world *world, const struct moment *before,
     }
     must(world, n_evictions > 0 && blocks.free + blocks.scrubbing >= n_more,
         "room was said to come, and does not");
+    must(world,
+        blocks.free + blocks.scrubbing - world->last_freed_blocks < n_more,
+        "more went than was needed");
 }
 
 static void do_reserve(struct world *world, const struct op *op)
@@ -638,6 +655,29 @@ static void do_expire(struct world *world, const struct op *op)
         check_expired(world);
 }
 
+/* Down to the low watermark, or to what is pinned, however small the slices;
+ * whom it takes is the tap's matter. */
+static void do_sweep(struct world *world, const struct op *op)
+{
+    uint64_t n_pinned = pool_blocks(world->pool).pinned;
+    struct pool_blocks after;
+
+    if (!pool_wants_sweep(world->pool) || world->refuses)
+        return;
+    must(world,
+        pool_sweep(world->pool, 1 + op->a % 8, world->now_ns) > 0 ||
+            pool_wants_sweep(world->pool) ||
+            pool_blocks(world->pool).cached == 0,
+        "a sweep ends without having found anybody");
+    after = pool_blocks(world->pool);
+    world->tally->n_swept++;
+    must(world, after.pinned == n_pinned, "a sweep has touched what is pinned");
+    must(world,
+        pool_wants_sweep(world->pool) || after.cached == 0 ||
+            after.pinned + after.cached <= pool_config(world->pool)->low_blocks,
+        "a sweep ends above the low watermark");
+}
+
 static void take_scrub(struct world *world)
 {
     if (pool_scrub_next(world->pool, &world->out[world->n_out]))
@@ -721,6 +761,9 @@ static void do_op(struct world *world, const struct op *op)
     case OP_EXPIRE:
         do_expire(world, op);
         break;
+    case OP_SWEEP:
+        do_sweep(world, op);
+        break;
     case OP_SCRUB_TAKE:
         take_scrub(world);
         break;
@@ -802,6 +845,8 @@ static void open_world(struct world *world)
         .default_idle_ttl_ns = settings[PLAN_IDLE_TTL_MS] * KV_NS_PER_MS,
         .eviction_policy = plan_policies[settings[PLAN_POLICY]],
         .share_prefixes = settings[PLAN_SHARES] > 0,
+        .high_blocks = settings[PLAN_BLOCKS] * settings[PLAN_HIGH] / 8,
+        .low_blocks = settings[PLAN_BLOCKS] * settings[PLAN_HIGH] / 12,
         .secret = {1, 2},
     };
     struct kv_error error;

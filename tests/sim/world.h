@@ -87,7 +87,7 @@ struct view {
 struct tally {
     uint64_t n_ops, n_evictions[POOL_REASON_END], n_reserved, n_busy, n_full,
         n_adopted, n_held, n_expired, n_preempted, n_refused, n_starved, n_dry,
-        n_forgotten, n_shared, n_receipts, n_truths, n_by_selector[6];
+        n_forgotten, n_swept, n_shared, n_receipts, n_truths, n_by_selector[6];
     uint8_t root[32]; /* of the ledger's tree at the end */
 };
 
@@ -101,9 +101,10 @@ struct world {
     struct pool_observer observer; /* the tap */
     const struct pool_observer *recorder;
     int64_t now_ns;
-    bool refuses;      /* nothing may be recorded */
-    bool has_starved;  /* memory has run out at some time, */
-    uint32_t starving; /* or will, this many allocations on; 0: no */
+    bool refuses;               /* nothing may be recorded */
+    bool has_starved;           /* memory has run out at some time, */
+    uint64_t last_freed_blocks; /* by the last eviction */
+    uint32_t starving;          /* or will, this many allocations on; 0: no */
 
     struct actor actors[WORLD_ACTORS];
     bool twins[WORLD_TWINS]; /* by word: several blocks have ended with it */
@@ -126,6 +127,8 @@ __attribute__((format(printf, 2, 3), noreturn)) void world_fail(
 struct pool_key world_key(size_t actor);
 struct pool_session *world_session(const struct world *world, size_t actor);
 size_t world_actor(const struct world *world, const struct pool_key *key);
+size_t world_actor_of(
+    const struct world *world, const struct pool_session *session);
 int world_tenant(size_t actor);
 
 /* Whether the policy looks at priorities first. */
