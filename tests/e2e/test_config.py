@@ -214,7 +214,7 @@ class ConfigTest(unittest.TestCase):
         table = page[page.index("| option | values"):].partition("\n\n")[0]
         self.assertEqual(table.rstrip("\n") + "\n", option_table())
         self.assertEqual(
-            re.findall(r"^\| `(\w+)`", table, re.M) + ["sinks"],
+            re.findall(r"^\| `(\w+)`", table, re.M) + ["sinks", "tenants"],
             list(self.printed()))
 
     def test_the_page_has_every_kind_of_sink_as_help_has_it(self):
@@ -307,10 +307,10 @@ class ConfigTest(unittest.TestCase):
                  "tenants:\n  a: 1\n"),
                 ("2:5", "no name given, needed is a tenant",
                  "tenants:\n  - hard_blocks: 1\n"),
-                ("2:11", 'name: given nothing; empty is "", allowed is ' +
+                ("2:10", 'name: given nothing; empty is "", allowed is ' +
                  names, "tenants:\n  - name:\n"),
                 ("2:11", 'name: given "%s...", allowed is %s' %
-                 ("x" * 64, names), "tenants:\n  - name: %s\n" % ("x" * 129)),
+                 ("x" * 84, names), "tenants:\n  - name: %s\n" % ("x" * 129)),
                 ("4:11", 'name: given "a" a second time, allowed is once; the '
                  "first is on line 2", good + "  - name: a\n"),
                 ("4:18", 'hard_blocks: given "x", allowed is ' + number,
@@ -343,7 +343,7 @@ class ConfigTest(unittest.TestCase):
         self.assertIn('    path: "a \\"b\\" # c"  # file kvpool.yaml:4\n', first)
         self.assertIn("    rotate_s: 7  # file kvpool.yaml:6\n", first)
         self.assertIn("    rotate_mb: 256  # default\n", first)
-        self.assertIn('  - name: "a b"  # file kvpool.yaml:8\n', first)
+        self.assertIn('  - name: "a b"  # file kvpool.yaml:9\n', first)
         self.write(first)
         again = self.run_here("--config=kvpool.yaml", "--print-config")
         self.assertEqual(again.returncode, 0, again.stderr)

@@ -90,7 +90,8 @@ class TenantTest(ServerTest):
 
     def test_pages_of_tenants_name_everybody_once(self):
         for i in range(7):
-            self.generate(ids=words(3), tenant="page%d" % i, max_tokens=1)
+            self.generate(ids=words(3), tenant="page%d" % i, session="s",
+                          max_tokens=1)
         whole = [t.tenant for t in self.snapshot(TENANTS).tenants]
         self.assertGreaterEqual(len(whole), 9)
         found, token = [], ""

@@ -131,7 +131,7 @@ START_TEST(who_is_beyond_the_soft_quota_gives_first)
     fixture_scrub();
     /* From here on it is the policy's turn. */
     cache("new", "b", 2);
-    ck_assert_int_eq(try_run("new", "c", 4 * 3), KV_BUSY);
+    ck_assert_int_eq(try_run("new", "c", 4 * 7), KV_BUSY);
     ck_assert(!has_blocks("old", "a") && has_blocks("q", "b"));
 }
 END_TEST
