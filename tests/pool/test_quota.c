@@ -1,5 +1,5 @@
-/* What tenants may hold, and whose sessions go for it. The random walks of
- * test_laws.c check the same laws over everything. */
+/* What tenants may hold, and whose sessions go for it. The simulator
+ * (tests/sim) checks the same laws over random sequences. */
 #include <string.h>
 
 #include "tests/pool/fixture.h"
