@@ -247,8 +247,8 @@ START_TEST(tenants_without_sessions_are_known_while_there_is_room)
     char name[8] = "t0";
 
     ck_assert_int_eq(set_quota("named", 1, 1), KV_OK);
-    for (char c = '0'; c <= '9'; c++) {
-        name[1] = c;
+    for (int c = '0'; c <= '9'; c++) {
+        name[1] = (char)c;
         cache(name, "a", 1);
         fixture_scrub();
         pool_session_count_prompt(fixture.pool, find(name, "a"), 0, 1);
