@@ -3,7 +3,7 @@
  *     bench_generate ADDRESS PER_SECOND TOKENS SECONDS [SERVER_PID]
  *
  * One request after the other, each of TOKENS tokens in a session of its own,
- * so that the pool's totals change all the time; prints requests, tokens per
+ * so that the pool's totals change all the time; prints requests and tokens a
  * second, and how much of a core the server used. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +28,7 @@ int main(int argc, char **argv)
     int pid = argc > 5 ? atoi(argv[5]) : 0;
     struct rpc_client *client;
     int64_t started_ns, until_ns, cpu_ns;
+    uint64_t n_generated = 0;
     double seconds;
 
     if (argc < 5 || per_second <= 0 || n_tokens == 0) {
@@ -43,12 +44,13 @@ int main(int argc, char **argv)
         char name[SESSIONS_NAME_BYTES];
 
         sessions_name(name, n);
-        sessions_generate(client, name, n_tokens);
+        n_generated += sessions_generate(client, name, n_tokens);
         n++;
         sleep_until(started_ns + (int64_t)(n / per_second * 1e9));
     }
     seconds = (double)(kv_clock_mono_ns() - started_ns) / 1e9;
-    printf("requests_per_s=%.0f server_cores=%.2f\n", n / seconds,
+    printf("requests_per_s=%.1f tokens_per_s=%.1f server_cores=%.3f\n",
+        n / seconds, (double)n_generated / seconds,
         (double)(load_cpu_ns(pid) - cpu_ns) / 1e9 / seconds);
     rpc_client_close(client);
     return EXIT_SUCCESS;

@@ -107,7 +107,9 @@ static int64_t *shared_samples(size_t n)
     void *at = mmap(NULL, n * sizeof(int64_t), PROT_READ | PROT_WRITE,
         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    return at != MAP_FAILED ? at : NULL;
+    if (at == MAP_FAILED)
+        fail("no memory");
+    return at;
 }
 
 static void call(struct rpc_client *client, const char *path,
@@ -164,16 +166,16 @@ int main(int argc, char **argv)
 {
     size_t n = argc > 3 ? (size_t)atoi(argv[3]) : 0;
     int64_t *echo_ns = calloc(n, sizeof *echo_ns);
-    struct follower follower = {
-        .n_wanted = n, .samples_ns = n > 0 ? shared_samples(n) : NULL};
+    struct follower follower = {.n_wanted = n};
     struct rpc_client *client, *echo;
     pid_t pid;
 
-    if (argc != 4 || n == 0 || echo_ns == NULL || follower.samples_ns == NULL) {
+    if (argc != 4 || n == 0 || echo_ns == NULL) {
         fprintf(stderr, "usage: bench_latency ADDRESS ECHO_ADDRESS SAMPLES\n");
         return EXIT_FAILURE;
     }
     follower.address = argv[1];
+    follower.samples_ns = shared_samples(n);
     pid = start_follower(&follower);
     client = sessions_client(argv[1]);
     echo = sessions_client(argv[2]);

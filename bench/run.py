@@ -3,7 +3,7 @@
 
     deploy/packages.sh build bench
     cmake --preset release -DKVPOOL_BENCH=ON && cmake --build build/release
-    bench/run.py [--build DIR] [--rounds N] [--seconds S] [PART ...]
+    bench/run.py [--build DIR] [--rounds N] [--seconds S] [--model FILE] [PART ...]
 
 Parts are unary, fanout, latency, stalled, cost; without any, all of them. Everything
 runs on loopback and on free ports, and is ended when this ends. Ours and the peer
@@ -32,7 +32,11 @@ BACKLOG = 100000  # receipts in the ledger for fan-out
 PER_MESSAGE = 256  # receipts in a message of kvpoold at most, by default
 SESSIONS = 4000  # evicted in a round
 SAMPLES = 300  # of latency, in a round
+PAUSE_S = 0.004  # between two of them, about
 GENERATOR = ("20", "16")  # requests a second, tokens of each
+AT_ONCE = ("1000000", "16")  # one request behind the other
+GENERATORS = 4  # of those, side by side
+READERS = 10  # subscribers beside inference
 STALLED = 50
 STALLED_RING_MB = 8
 SERVICE = "/kvpool.v1.KvPoolService/"
@@ -54,6 +58,12 @@ def evict_nobody(n_targets):
         target = bytes.fromhex(field(1, key))
         request += field(1, target)
     return request
+
+
+def values(line):
+    """What a line of name=value says."""
+    pairs = (word.split("=") for word in line.split())
+    return {name: float(value) for name, value in pairs}
 
 
 # ---- processes
@@ -107,6 +117,7 @@ class Bench:
         self.build = pathlib.Path(arguments.build)
         self.disk = tempfile.TemporaryDirectory(dir=self.build)
         self.n_journals = 0
+        self.given_model = arguments.model
         self.rounds, self.seconds = arguments.rounds, str(arguments.seconds)
 
     def tool(self, name):
@@ -118,8 +129,7 @@ class Bench:
                               stdout=subprocess.PIPE, text=True, timeout=600)
         if done.returncode != 0:
             sys.exit(f"{program} {arguments} failed")
-        pairs = (word.split("=") for word in done.stdout.split())
-        return {name: float(value) for name, value in pairs}
+        return values(done.stdout)
 
     def kvpoold(self, *options):
         port = free_port()
@@ -133,18 +143,31 @@ class Bench:
         self.n_journals += 1
         return f"--data-dir={self.disk.name}/{self.n_journals}"
 
-    def sync_us(self):
-        """How long a write of 4 KiB over what is there takes to be synced."""
+    def model(self):
+        """The one that was given, or one of 110 million random weights."""
+        if self.given_model:
+            return self.given_model
+        path = f"{self.disk.name}/llama-110m-q8_0.gguf"
+        if not os.path.exists(path):
+            subprocess.run([self.tool("synth_model"), "--preset", "llama-110m",
+                            "--type", "q8_0", path], check=True,
+                           stdout=subprocess.DEVNULL)
+        return path
+
+    def sync_us(self, pause=0):
+        """How long a write of 4 KiB over what is there takes to be synced, each
+        after a pause: a disk that nobody has used for a moment is slower."""
         times = []
         with tempfile.TemporaryFile(dir=self.disk.name, buffering=0) as file:
             file.write(bytes(4096 * SAMPLES))
             os.fsync(file.fileno())
             for i in range(SAMPLES):
+                time.sleep(pause)
                 os.pwrite(file.fileno(), os.urandom(4096), i * 4096)
                 begin = time.monotonic()
                 os.fdatasync(file.fileno())
                 times.append((time.monotonic() - begin) * 1e6)
-        return {"sync_us": statistics.median(times)}
+        return {"p50_us": statistics.median(times)}
 
     def echo(self):
         port = free_port()
@@ -401,26 +424,27 @@ def measure_live(bench, kvpoold):
 def measure_latency(bench):
     with bench.kvpoold() as memory, bench.kvpoold(bench.journal()) as disk, \
             bench.echo() as echo:
-        ours, kept, syncs = bench.take_turns(
+        ours, kept, rested, syncs = bench.take_turns(
             *(lambda server=server: bench.measure(
                 "bench_latency", server.address, echo.address, SAMPLES)
-              for server in (memory, disk)), bench.sync_us)
-    each = [r["p50_us"] / r["echo_p50_us"] for r in ours]
-    echo50 = middle(ours, "echo_p50_us")
-    sync = middle(syncs, "sync_us")
-    kept_each = [a["p50_us"] / b["sync_us"] for a, b in zip(kept, syncs)]
+              for server in (memory, disk)),
+            lambda: bench.sync_us(PAUSE_S), bench.sync_us)
+    beyond = [{"p50_us": a["p50_us"] - b["p50_us"]} for a, b in zip(kept, ours)]
+    echoes = [{"p50_us": r["echo_p50_us"]} for r in ours]
+
+    def row(what, mine, other, peer):
+        return [what, number(middle(mine, "p50_us")),
+                number(middle(mine, "p99_us")) if "p99_us" in mine[0] else "-",
+                other, number(middle(peer, "p50_us")),
+                ratio(mine, peer, "p50_us")]
+
+    after = f"one fdatasync of 4 KiB after a pause of {PAUSE_S * 1000:.0f} ms"
     table("From the decision to evict to the receipt in a subscriber's hands",
           ["ledger", "p50, us", "p99, us", "beside", "p50, us", "ratio of p50"],
-          [["in memory", *(number(middle(ours, name))
-                           for name in ("p50_us", "p99_us")),
-            "round trip of the C++ echo", number(echo50),
-            f"{middle(ours, 'p50_us') / echo50:.2f} "
-            f"({min(each):.2f}-{max(each):.2f})"],
-           ["on disk", *(number(middle(kept, name))
-                         for name in ("p50_us", "p99_us")),
-            "one fdatasync of 4 KiB", number(sync),
-            f"{middle(kept, 'p50_us') / sync:.2f} "
-            f"({min(kept_each):.2f}-{max(kept_each):.2f})"]])
+          [row("in memory", ours, "round trip of the C++ echo", echoes),
+           row("on disk", kept, after, rested),
+           row("on disk", kept, "one fdatasync after the other", syncs),
+           row("what the disk adds", beyond, after, rested)])
 
 
 def stall_once(bench):
@@ -456,31 +480,78 @@ def measure_stalled(bench):
             for name in ("stalled", "passed")]])
 
 
-def generate_once(bench, *options, subscribers=0):
-    """What the same conversations cost the server, evictions included."""
-    with bench.kvpoold("--kv-cache-size-mb=8", *options) as kvpoold:
-        readers = subscribers and subprocess.Popen(
-            [bench.tool("bench_fanout"), kvpoold.address, str(subscribers),
-             "3600", FROM_LATEST])
-        try:
-            return bench.measure("bench_generate", kvpoold.address, *GENERATOR,
-                                 bench.seconds, kvpoold.pid)
-        finally:
-            if readers:
-                readers.kill()
-                readers.wait()
+@contextlib.contextmanager
+def reading(bench, server):
+    """Subscribers that take every receipt meanwhile."""
+    readers = subprocess.Popen(
+        [bench.tool("bench_fanout"), server.address, str(READERS), "3600",
+         FROM_LATEST])
+    try:
+        yield
+    finally:
+        readers.kill()
+        readers.wait()
+
+
+def generate_once(bench, server):
+    return bench.measure("bench_generate", server.address, *GENERATOR,
+                         bench.seconds, server.pid)
+
+
+def generate_at_once(bench, server):
+    """What several clients get that never pause, and what it costs."""
+    clients = [subprocess.Popen(
+        [bench.tool("bench_generate"), server.address, *AT_ONCE, bench.seconds,
+         server.pid], stdout=subprocess.PIPE, text=True)
+        for _ in range(GENERATORS)]
+    results = [values(client.communicate()[0]) for client in clients]
+    tokens = sum(result["tokens_per_s"] for result in results)
+    cores = statistics.mean(result["server_cores"] for result in results)
+    return {"tokens_per_s": tokens, "cpu_us_per_token": cores * 1e6 / tokens}
+
+
+def measure_cost_with(bench, once, *options):
+    """Without receipts; with them, the journal and subscribers; and with those
+    of allocations too. The last is how many receipts a second there were."""
+    with bench.kvpoold(*options, "--enable-receipts=false") as plain, \
+            bench.kvpoold(*options, bench.journal()) as kept, \
+            bench.kvpoold(*options, bench.journal(),
+                          "--receipts-allocations=true") as full, \
+            reading(bench, kept), reading(bench, full):
+        def run(server):
+            before = server is not plain and bench.ledger(server)[1]
+            result = once(bench, server)
+            after = server is not plain and bench.ledger(server)[1]
+            return result | {"receipts": (after - before) / float(bench.seconds)}
+
+        return bench.take_turns(*(lambda server=server: run(server)
+                                  for server in (plain, kept, full)))
+
+
+def cost_rows(results, name):
+    plain = results[0]
+    for what, mine in zip(("off", "receipts, journal and 10 subscribers",
+                           "receipts of allocations too"), results):
+        yield [what, number(middle(mine, "receipts")),
+               number(middle(mine, name)),
+               "1" if mine is plain else ratio(mine, plain, name)]
 
 
 def measure_cost(bench):
-    plain, kept = bench.take_turns(
-        lambda: generate_once(bench, "--enable-receipts=false"),
-        lambda: generate_once(bench, bench.journal(), subscribers=10))
-    name = "server_cores"
-    table("What receipts cost inference: processor time for the same requests",
-          ["receipts off, cores", "receipts, journal and 10 subscribers, cores",
-           "ratio"],
-          [[f"{middle(plain, name):.3f}", f"{middle(kept, name):.3f}",
-            ratio(kept, plain, name)]])
+    small = measure_cost_with(bench, generate_once, "--kv-cache-size-mb=8")
+    table("What receipts cost the built-in model: the same requests",
+          ["receipts", "a second", "server, cores", "ratio"],
+          cost_rows(small, "server_cores"))
+    model = bench.model()
+    large = measure_cost_with(bench, generate_at_once, f"--model={model}",
+                              "--kv-cache-size-mb=16")
+    table(f"What receipts cost {os.path.basename(model)}: "
+          f"{GENERATORS} clients at once",
+          ["receipts", "a second", "tokens a second", "ratio"],
+          cost_rows(large, "tokens_per_s"))
+    table("The same: the server's processor time",
+          ["receipts", "a second", "us a token", "ratio"],
+          cost_rows(large, "cpu_us_per_token"))
 
 
 PARTS = {"unary": measure_unary, "fanout": measure_fanout,
@@ -493,6 +564,8 @@ def main():
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--model", help="for the part cost; otherwise one of "
+                        "110 million parameters is made")
     parser.add_argument("parts", nargs="*", metavar="PART",
                         help=", ".join(PARTS))
     arguments = parser.parse_args()

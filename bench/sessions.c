@@ -30,26 +30,46 @@ void sessions_name(char name[SESSIONS_NAME_BYTES], unsigned nth)
     snprintf(name, SESSIONS_NAME_BYTES, "bench-%d-%u", (int)getpid(), nth);
 }
 
-static void wait_for_end(struct rpc_client_stream *stream)
+/* What a message says of tokens generated, which the last one does. */
+static uint32_t count_tokens(const unsigned char *message, size_t n_bytes)
+{
+    Kvpool__V1__GenerateResponse *response =
+        kvpool__v1__generate_response__unpack(NULL, n_bytes, message);
+    uint32_t n = 0;
+
+    if (response == NULL)
+        fail("Generate", "a message is damaged");
+    if (response->finished != NULL && response->finished->usage != NULL)
+        n = response->finished->usage->generated_tokens;
+    kvpool__v1__generate_response__free_unpacked(response, NULL);
+    return n;
+}
+
+static uint32_t wait_for_end(struct rpc_client_stream *stream)
 {
     struct rpc_error error;
     unsigned char *message;
+    uint32_t n_tokens = 0;
     size_t n;
 
     while (rpc_client_stream_next(stream, INT64_MAX, &message, &n, &error) ==
-           KV_OK)
+           KV_OK) {
+        n_tokens += count_tokens(message, n);
         kv_free(message);
+    }
     if (error.code != RPC_OK)
         fail("Generate", error.message);
+    return n_tokens;
 }
 
-void sessions_generate(
+uint32_t sessions_generate(
     struct rpc_client *client, const char *session_id, uint32_t n_tokens)
 {
     static const struct rpc_client_options options = {.wait_for_ready = true};
     Kvpool__V1__GenerateRequest request = KVPOOL__V1__GENERATE_REQUEST__INIT;
     unsigned char bytes[256];
     struct rpc_client_stream *stream;
+    uint32_t n_generated;
 
     request.session_id = (char *)session_id;
     request.input_case = KVPOOL__V1__GENERATE_REQUEST__INPUT_TEXT;
@@ -61,8 +81,9 @@ void sessions_generate(
             bytes, kvpool__v1__generate_request__pack(&request, bytes),
             &options, &stream) != KV_OK)
         fail("Generate", "no memory for the call");
-    wait_for_end(stream);
+    n_generated = wait_for_end(stream);
     rpc_client_stream_close(stream);
+    return n_generated;
 }
 
 size_t sessions_evict_request(

@@ -6,9 +6,10 @@
 
 #include "rpc/client.h"
 
-/* Generates up to so many tokens in a session; waits for the last. Whoever
- * fails is told why, and ends the program: there is nothing to measure then. */
-void sessions_generate(
+/* Generates up to so many tokens in a session, and waits for the last. Returns
+ * how many there were. Whoever fails is told why, and ends the program: there
+ * is nothing to measure then. */
+uint32_t sessions_generate(
     struct rpc_client *client, const char *session_id, uint32_t n_tokens);
 
 /* A client of the server at address; ends the program likewise. */

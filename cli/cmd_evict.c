@@ -214,30 +214,36 @@ static bool join_page(
     return true;
 }
 
+/* A page that leads on: it has outcomes, and another token than the one before.
+ */
+static bool leads_on(const Kvpool__V1__EvictResponse *answer,
+    const Kvpool__V1__EvictResponse *page)
+{
+    return page->n_outcomes > 0 &&
+           strcmp(page->next_page_token, answer->next_page_token) != 0;
+}
+
 /* The answer's other pages: the same request again evicts nothing more. */
 static enum cli_exit read_on(
     struct cli *cli, struct evict *evict, Kvpool__V1__EvictResponse *answer)
 {
     enum cli_exit code = CLI_OK;
 
-    while (answer->next_page_token[0] != '\0') {
+    while (code == CLI_OK && answer->next_page_token[0] != '\0') {
         Kvpool__V1__EvictResponse *page;
-        bool joined;
 
         evict->request.page_token = answer->next_page_token;
         page = ask(cli, evict, &code);
         if (page == NULL)
             return code;
-        joined = page->n_outcomes > 0 && join_page(answer, page);
-        if (!joined)
-            code = cli_fail(cli, CLI_FAILED,
-                page->n_outcomes > 0 ? "out of memory"
-                                     : "a page of outcomes is empty");
+        if (!leads_on(answer, page))
+            code = cli_fail(
+                cli, CLI_FAILED, "the server does not go on with its pages");
+        else if (!join_page(answer, page))
+            code = cli_fail(cli, CLI_FAILED, "out of memory");
         cli_free_answer(page);
-        if (!joined)
-            return code;
     }
-    return CLI_OK;
+    return code;
 }
 
 /* What was evicted is shown even if some of its outcomes could not be read. */

@@ -116,6 +116,9 @@ static Kvpool__V1__SnapshotResponse *take_snapshot(
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS;
         request.sessions = &query;
     }
+    if (cli->values.with_tenants)
+        sections[request.n_sections++] =
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS;
     if (cli->values.with_block_map)
         sections[request.n_sections++] =
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP;
@@ -213,6 +216,17 @@ static enum cli_exit view_sinks_of(
                : cli_fail(cli, CLI_FAILED, "out of memory");
 }
 
+static enum cli_exit view_tenants_of(
+    struct cli *cli, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    fputc('\n', cli->out);
+    if (view_tenants(cli->out, snapshot) != KV_OK)
+        return cli_fail(cli, CLI_FAILED, "out of memory");
+    if (snapshot->tenants_next_page_token[0] != '\0')
+        cli_note(cli, "there are more tenants");
+    return CLI_OK;
+}
+
 static enum cli_exit view_arena_of(
     struct cli *cli, const Kvpool__V1__PoolSnapshot *snapshot)
 {
@@ -247,6 +261,8 @@ enum cli_exit cmd_snapshot(struct cli *cli)
     } else {
         view_snapshot(cli->out, answer->snapshot);
         code = view_arena_of(cli, answer->snapshot);
+        if (cli->values.with_tenants && code == CLI_OK)
+            code = view_tenants_of(cli, answer->snapshot);
         if (cli->values.with_sessions && code == CLI_OK)
             code = view_sessions_of(cli, answer->snapshot);
         if (cli->values.with_sinks && code == CLI_OK)

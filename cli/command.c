@@ -113,6 +113,8 @@ static const struct option_spec sessions_options[] = {
 static const struct option_spec snapshot_options[] = {
     {"sessions", '\0', OPTION_FLAG, PLACE(with_sessions),
         .help = "the first 1000 sessions of the same instant too"},
+    {"tenants", '\0', OPTION_FLAG, PLACE(with_tenants),
+        .help = "the first 1000 tenants, and their quotas"},
     {"block-map", '\0', OPTION_FLAG, PLACE(with_block_map),
         .help = "the first 4096 runs of the arena"},
     {"histograms", '\0', OPTION_FLAG, PLACE(with_histograms),

@@ -56,6 +56,7 @@ struct option_values {
 
     bool with_sessions;    /* snapshot --sessions */
     bool with_histograms;  /* snapshot --histograms */
+    bool with_tenants;     /* snapshot --tenants */
     bool with_sinks;       /* snapshot --sinks */
     bool with_subscribers; /* snapshot --subscribers */
     bool with_block_map;   /* snapshot --block-map */

@@ -314,13 +314,62 @@ void view_sessions_add(struct table *table, const Kvpool__V1__Session *session)
     table_cell(table, "%" PRIu64, session->evictions);
 }
 
+/* ---- tenants */
+
+static struct text quota_text(uint64_t n_blocks)
+{
+    struct text text = {"-"};
+
+    if (n_blocks > 0)
+        snprintf(text.s, sizeof text.s, "%" PRIu64, n_blocks);
+    return text;
+}
+
+enum kv_status view_tenants(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
+{
+    static const char *const titles[] = {"TENANT", ">BLOCKS", ">BYTES", ">SOFT",
+        ">HARD", ">SESSIONS", ">HITS", ">MISSES", ">EVICTIONS"};
+    struct table table = {
+        .titles = titles, .n_columns = sizeof titles / sizeof *titles};
+    enum kv_status status;
+
+    for (size_t i = 0; i < snapshot->n_tenants; i++) {
+        const Kvpool__V1__TenantUsage *row = snapshot->tenants[i];
+
+        table_cell(&table, "%s",
+            row->tenant[0] == '\0' ? "-" : text_name(row->tenant).s);
+        table_cell(&table, "%" PRIu64, row->used_blocks);
+        table_cell(&table, "%s", text_bytes(row->used_bytes).s);
+        table_cell(&table, "%s", quota_text(row->soft_quota_blocks).s);
+        table_cell(&table, "%s", quota_text(row->hard_quota_blocks).s);
+        table_cell(&table, "%" PRIu64, row->total_sessions);
+        table_cell(&table, "%" PRIu64, row->cache_hits);
+        table_cell(&table, "%" PRIu64, row->cache_misses);
+        table_cell(&table, "%" PRIu64, row->evictions);
+    }
+    status = table_flush(&table, out);
+    table_fini(&table);
+    return status;
+}
+
 /* ---- the arena */
+
+static void add_owner(
+    struct table *table, const Kvpool__V1__BlockMap *map, uint32_t owner)
+{
+    const Kvpool__V1__SessionKey *key =
+        owner > 0 && owner <= map->n_owners ? map->owners[owner - 1] : NULL;
+
+    table_cell(table, "%s",
+        key == NULL || key->tenant[0] == '\0' ? "-" : text_name(key->tenant).s);
+    table_cell(table, "%s", key == NULL ? "-" : text_name(key->session_id).s);
+}
 
 enum kv_status view_block_map(
     FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
 {
     static const char *const titles[] = {
-        ">FIRST BLOCK", ">BLOCKS", "STATE", ">HOLDERS"};
+        ">FIRST BLOCK", ">BLOCKS", "STATE", ">HOLDERS", "TENANT", "SESSION"};
     const Kvpool__V1__BlockMap *map = snapshot->block_map;
     struct table table = {
         .titles = titles, .n_columns = sizeof titles / sizeof *titles};
@@ -336,6 +385,7 @@ enum kv_status view_block_map(
             proto_enum_name(
                 &kvpool__v1__block_state__descriptor, (int)run->state));
         table_cell(&table, "%" PRIu32, run->holders);
+        add_owner(&table, map, run->owner);
         first += run->blocks;
     }
     status = table_flush(&table, out);
@@ -380,7 +430,10 @@ static void add_outcome(
 
     table_cell(table, "%s",
         key == NULL || key->tenant[0] == '\0' ? "-" : text_name(key->tenant).s);
-    table_cell(table, "%s", key == NULL ? "-" : text_name(key->session_id).s);
+    table_cell(table, "%s",
+        key == NULL || key->session_id[0] == '\0'
+            ? "-"
+            : text_name(key->session_id).s);
     table_cell(table, "%s%s",
         proto_enum_name(
             &kvpool__v1__evict_result__descriptor, (int)outcome->result),

@@ -29,6 +29,8 @@ void view_histograms(FILE *out, const Kvpool__V1__Histograms *histograms);
 
 /* A table of where receipts go. KV_NO_MEMORY. */
 enum kv_status view_sinks(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot);
+enum kv_status view_tenants(
+    FILE *out, const Kvpool__V1__PoolSnapshot *snapshot);
 
 /* The arena, a row for each run of blocks in one state. KV_NO_MEMORY. */
 enum kv_status view_block_map(

@@ -66,13 +66,14 @@ AVX2_INLINE void load_pairs(const unsigned char *first,
     out[1] = _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b));
 }
 
-/* As many steps as 16 bits hold, times their part's scale. */
+/* As many steps as 16 bits hold, times their part's scale, which waits until
+ * registers are free. */
 AVX2_INLINE void add_steps(const unsigned char *block, const int8_t *quants,
     size_t n_cols, size_t n_tokens, size_t step, size_t n_steps,
-    struct packed_form form, const __m256i scales[HALVES],
+    struct packed_form form, const unsigned char *part_scales,
     __m256i dots[TILE][HALVES])
 {
-    __m256i pairs[TILE][HALVES];
+    __m256i pairs[TILE][HALVES], scales[HALVES];
 
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t half = 0; half < HALVES; half++)
@@ -91,6 +92,7 @@ AVX2_INLINE void add_steps(const unsigned char *block, const int8_t *quants,
                     pairs[t][half], _mm256_maddubs_epi16(w[half], q));
         }
     }
+    load_pairs(part_scales, part_scales, scales);
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t half = 0; half < HALVES; half++)
             dots[t][half] = _mm256_add_epi32(
@@ -114,12 +116,9 @@ AVX2_INLINE void dot_super(const unsigned char *scales,
         for (size_t step = 0; step < PACKED_STEPS; step += n_steps) {
             const size_t part =
                 (b * PACKED_BLOCK + step * PACKED_STEP) / form.part;
-            __m256i pairs[HALVES];
 
-            load_pairs(scales + part * PACKED_ROWS, scales + part * PACKED_ROWS,
-                pairs);
             add_steps(lines, quants, n_cols, n_tokens, step, n_steps, form,
-                pairs, dots);
+                scales + part * PACKED_ROWS, dots);
         }
         lines += block_bytes;
         quants += PACKED_BLOCK;

@@ -12,7 +12,7 @@ double rope_yarn_magnitude(double factor, double weight)
 static double pair_of_turns(const struct rope *rope, double n)
 {
     return rope->n_dims * log(rope->n_trained / (n * 2 * M_PI)) /
-           (2 * log(rope->base));
+           (2 * log((double)rope->base));
 }
 
 /* How much of pair i is left as it was: 1 up to the last fast pair, 0 from the

@@ -36,6 +36,16 @@
     "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}++|" digits "| ?[^" SPACE                    \
     "\\p{L}\\p{N}]++[\\r\\n]*+|" LINES "|" SPACES
 
+/* Letters that begin a word, and those that go on with it; those without case
+ * do either. */
+#define BEGINNING "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define GOING_ON "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define NO_LETTER "[^\\r\\n\\p{L}\\p{N}]?"
+#define TEKKEN                                                                 \
+    NO_LETTER BEGINNING "*" GOING_ON "++|" NO_LETTER BEGINNING "++"            \
+                        "|\\p{N}| ?[^" SPACE                                   \
+                        "\\p{L}\\p{N}]++[\\r\\n/]*+|" LINES "|" SPACES
+
 #define DEEPSEEK_LETTERS                                                       \
     "A-Za-z\\x{B5}\\x{C0}-\\x{D6}\\x{D8}-\\x{F6}\\x{F8}-\\x{1BA}"              \
     "\\x{1BC}-\\x{1BF}\\x{1C4}-\\x{293}\\x{295}-\\x{2AF}"                      \
@@ -72,6 +82,7 @@ static const char *const digit_gpt2_patterns[] = {"\\p{N}", GPT2, NULL};
 static const char *const falcon_patterns[] = {
     "[\\p{P}$+<=>^~|`]++", GPT2, "[0-9][0-9][0-9]", NULL};
 static const char *const llama3_patterns[] = {LLAMA3("\\p{N}{1,3}+"), NULL};
+static const char *const tekken_patterns[] = {TEKKEN, NULL};
 static const char *const qwen2_patterns[] = {LLAMA3("\\p{N}"), NULL};
 static const char *const deepseek_llm_patterns[] = {"[\\r\\n]",
     "[" SPACE "]?[" DEEPSEEK_LETTERS "]++",
@@ -97,6 +108,7 @@ static const struct pre_tokenizer pre_tokenizers[] = {
     {BPE("pixtral"), llama3_patterns, true, true},
     {BPE("dbrx"), llama3_patterns, false, false},
     {BPE("smaug-bpe"), llama3_patterns, false, false},
+    {BPE("tekken"), tekken_patterns, true, true},
     {BPE("qwen2"), qwen2_patterns, false, false},
     {BPE("deepseek-r1-qwen"), qwen2_patterns, false, false},
     {BPE("stablelm2"), qwen2_patterns, false, false},

@@ -26,7 +26,8 @@ struct pre_tokenizer {
 
 /* The families, for errors. */
 #define PRE_TOKENIZERS_TEXT                                                    \
-    "gpt-2, llama-bpe, qwen2, smollm, falcon, deepseek-llm, deepseek-coder, "  \
+    "gpt-2, llama-bpe, tekken, qwen2, smollm, falcon, deepseek-llm, "          \
+    "deepseek-coder, "                                                         \
     "default"
 
 /* NULL if there is none of that name. */

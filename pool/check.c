@@ -14,6 +14,7 @@ struct census {
     uint32_t *n_pins;  /* by block: of those, of running sessions */
     uint8_t *n_scrubs; /* by block: scrub jobs that have it */
     const struct pool_tenant **owners; /* by block: whose session has it */
+    uint64_t n_owned; /* places in block tables of the blocks' owners */
     uint64_t n_sessions, n_beginnings, n_holding;
     uint64_t session_tokens, kept_tokens, session_bytes;
     struct kv_error *error;
@@ -101,6 +102,7 @@ static bool count_table(
             return broken(census, "a block of two tenants", 2, 1);
         census->owners[id] = session->tenant;
         census->n_refs[id]++;
+        census->n_owned += pool->owners.by_block[id] == session->number;
         census->n_pins[id] += session->state == POOL_SESSION_RUNNING ||
                               session->state == POOL_SESSION_HELD;
         if (!equal(census, "tokens of a block",
@@ -144,6 +146,8 @@ static bool count_session(
     census->session_bytes += session_metadata_bytes(session);
     return count_table(census, session) && check_sealed(census, session) &&
            check_beginning(census, session) &&
+           equal(census, "told blocks that are not sealed",
+               session->n_told > session->n_sealed, 0) &&
            equal(census, "cached tokens beyond the conversation",
                session->n_cached > session->n_tokens, 0) &&
            equal(census, "a timer no later than the deadline",
@@ -178,10 +182,10 @@ static bool count_list(struct census *census, const struct kv_list *list)
                 belongs(pool, list, session), true) ||
             !count_session(census, session))
             return false;
-        if (list == &pool->cached && session->cached_ns < cached_ns)
+        if (list == &pool->cached && session->idle_ns < cached_ns)
             return broken(census, "cached sessions in order of release",
-                (uint64_t)session->cached_ns, (uint64_t)cached_ns);
-        cached_ns = session->cached_ns;
+                (uint64_t)session->idle_ns, (uint64_t)cached_ns);
+        cached_ns = session->idle_ns;
     }
     return true;
 }
@@ -282,9 +286,9 @@ static bool check_cached(const struct census *census,
                     session->state == POOL_SESSION_CACHED,
                 1) ||
             !equal(census, "a tenant's sessions in order of release",
-                session->cached_ns < cached_ns, 0))
+                session->idle_ns < cached_ns, 0))
             return false;
-        cached_ns = session->cached_ns;
+        cached_ns = session->idle_ns;
         n++;
     }
     return equal(census, "victims of a tenant", n, n_cached);
@@ -357,11 +361,11 @@ static void count_scrubs(struct census *census)
 {
     const struct scrub_queue *queue = &census->pool->scrubs;
 
-    for (uint32_t i = 0; i < queue->n_runs; i++) {
-        const struct scrub_run *run =
-            &queue->runs[(queue->head + (uint64_t)i) % queue->capacity];
+    for (uint32_t i = 0; i < queue->n_words;) {
+        struct scrub_run run;
 
-        count_scrub(census, run->first, run->length & INT32_MAX);
+        i += scrub_queue_run(queue, i, &run);
+        count_scrub(census, run.first, run.length);
     }
     for (size_t i = 0; i < POOL_SCRUBS_OUT; i++) {
         const struct pool_scrub *job = &queue->out[i];
@@ -396,7 +400,7 @@ static bool check_blocks(const struct census *census)
 {
     const struct block_pool *blocks = &census->pool->blocks;
     uint64_t n_used = 0, n_scrubbing = 0, n_shared = 0, n_runs = 0, tokens = 0;
-    uint64_t n_pinned = 0;
+    uint64_t n_pinned = 0, n_owned = 0;
     bool was_used = true;
 
     for (uint32_t id = 0; id < blocks->n_blocks; id++) {
@@ -405,6 +409,7 @@ static bool check_blocks(const struct census *census)
         if (!check_block(census, id))
             return false;
         n_used += is_used;
+        n_owned += owners_find(&census->pool->owners, id) != NULL;
         n_scrubbing += census->n_scrubs[id];
         n_shared += census->n_refs[id] > 1;
         n_pinned += census->n_pins[id] > 0;
@@ -418,6 +423,8 @@ static bool check_blocks(const struct census *census)
            equal(census, "free blocks", blocks->n_free,
                blocks->n_blocks - n_used - n_scrubbing) &&
            equal(census, "shared blocks", blocks->n_shared, n_shared) &&
+           equal(census, "blocks of an owner that has them", n_owned,
+               census->n_owned) &&
            equal(census, "pinned blocks", blocks->n_pinned, n_pinned) &&
            equal(census, "free runs", blocks->n_free_runs, n_runs) &&
            equal(census, "tokens in blocks", blocks->n_tokens, tokens) &&

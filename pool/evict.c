@@ -115,6 +115,7 @@ static uint64_t drop_references(
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
         bool is_last;
 
+        owners_release(&pool->owners, session->blocks[i], session->number);
         if (is_pinned)
             block_pool_unpin(&pool->blocks, session->blocks[i]);
         is_last = block_pool_release(&pool->blocks, session->blocks[i]);
@@ -135,6 +136,8 @@ static void close_departure(
     session->n_cached = n_cached;
     if (session->n_sealed > departure->n_left)
         session->n_sealed = departure->n_left;
+    if (session->n_told > departure->n_left)
+        session->n_told = departure->n_left;
     pool->n_holding -= departure->n_left == 0;
     session->tenant->n_holding -= departure->n_left == 0;
     if (departure->cause == NULL)
@@ -518,11 +521,16 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
 
 /* ---- by hand */
 
+/* A hold keeps the tokens of a session without blocks from being forgotten. */
 static enum pool_evict_result result_for(
-    const struct pool_session *session, bool preempt)
+    const struct pool_session *session, bool preempt, bool forget)
 {
+    bool is_kept = session->state == POOL_SESSION_EVICTED;
+
     if (session->n_blocks == 0)
-        return POOL_NOTHING_TO_FREE;
+        return is_kept && forget && retention_is_held(session)
+                   ? POOL_PINNED
+                   : POOL_NOTHING_TO_FREE;
     if (session_is_active(session) && !preempt)
         return POOL_EVICT_BUSY;
     if (retention_is_held(session))
@@ -530,22 +538,33 @@ static enum pool_evict_result result_for(
     return POOL_EVICTED;
 }
 
-struct pool_outcome pool_evict_preview(
-    const struct pool *pool, const struct pool_session *session, bool preempt)
+/* What the session has afterwards. */
+static uint64_t tokens_after(const struct pool *pool,
+    const struct pool_session *session, enum pool_evict_result result,
+    bool forget)
 {
-    bool is_active = session_is_active(session);
+    bool is_idle = !session_is_active(session);
+
+    if (result == POOL_PINNED || result == POOL_EVICT_BUSY || !is_idle)
+        return session->n_tokens;
+    if (forget)
+        return 0;
+    return result == POOL_EVICTED ? registry_tokens_kept(pool, session)
+                                  : session->n_tokens;
+}
+
+struct pool_outcome pool_evict_preview(const struct pool *pool,
+    const struct pool_session *session, bool preempt, bool forget)
+{
+    enum pool_evict_result result = result_for(session, preempt, forget);
     struct pool_outcome outcome = {
-        .result = result_for(session, preempt),
-        .tokens_kept =
-            is_active ? session->n_tokens : registry_tokens_kept(pool, session),
-        .preempted = is_active,
+        .result = result,
+        .tokens_kept = tokens_after(pool, session, result, forget),
+        .preempted = result == POOL_EVICTED && session_is_active(session),
     };
 
-    if (outcome.result != POOL_EVICTED) {
-        outcome.tokens_kept = session->n_tokens;
-        outcome.preempted = false;
+    if (result != POOL_EVICTED)
         return outcome;
-    }
     for (uint32_t i = 0; i < session->n_blocks; i++)
         outcome.shared_blocks_kept +=
             pool->blocks.blocks[session->blocks[i]].n_refs > 1;
@@ -558,17 +577,16 @@ struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns)
 {
-    struct pool_outcome outcome = pool_evict_preview(pool, session, preempt);
+    struct pool_outcome outcome =
+        pool_evict_preview(pool, session, preempt, cause->forget);
 
-    if (outcome.result != POOL_EVICTED)
-        return outcome;
-    if (outcome.preempted) {
+    if (outcome.preempted)
         pool_session_preempt(pool, session, cause, now_ns);
-        return outcome;
-    }
-    if (cause->forget)
-        outcome.tokens_kept = 0;
-    evict_idle(pool, session, cause, now_ns);
+    else if (outcome.result == POOL_EVICTED)
+        evict_idle(pool, session, cause, now_ns);
+    else if (outcome.result == POOL_NOTHING_TO_FREE && cause->forget &&
+             session->state == POOL_SESSION_EVICTED)
+        pool_session_forget(pool, session, now_ns);
     return outcome;
 }
 

@@ -95,6 +95,15 @@ struct pool_batch {
     int64_t mono_ns;
 };
 
+/* A block that has become full, and its key among prefixes (pool/prefix.h). */
+#define POOL_PART_SEALED 512
+#define POOL_KEY_BYTES 32
+
+struct pool_sealed {
+    uint64_t offset;
+    const uint8_t *key; /* POOL_KEY_BYTES */
+};
+
 /* A session came to hold blocks. Many at once come as several reports of at
  * most POOL_PART_EXTENTS runs, each of which reconciles by itself. */
 struct pool_allocation {
@@ -105,6 +114,13 @@ struct pool_allocation {
      * block table, and behind the extents, of which there are none then. */
     const struct pool_extent *reused;
     size_t n_reused;
+    /* The key of the session's block before the first of the extents; NULL: it
+     * is the first, or that one is not full, or nothing is shared. */
+    const uint8_t *parent_key;
+    /* Blocks of earlier reports that have become full since, in the order of
+     * the block table, at most POOL_PART_SEALED: more follow with the next. */
+    const struct pool_sealed *sealed;
+    size_t n_sealed;
     uint32_t part, n_parts; /* 1 of 1 if whole */
     struct pool_stats before, after;
     int64_t mono_ns;

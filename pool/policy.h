@@ -27,12 +27,16 @@ struct pool_session;
 
 /* What a policy keeps of a session; embedded there, zeroed at first. */
 struct policy_place {
-    struct kv_list link; /* on a list of the policy's */
-    double rank;         /* cost: the least goes first */
-    uint32_t at;         /* cost: place in the heap */
-    uint32_t n_blocks;   /* s3fifo: that it was counted with */
-    uint8_t list;        /* s3fifo: on which, or on which it was */
-    uint8_t uses;        /* s3fifo, cost: a few are counted */
+    union {
+        struct kv_list link; /* on a list of the policy's */
+        struct {             /* cost, which has none */
+            double rank;     /* the least goes first */
+            uint32_t at;     /* place in the heap */
+        };
+    };
+    uint32_t n_blocks; /* s3fifo: that it was counted with */
+    uint8_t list;      /* s3fifo: on which, or on which it was */
+    uint8_t uses;      /* s3fifo, cost: a few are counted */
 };
 
 struct policy_class {

@@ -118,16 +118,24 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
             config->n_blocks);
         goto fini_leaves;
     }
+    status = owners_init(&pool->owners, config->n_blocks, config->max_sessions);
+    if (status != KV_OK) {
+        kv_error_set(error, status,
+            "no memory for the owners of %" PRIu32 " blocks", config->n_blocks);
+        goto fini_prefixes;
+    }
     status = policy_init(pool, policy_find(config->eviction_policy));
     if (status != KV_OK) {
         kv_error_set(error, status,
             "no memory for the eviction order of %" PRIu32 " sessions",
             config->max_sessions);
-        goto fini_prefixes;
+        goto fini_owners;
     }
     *out = pool;
     return KV_OK;
 
+fini_owners:
+    owners_fini(&pool->owners);
 fini_prefixes:
     prefix_index_fini(&pool->prefixes);
 fini_leaves:
@@ -160,6 +168,7 @@ void pool_close(struct pool *pool)
     close_sessions(&pool->kept);
     tenant_table_fini(&pool->tenants);
     policy_fini(pool);
+    owners_fini(&pool->owners);
     prefix_index_fini(&pool->prefixes);
     kv_map_fini(&pool->leaves);
     kv_map_fini(&pool->map);
@@ -271,11 +280,20 @@ static enum pool_block_state block_state(
                                            : POOL_BLOCK_SCRUBBING;
 }
 
+static const struct pool_session *named_owner(
+    const struct pool *pool, pool_block_id id)
+{
+    const struct pool_session *session = owners_find(&pool->owners, id);
+
+    return session != NULL && !session->anonymous ? session : NULL;
+}
+
 struct pool_block_run pool_block_run(
     const struct pool *pool, pool_block_id first, uint32_t n_most)
 {
     const struct block_pool *blocks = &pool->blocks;
-    struct pool_block_run run = {.state = block_state(blocks, first)};
+    struct pool_block_run run = {
+        .state = block_state(blocks, first), .owner = named_owner(pool, first)};
     uint32_t n_left = blocks->n_blocks - first;
 
     assert(first < blocks->n_blocks);
@@ -286,7 +304,8 @@ struct pool_block_run pool_block_run(
             run.n_holders = n_refs;
         run.n_blocks++;
     } while (run.n_blocks < n_most && run.n_blocks < n_left &&
-             block_state(blocks, first + run.n_blocks) == run.state);
+             block_state(blocks, first + run.n_blocks) == run.state &&
+             named_owner(pool, first + run.n_blocks) == run.owner);
     return run;
 }
 
@@ -311,6 +330,8 @@ struct pool_totals pool_totals(const struct pool *pool)
                           block_pool_metadata_bytes(&pool->blocks) +
                           scrub_queue_metadata_bytes(&pool->scrubs) +
                           prefix_metadata_bytes(&pool->prefixes) +
+                          owners_metadata_bytes(pool->config.n_blocks,
+                              pool->config.max_sessions) +
                           (pool->map.n_buckets + pool->leaves.n_buckets) *
                               sizeof *pool->map.buckets,
     };

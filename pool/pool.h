@@ -21,8 +21,8 @@
  *   reserve  blocks for them, evicting others if needed
  *   commit   their keys and values now lie in the blocks
  *
- * Given-up blocks are zeroed by somebody else's thread: pool_scrub_next() hands
- * out what is to be zeroed, pool_scrub_done() takes it back.
+ * Given-up blocks are zeroed by somebody else, on any thread: pool_scrub_next()
+ * hands out what is to be zeroed, pool_scrub_done() takes it back.
  *
  * A session that does not run is the pool's: it may be evicted, and forgotten,
  * by any call that is given another session, by pool_expire, and by its own
@@ -155,7 +155,7 @@ enum kv_status pool_set_quotas(
     struct pool *pool, const struct pool_quotas *quotas);
 
 struct pool_tenant_info {
-    const char *tenant; /* borrowed until sessions are created or quotas set */
+    const char *tenant; /* borrowed until sessions come or go, or quotas do */
     size_t tenant_bytes;
     struct pool_quota quota;
     uint64_t n_used_blocks, n_pinned_blocks; /* pinned are a part of used */
@@ -164,8 +164,9 @@ struct pool_tenant_info {
 };
 
 /* Walks tenants in ascending order of their names: the first behind this one
- * (NULL: of all). false: there is none. Those without a session are there as
- * long as there is room, which there is for as many as sessions are allowed.
+ * (NULL: of all). false: there is none. Those without a session are there if
+ * they have counted something, as long as there is room, which there is for as
+ * many as sessions are allowed.
  * O(log n). */
 bool pool_tenant_after(const struct pool *pool, const char *tenant,
     size_t tenant_bytes, struct pool_tenant_info *out);
@@ -343,14 +344,15 @@ struct pool_outcome {
  * blocks of a running step. One that is held answers POOL_PINNED, running or
  * not, with `preempt` too; one without blocks POOL_NOTHING_TO_FREE. An idle
  * session of which no token is kept is gone afterwards, as it is with
- * cause->forget; a preempted one keeps its tokens in any case. */
+ * cause->forget, with blocks and without, unless it is held; a preempted one
+ * keeps its tokens in any case. */
 struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns);
 
 /* What pool_evict_session would say; changes nothing. */
-struct pool_outcome pool_evict_preview(
-    const struct pool *pool, const struct pool_session *session, bool preempt);
+struct pool_outcome pool_evict_preview(const struct pool *pool,
+    const struct pool_session *session, bool preempt, bool forget);
 
 /* Idle sessions with blocks, in the order in which the policy would have them
  * go: the first (after is NULL), or the one behind such a session; NULL behind
@@ -478,11 +480,13 @@ enum pool_block_state { /* numbers as in BlockState of the contract */
     POOL_BLOCK_SCRUBBING = 4,
 };
 
-/* Neighbouring blocks in one state. */
+/* Neighbouring blocks in one state, and of one owner. */
 struct pool_block_run {
     uint32_t n_blocks; /* at least 1 */
     enum pool_block_state state;
-    uint32_t n_holders; /* of the one that has most */
+    const struct pool_session *owner; /* one that holds them, by name; NULL: it
+                                         is not known, or there is none */
+    uint32_t n_holders;               /* of the one that has most */
 };
 
 /* The run that begins with block `first`, which there must be, as far as

@@ -26,8 +26,9 @@
 #include <openssl/types.h>
 
 #include "base/status.h"
+#include "pool/observer.h"
 
-#define PREFIX_KEY_BYTES 32
+#define PREFIX_KEY_BYTES POOL_KEY_BYTES
 #define PREFIX_NONE UINT32_MAX
 
 struct prefix_key {

@@ -43,7 +43,7 @@ static int64_t kept_until_ns(
 
     if (pool->config.kept_ttl_ns == 0 ||
         __builtin_add_overflow(
-            session->kept_ns, pool->config.kept_ttl_ns, &due_ns))
+            session->idle_ns, pool->config.kept_ttl_ns, &due_ns))
         return INT64_MAX;
     return due_ns;
 }
@@ -86,7 +86,7 @@ static void keep(
 {
     kv_list_append(&pool->kept, &session->link);
     pool->kept_tokens += session->n_tokens;
-    session->kept_ns = now_ns;
+    session->idle_ns = now_ns;
     registry_set_timer(pool, session);
     while (pool->kept_tokens > pool->config.max_kept_tokens)
         registry_remove(pool, longest_kept(pool));
@@ -143,7 +143,7 @@ static void cache(
         kv_list_append(&pool->held, &session->link);
     } else {
         session->state = POOL_SESSION_CACHED;
-        session->cached_ns = now_ns;
+        session->idle_ns = now_ns;
         kv_list_append(&pool->cached, &session->link);
         policy_add(pool, session);
         tenant_cache(&pool->tenants, session->tenant, &session->of_tenant);
@@ -191,6 +191,7 @@ void registry_remove(struct pool *pool, struct pool_session *session)
     pool->n_sessions--;
     pool->session_bytes -= session_metadata_bytes(session);
     tenant_leave(&pool->tenants, session->tenant);
+    owners_leave(&pool->owners, session->number);
     session_close(session);
 }
 
@@ -270,6 +271,7 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
     kv_map_insert(&pool->map, &session->node, hash_key(pool, key));
     session_index_insert(&pool->index, session);
+    session->number = owners_enter(&pool->owners, session);
     pool->n_sessions++;
     pool->session_bytes += session_metadata_bytes(session);
     *out = session;

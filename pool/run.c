@@ -85,6 +85,7 @@ static size_t take_blocks(
     for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
         block_pool_pin(&pool->blocks, id);
+        owners_hold(&pool->owners, id, session->number);
         session->blocks[session->n_blocks++] = id;
         if (id * block_bytes == end)
             pool->extents[n_extents - 1].size += block_bytes;
@@ -114,6 +115,8 @@ static void allocate(
         uint32_t n_part = n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS;
 
         n -= n_part;
+        if (pool->observer->allocated != NULL)
+            share_tell(pool, session, &allocation);
         allocation.before = state_stats(pool);
         allocation.n_extents = take_blocks(pool, session, n_part);
         if (pool->observer->allocated == NULL)

@@ -2,9 +2,10 @@
  *
  *   push ──> waiting (any number) ──next──> out (at most 32) ──done──> gone
  *
- * A job is the blocks of one eviction or release, or of one part of it. It is
- * kept in 8 bytes a run, in a ring with room for every block of the arena, so a
- * push cannot fail; the extents of a job are written out when it is taken. */
+ * A job is the blocks of one eviction or release, or of one part of it. A run
+ * of one block is kept in one word, a longer one in two, so a ring of a word
+ * for each block of the arena has room for all, and a push cannot fail; the
+ * extents of a job are written out when it is taken. */
 #ifndef POOL_SCRUB_QUEUE_H
 #define POOL_SCRUB_QUEUE_H
 
@@ -16,14 +17,16 @@
 #include "pool/pool.h"
 
 struct scrub_run {
-    uint32_t first;  /* block */
-    uint32_t length; /* in blocks; the top bit marks the last run of a job */
+    uint32_t first, length; /* in blocks */
+    bool is_last;           /* of its job */
 };
 
 struct scrub_queue {
     size_t block_bytes;
-    struct scrub_run *runs; /* a ring */
-    uint32_t capacity, head, n_runs;
+    uint32_t *words; /* a ring: the first block of a run, and with the top bit
+                        set its length behind it */
+    uint64_t *ends; /* a bit for each word: the last run of a job begins here */
+    uint32_t capacity, head, n_words;
     uint64_t pushed_id, taken_id; /* of the last job */
     struct pool_scrub out[POOL_SCRUBS_OUT];
     struct pool_extent *extents; /* of the jobs that are out */
@@ -45,6 +48,11 @@ bool scrub_queue_next(struct scrub_queue *queue, struct pool_scrub *out);
  * scrub_queue_next. */
 struct pool_scrub scrub_queue_done(
     struct scrub_queue *queue, uint64_t scrub_id);
+
+/* The waiting run that begins n words behind the head, less than n_words.
+ * Returns in how many words it is kept. */
+uint32_t scrub_queue_run(
+    const struct scrub_queue *queue, uint32_t n, struct scrub_run *out);
 
 bool scrub_queue_has_out(const struct scrub_queue *queue);
 

@@ -32,11 +32,11 @@ void session_close(struct pool_session *session)
     kv_free(session);
 }
 
-/* An eighth more than needed keeps growing cheap without keeping much that is
+/* A sixteenth more than needed keeps growing cheap without keeping much that is
  * not used: tokens are most of what the pool knows of a block. */
 static size_t roomy(size_t n)
 {
-    return n + n / 8 + 8;
+    return n + n / 16 + 4;
 }
 
 enum kv_status session_grow_tokens(struct pool_session *session, size_t n)

@@ -46,6 +46,7 @@ struct pool_session {
     struct kv_list link; /* on one list of the pool, by state */
     enum pool_session_state state;
     uint32_t n_blocks;
+    uint32_t number;     /* as an owner of blocks */
     int64_t released_ns; /* end of the last run, or creation */
     int64_t idle_ttl_ns;
     int64_t absolute_ttl_ns; /* from creation; 0: none */
@@ -65,8 +66,8 @@ struct pool_session {
     size_t n_cached;   /* tokens whose keys and values lie in blocks */
     size_t n_computed; /* or once lay there: at least n_cached */
     uint32_t n_sealed; /* first blocks whose prefix keys are known */
-    int64_t kept_ns;   /* EVICTED: since when */
-    int64_t cached_ns; /* CACHED: since when */
+    uint32_t n_told;   /* of these, that reports have told of */
+    int64_t idle_ns;   /* EVICTED, CACHED: since when */
     int64_t created_ns;
     uint64_t hits, evictions;
     struct session_lease *leases;

@@ -19,16 +19,20 @@ static int compare(const struct treap_node *node, const void *key)
                : treap_compare_bytes(a.id, a.id_bytes, b->id, b->id_bytes);
 }
 
+static uint64_t rank_of(const struct treap_node *node)
+{
+    return session_of(node)->node.hash;
+}
+
 struct treap session_index(void)
 {
-    return (struct treap){.compare = compare};
+    return (struct treap){.compare = compare, .rank = rank_of};
 }
 
 void session_index_insert(struct treap *index, struct pool_session *session)
 {
     const struct pool_key key = session_place(session);
 
-    session->order.rank = session->node.hash;
     treap_insert(index, &session->order, &key);
 }
 

@@ -74,6 +74,33 @@ void share_move_tokens(
             tokens_at(pool, session, i));
 }
 
+static const uint8_t *key_before(
+    const struct pool *pool, const struct pool_session *session, uint32_t index)
+{
+    if (index == 0 || session->n_sealed < index)
+        return NULL;
+    return pool->prefixes.entries[session->blocks[index - 1]].key.bytes;
+}
+
+void share_tell(struct pool *pool, struct pool_session *session,
+    struct pool_allocation *allocation)
+{
+    uint64_t block_bytes = pool->config.block_bytes;
+
+    allocation->sealed = pool->sealed;
+    allocation->n_sealed = 0;
+    allocation->parent_key = allocation->n_reused > 0
+                                 ? NULL
+                                 : key_before(pool, session, session->n_blocks);
+    while (session->n_told < session->n_sealed &&
+           allocation->n_sealed < POOL_PART_SEALED) {
+        pool_block_id id = session->blocks[session->n_told++];
+
+        pool->sealed[allocation->n_sealed++] = (struct pool_sealed){
+            id * block_bytes, pool->prefixes.entries[id].key.bytes};
+    }
+}
+
 bool share_is_shared(const struct pool *pool, pool_block_id id)
 {
     return pool->blocks.blocks[id].n_refs > 1;
@@ -85,6 +112,8 @@ void share_open(struct pool *pool, struct pool_session *session, uint32_t index)
         return;
     prefix_unseal(&pool->prefixes, session->blocks[index]);
     session->n_sealed = index;
+    if (session->n_told > index)
+        session->n_told = index;
 }
 
 /* ---- adopting */
@@ -106,6 +135,7 @@ static void take_shared(
     session->tenant->n_pinned += pool->blocks.blocks[id].n_pins == 0;
     block_pool_retain(&pool->blocks, id);
     block_pool_pin(&pool->blocks, id);
+    owners_hold(&pool->owners, id, session->number);
     if (session->n_blocks == 0)
         registry_count_holder(pool, session);
     session->blocks[session->n_blocks++] = id;
@@ -115,9 +145,8 @@ static void take_shared(
     session->state = POOL_SESSION_RUNNING;
 }
 
-static void report_adoption(struct pool *pool,
-    const struct pool_session *session, const struct pool_stats *before,
-    uint32_t first, int64_t now_ns)
+static void report_adoption(struct pool *pool, struct pool_session *session,
+    const struct pool_stats *before, uint32_t first, int64_t now_ns)
 {
     uint64_t block_bytes = pool->config.block_bytes;
     struct pool_allocation adoption = {
@@ -138,6 +167,7 @@ static void report_adoption(struct pool *pool,
             (struct pool_extent){session->blocks[i] * block_bytes, block_bytes};
         if (adoption.n_reused == POOL_PART_EXTENTS ||
             i + 1 == session->n_blocks) {
+            share_tell(pool, session, &adoption);
             pool->observer->allocated(pool->observer->ctx, &adoption);
             adoption.before = adoption.after;
             adoption.part++;

@@ -7,6 +7,7 @@
  *   run.c       what a run does to its session
  *   share.c     what sessions have in common
  *   beginning.c what requests without a session leave behind
+ *   owners.c    one holder of each block
  *   evict.c     how blocks are given up, and how it is told
  *   sweep.c     room made ahead of need
  *   policy.c    who gives them up first; policy_*.c, one file each
@@ -25,6 +26,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "pool/block_pool.h"
+#include "pool/owners.h"
 #include "pool/policy.h"
 #include "pool/pool.h"
 #include "pool/prefix.h"
@@ -41,6 +43,7 @@ struct pool {
     struct block_pool blocks;
     struct scrub_queue scrubs;
     struct prefix_index prefixes;
+    struct owners owners;
 
     struct kv_map map;
     struct treap index;
@@ -65,6 +68,7 @@ struct pool {
     bool sweeping; /* began above the high watermark */
 
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
+    struct pool_sealed sealed[POOL_PART_SEALED];
 };
 
 /* What pool_stats answers; inline, for a report takes two of them. */
@@ -161,6 +165,11 @@ void share_move_tokens(
 /* Block `index` of the table, the session's alone, is about to hold less. */
 void share_open(
     struct pool *pool, struct pool_session *session, uint32_t index);
+
+/* Puts what a report of an allocation says of prefixes into it: the session is
+ * about to get blocks, or (reused) has got those of others. */
+void share_tell(struct pool *pool, struct pool_session *session,
+    struct pool_allocation *allocation);
 
 bool share_is_shared(const struct pool *pool, pool_block_id id);
 

@@ -24,11 +24,16 @@ static int compare(const struct treap_node *node, const void *key)
     return treap_compare_bytes(a->name, a->name_bytes, b->text, b->n);
 }
 
+static uint64_t rank_of(const struct treap_node *node)
+{
+    return tenant_of(node)->rank;
+}
+
 void tenant_table_init(
     struct tenant_table *table, uint32_t n_most, const uint64_t secret[2])
 {
     *table = (struct tenant_table){
-        .by_name = {.compare = compare},
+        .by_name = {.compare = compare, .rank = rank_of},
         .n_most = n_most,
         .secret = {secret[0], secret[1]},
     };
@@ -88,7 +93,7 @@ static struct pool_tenant *make(
         memcpy(tenant->name, name.text, name.n);
     tenant->name_bytes = (uint8_t)name.n;
     tenant->quota = table->standard;
-    tenant->order.rank = kv_siphash(table->secret, name.text, name.n);
+    tenant->rank = kv_siphash(table->secret, name.text, name.n);
     kv_list_init(&tenant->idle);
     kv_list_init(&tenant->over);
     kv_list_init(&tenant->cached);
@@ -123,8 +128,11 @@ struct pool_tenant *tenant_join(
 void tenant_leave(struct tenant_table *table, struct pool_tenant *tenant)
 {
     assert(tenant->n_sessions > 0);
-    if (--tenant->n_sessions == 0 && !tenant->has_own_quota)
-        kv_list_append(&table->idle, &tenant->idle);
+    if (--tenant->n_sessions > 0 || tenant->has_own_quota)
+        return;
+    kv_list_append(&table->idle, &tenant->idle);
+    if (tenant->cache_hits + tenant->cache_misses + tenant->evictions == 0)
+        forget(table, tenant);
 }
 
 /* ---- what each may hold */

@@ -33,6 +33,7 @@ struct tenant_name {
 
 struct pool_tenant {
     struct treap_node order;
+    uint64_t rank;         /* there */
     struct kv_list idle;   /* on the table's list: it has no session */
     struct kv_list over;   /* on the table's list: beyond its soft quota, with
                               sessions that can be evicted */
@@ -75,7 +76,7 @@ struct pool_tenant *tenant_after(
 /* One session more, of a tenant that is perhaps new; NULL: no memory. */
 struct pool_tenant *tenant_join(
     struct tenant_table *table, struct tenant_name name);
-/* One session less. */
+/* One session less. With the last a tenant is gone that has counted nothing. */
 void tenant_leave(struct tenant_table *table, struct pool_tenant *tenant);
 
 /* Gives all of them their quotas. KV_NO_MEMORY changes nothing. */

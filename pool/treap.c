@@ -23,7 +23,7 @@ void treap_insert(struct treap *treap, struct treap_node *node, const void *key)
     struct treap_node **at = &treap->root, *rest;
     struct treap_node **less = &node->left, **more = &node->right;
 
-    while (*at != NULL && (*at)->rank >= node->rank)
+    while (*at != NULL && treap->rank(*at) >= treap->rank(node))
         at = side_of(treap, *at, key);
     rest = *at;
     *at = node;
@@ -53,7 +53,7 @@ void treap_remove(struct treap *treap, struct treap_node *node, const void *key)
 
     /* Join the two subtrees in its place. */
     while (left != NULL && right != NULL) {
-        if (left->rank >= right->rank) {
+        if (treap->rank(left) >= treap->rank(right)) {
             *at = left;
             at = &left->right;
             left = *at;

@@ -1,8 +1,8 @@
 /* A search tree through an embedded node: a treap.
  *
- * Its nodes also carry a rank, no child's greater than its parent's, which
- * keeps it about 2 log2 n deep whatever order they come in, as long as ranks
- * are random to whoever chooses the keys: a keyed hash of the key. Nothing is
+ * Its nodes also have a rank, no child's greater than its parent's, which keeps
+ * it about 2 log2 n deep whatever order they come in, as long as ranks are
+ * random to whoever chooses the keys: a keyed hash of the key. Nothing is
  * allocated. */
 #ifndef POOL_TREAP_H
 #define POOL_TREAP_H
@@ -12,7 +12,6 @@
 
 struct treap_node {
     struct treap_node *left, *right;
-    uint64_t rank;
 };
 
 /* Less than, equal to or greater than 0, as the node's key comes before *key,
@@ -22,6 +21,7 @@ typedef int (*treap_compare_cb)(const struct treap_node *node, const void *key);
 struct treap {
     struct treap_node *root;
     treap_compare_cb compare;
+    uint64_t (*rank)(const struct treap_node *node);
 };
 
 /* The order of byte strings, for comparisons. */

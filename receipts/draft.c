@@ -173,6 +173,19 @@ void draft_batch(struct draft *draft, const struct pool_batch *batch,
     out->call = (Kvpool__V1__EvictCall *)call;
 }
 
+static Kvpool__V1__SealedBlock **put_sealed(
+    struct draft *draft, const struct pool_sealed *sealed, size_t n_sealed)
+{
+    assert(n_sealed <= POOL_PART_SEALED);
+    for (size_t i = 0; i < n_sealed; i++) {
+        kvpool__v1__sealed_block__init(&draft->sealed[i]);
+        draft->sealed[i].offset = sealed[i].offset;
+        draft->sealed[i].key = borrow(sealed[i].key, POOL_KEY_BYTES);
+        draft->sealed_list[i] = &draft->sealed[i];
+    }
+    return draft->sealed_list;
+}
+
 void draft_allocation(
     struct draft *draft, const struct pool_allocation *allocation)
 {
@@ -191,6 +204,10 @@ void draft_allocation(
         out->reused_extents =
             put_extents(draft, allocation->reused, allocation->n_reused);
     out->n_reused_extents = allocation->n_reused;
+    out->parent_key = borrow(allocation->parent_key, POOL_KEY_BYTES);
+    out->sealed_blocks =
+        put_sealed(draft, allocation->sealed, allocation->n_sealed);
+    out->n_sealed_blocks = allocation->n_sealed;
     out->before = put_stats(&draft->before, &allocation->before);
     out->after = put_stats(&draft->after, &allocation->after);
     out->part = put_part(draft, allocation->part, allocation->n_parts);

@@ -14,7 +14,7 @@
 
 #define DRAFT_TEXT_BYTES 256
 
-/* The caller's memory, to be used again and again; about 110 KB. */
+/* The caller's memory, to be used again and again; about 140 KB. */
 struct draft {
     Kvpool__V1__Receipt receipt; /* kind and trace_id are set, the rest of the
                                     envelope is the ledger's */
@@ -42,6 +42,8 @@ struct draft {
     Kvpool__V1__LossAccepted loss;
     Kvpool__V1__Extent extents[POOL_PART_EXTENTS];
     Kvpool__V1__Extent *extent_list[POOL_PART_EXTENTS];
+    Kvpool__V1__SealedBlock sealed[POOL_PART_SEALED];
+    Kvpool__V1__SealedBlock *sealed_list[POOL_PART_SEALED];
     char texts[4][DRAFT_TEXT_BYTES + 1];
 };
 

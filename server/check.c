@@ -40,6 +40,11 @@ void check_session_key(struct rpc_error *error, const char *field,
 {
     char path[96];
 
+    if (key == NULL) {
+        rpc_error_add_violation(
+            error, field, "none was given; allowed is the key of a session");
+        return;
+    }
     snprintf(path, sizeof path, "%s.tenant", field);
     check_tenant(error, path, key->tenant);
     snprintf(path, sizeof path, "%s.session_id", field);
@@ -124,19 +129,17 @@ void check_section(struct rpc_error *error, const char *field,
     Kvpool__V1__SnapshotSection section)
 {
     switch ((int)section) {
+    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SINKS:
     case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS:
         break;
-    case KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS:
-        check_unsupported(error, field, true);
-        break;
     default:
         rpc_error_add_violation(error, field,
-            "%d was given; allowed are SESSIONS, BLOCK_MAP, HISTOGRAMS, SINKS "
-            "and SUBSCRIBERS",
+            "%d was given; allowed are TENANTS, SESSIONS, BLOCK_MAP, "
+            "HISTOGRAMS, SINKS and SUBSCRIBERS",
             (int)section);
     }
 }

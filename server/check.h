@@ -16,6 +16,8 @@ void check_tenant(
     struct rpc_error *error, const char *field, const char *tenant);
 void check_session_id(
     struct rpc_error *error, const char *field, const char *id);
+
+/* key may be NULL: it is one violation then. */
 void check_session_key(struct rpc_error *error, const char *field,
     const Kvpool__V1__SessionKey *key);
 
@@ -33,8 +35,7 @@ void check_session_filter(struct rpc_error *error, const char *field,
 void check_session_order(
     struct rpc_error *error, const char *field, Kvpool__V1__SessionOrder order);
 
-/* A part of a snapshot: TENANTS is not there yet. A stream that begins with one
- * has no BLOCK_MAP. */
+/* A part of a snapshot. A stream that begins with one has no BLOCK_MAP. */
 void check_section(struct rpc_error *error, const char *field,
     Kvpool__V1__SnapshotSection section);
 void check_stream_section(struct rpc_error *error, const char *field,

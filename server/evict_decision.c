@@ -99,32 +99,6 @@ static void tell_batch(struct evict_decision *decision, bool final)
     decision->scope = pool_batch_begin(server->pool, kv_clock_mono_ns());
 }
 
-/* A session that has nothing but tokens loses them, if that is asked for. */
-static void forget_tokens(struct evict_decision *decision,
-    struct pool_session *session, struct pool_outcome *outcome)
-{
-    struct pool_session_info info = pool_session_glance(session);
-
-    if (!decision->request->forget || info.state != POOL_SESSION_EVICTED)
-        return;
-    outcome->tokens_kept = 0;
-    if (!decision->request->dry_run)
-        pool_session_forget(
-            decision->server->pool, session, kv_clock_mono_ns());
-}
-
-static struct pool_outcome preview(
-    const struct evict_decision *decision, const struct pool_session *session)
-{
-    struct pool_outcome outcome = pool_evict_preview(
-        decision->server->pool, session, decision->request->preempt);
-
-    if (decision->request->forget && outcome.result == POOL_EVICTED &&
-        !outcome.preempted)
-        outcome.tokens_kept = 0;
-    return outcome;
-}
-
 /* Evicts one session. Only evictions are outcomes of their own, where the
  * target does not name the session; the others are counted. */
 static void evict_one(struct evict_decision *decision, size_t target,
@@ -139,12 +113,11 @@ static void evict_one(struct evict_decision *decision, size_t target,
         KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_EVICTED);
     bool preempt = decision->request->preempt;
     struct pool_outcome outcome =
-        decision->request->dry_run ? preview(decision, session)
-                                   : pool_evict_session(server->pool, session,
-                                         &cause, preempt, kv_clock_mono_ns());
+        decision->request->dry_run
+            ? pool_evict_preview(server->pool, session, preempt, cause.forget)
+            : pool_evict_session(
+                  server->pool, session, &cause, preempt, kv_clock_mono_ns());
 
-    if (outcome.result == POOL_NOTHING_TO_FREE)
-        forget_tokens(decision, session, &outcome);
     evict_walk_decided(&decision->walk, target, outcome.bytes_freed);
     decision->response.sessions_held += outcome.result == POOL_PINNED;
     decision->response.sessions_busy += outcome.result == POOL_EVICT_BUSY;

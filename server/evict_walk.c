@@ -298,7 +298,8 @@ static bool is_wanted(
     return is_one_of(&info.key, wanted->tenants, wanted->n_tenants) &&
            info.released_ns <= walk->begin_ns && !is_decided(walk, session) &&
            (walk->takes_shared ||
-               pool_evict_preview(walk->pool, session, false).blocks_freed > 0);
+               pool_evict_preview(walk->pool, session, false, false)
+                       .blocks_freed > 0);
 }
 
 static enum evict_walk_step walk_victims(

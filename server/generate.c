@@ -11,6 +11,7 @@
 #include "server/logprobs.h"
 #include "server/message.h"
 #include "server/pool_exhausted.h"
+#include "server/quotas.h"
 
 /* Of seeds that are drawn here: every language's numbers can hold them. */
 #define SEED_BITS 53
@@ -139,6 +140,9 @@ static void fail_ended(struct generate *generate)
     else if (generate->end == REQUEST_HELD_UP)
         pool_exhausted_held(
             generate->server, &generate->request.shortage, &error);
+    else if (generate->end == REQUEST_OVER_QUOTA)
+        quotas_refuse(
+            &error, generate->message->tenant, &generate->request.quota);
     else
         rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY",
             "the server ran out of memory; the session keeps what was "

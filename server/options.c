@@ -18,6 +18,7 @@
 #include "base/heap.h"
 #include "server/options_file.h"
 #include "server/options_sinks.h"
+#include "server/options_tenants.h"
 
 static const struct option_origin by_default = {OPTION_DEFAULT, 0};
 static const struct option_origin by_variable = {OPTION_VARIABLE, 0};
@@ -270,10 +271,12 @@ enum kv_status options_parse(struct options *options, int argc,
     if (status == KV_OK)
         status = own_texts(&parsed, error);
     options_file_texts_fini(&texts);
-    if (status == KV_OK)
+    if (status == KV_OK) {
         *options = parsed;
-    else
+    } else {
         option_sinks_fini(&parsed.sinks);
+        option_tenants_fini(&parsed.tenants);
+    }
     return status;
 }
 
@@ -287,6 +290,7 @@ enum kv_status options_parse_again(
 void options_fini(struct options *options)
 {
     option_sinks_fini(&options->sinks);
+    option_tenants_fini(&options->tenants);
     kv_free(options->storage);
     *options = (struct options){0};
 }
@@ -318,6 +322,13 @@ static bool digest_sink(EVP_MD_CTX *context, const struct option_sink *sink)
     return ok;
 }
 
+static bool digest_tenant(
+    EVP_MD_CTX *context, const struct option_tenant *tenant)
+{
+    return digest_text(context, tenant->name) &&
+           EVP_DigestUpdate(context, &tenant->quota, sizeof tenant->quota) == 1;
+}
+
 void options_digest(const struct options *options, uint8_t digest[32])
 {
     EVP_MD_CTX *context = EVP_MD_CTX_new();
@@ -328,6 +339,8 @@ void options_digest(const struct options *options, uint8_t digest[32])
         ok = digest_row(context, &option_rows[i], options);
     for (size_t i = 0; i < options->sinks.n && ok; i++)
         ok = digest_sink(context, &options->sinks.list[i]);
+    for (size_t i = 0; i < options->tenants.n && ok; i++)
+        ok = digest_tenant(context, &options->tenants.list[i]);
     if (!ok || EVP_DigestFinal_ex(context, digest, NULL) != 1)
         memset(digest, 0, 32);
     EVP_MD_CTX_free(context);

@@ -39,6 +39,10 @@
     UINT(max_beginnings, 10000, 0, 16777216, "",                               \
         "requests without a session whose full blocks stay; 0: none")          \
     UINT(max_sessions, 100000, 1, 16777216, "", "sessions known at once")      \
+    UINT(tenant_soft_blocks, 0, 0, 2147483647, "blocks",                       \
+        "beyond so many a tenant's own sessions are evicted first; 0 is none") \
+    UINT(tenant_hard_blocks, 0, 0, 2147483647, "blocks",                       \
+        "beyond so many a tenant gets none; 0 is none")                        \
     UINT(max_kept_tokens, 16777216, 0, 1099511627776, "tokens",                \
         "tokens kept of evicted sessions")                                     \
     UINT(kept_tokens_ttl_s, 3600, 0, 31536000, "s",                            \
@@ -145,6 +149,14 @@ struct option_sinks {
     uint32_t line; /* of the key; 0: it is not there */
 };
 
+/* The quotas of tenants that the file names, likewise
+ * (server/options_tenants.h). */
+struct option_tenants {
+    struct option_tenant *list; /* [n] */
+    size_t n;
+    uint32_t line; /* of the key; 0: it is not there */
+};
+
 #define OPTION_COUNT(...) +1
 enum {
     N_OPTIONS = 0 SERVER_OPTIONS(
@@ -163,6 +175,7 @@ struct options {
         OPTION_TEXT, OPTION_TEXT, OPTION_UINT, OPTION_BOOL, OPTION_TEXT)
     const char *config; /* the file; empty: there is none */
     struct option_sinks sinks;
+    struct option_tenants tenants;
     SERVER_COMMANDS(OPTION_COMMAND)
     struct option_origin origins[N_OPTION_ROWS]; /* in the table's order */
     char *storage;                               /* what the texts point into */

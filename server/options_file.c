@@ -1,6 +1,6 @@
 /* One pass over the events of a file:
  *
- *   reader_next ─> one mapping ─> option_set, or options_sinks_take
+ *   reader_next ─> one mapping ─> option_set, or a list of maps
  */
 #include "server/options_file.h"
 
@@ -10,6 +10,7 @@
 #include "base/heap.h"
 #include "server/options_reader.h"
 #include "server/options_sinks.h"
+#include "server/options_tenants.h"
 
 struct options_file_text {
     struct options_file_text *next;
@@ -163,20 +164,56 @@ static enum kv_status refuse_second(struct options_reader *reader,
         first_line);
 }
 
-static enum kv_status check_sinks_key(
-    struct options_reader *reader, const yaml_event_t *event)
-{
-    struct option_sinks *sinks = &reader->options->sinks;
+/* What stands in a file only: lists of maps. */
+struct list_key {
+    const char *name;
+    uint32_t *(*line)(struct options *options); /* where the key stood */
+    enum kv_status (*take)(struct options_reader *reader);
+};
 
-    if (sinks->line != 0)
-        return refuse_second(reader, event, sinks->line);
-    sinks->line = (uint32_t)event->start_mark.line + 1;
+static uint32_t *line_of_sinks(struct options *options)
+{
+    return &options->sinks.line;
+}
+
+static uint32_t *line_of_tenants(struct options *options)
+{
+    return &options->tenants.line;
+}
+
+static const struct list_key list_keys[] = {
+    {OPTIONS_SINKS_KEY, line_of_sinks, options_sinks_take},
+    {OPTIONS_TENANTS_KEY, line_of_tenants, options_tenants_take},
+};
+
+static const struct list_key *find_list(const char *name, size_t n)
+{
+    for (size_t i = 0; i < sizeof list_keys / sizeof *list_keys; i++)
+        if (strlen(list_keys[i].name) == n &&
+            memcmp(list_keys[i].name, name, n) == 0)
+            return &list_keys[i];
+    return NULL;
+}
+
+static enum kv_status check_list_key(struct options_reader *reader,
+    const struct list_key *list, const yaml_event_t *event)
+{
+    uint32_t *line = list->line(reader->options);
+
+    if (*line != 0)
+        return refuse_second(reader, event, *line);
+    *line = (uint32_t)event->start_mark.line + 1;
     return KV_OK;
 }
 
-/* *out stays NULL where the key is that of the sinks. */
+/* A key is that of a list, or else of a row. */
+struct file_key {
+    const struct list_key *list;
+    const struct option_row *row;
+};
+
 static enum kv_status check_key(struct options_reader *reader,
-    const yaml_event_t *event, const struct option_row **out)
+    const yaml_event_t *event, struct file_key *out)
 {
     struct options_place place = reader_place(reader, event->start_mark);
     const struct option_row *row;
@@ -187,9 +224,9 @@ static enum kv_status check_key(struct options_reader *reader,
             "%s: given %s as a name, allowed is the name of an option",
             place.text, reader_nonscalar(event));
     n = event->data.scalar.length;
-    if (n == strlen(OPTIONS_SINKS_KEY) &&
-        memcmp(reader_text(event), OPTIONS_SINKS_KEY, n) == 0)
-        return check_sinks_key(reader, event);
+    out->list = find_list(reader_text(event), n);
+    if (out->list != NULL)
+        return check_list_key(reader, out->list, event);
     row = option_find(reader_text(event), n, OPTION_AS_KEY);
     if (row == NULL)
         return kv_error_set(reader->error, KV_INVALID,
@@ -199,7 +236,7 @@ static enum kv_status check_key(struct options_reader *reader,
     if (reader->lines[row - option_rows] != 0)
         return refuse_second(reader, event, reader->lines[row - option_rows]);
     reader->lines[row - option_rows] = (uint32_t)event->start_mark.line + 1;
-    *out = row;
+    out->row = row;
     return KV_OK;
 }
 
@@ -207,7 +244,7 @@ static enum kv_status check_key(struct options_reader *reader,
 static enum kv_status take_mapping(struct options_reader *reader)
 {
     for (;;) {
-        const struct option_row *row = NULL;
+        struct file_key key = {NULL, NULL};
         yaml_event_t event;
         enum kv_status status = reader_next(reader, &event);
         bool is_over;
@@ -216,11 +253,11 @@ static enum kv_status take_mapping(struct options_reader *reader)
             return status;
         is_over = event.type == YAML_MAPPING_END_EVENT;
         if (!is_over)
-            status = check_key(reader, &event, &row);
+            status = check_key(reader, &event, &key);
         yaml_event_delete(&event);
         if (status == KV_OK && !is_over)
-            status = row != NULL ? take_value(reader, row)
-                                 : options_sinks_take(reader);
+            status = key.list != NULL ? key.list->take(reader)
+                                      : take_value(reader, key.row);
         if (status != KV_OK || is_over)
             return status;
     }

@@ -7,6 +7,7 @@
 
 #include "base/utf8.h"
 #include "server/options_sinks.h"
+#include "server/options_tenants.h"
 
 enum { HELP_COLUMN = 32, HELP_WIDTH = 100 };
 
@@ -101,6 +102,13 @@ static void print_kinds(void)
     }
 }
 
+static void print_tenants_help(void)
+{
+    puts("\nTenants with quotas of their own stand in the file, as a list "
+         "`tenants:` of maps with a name,\n"
+         "soft_blocks and hard_blocks.");
+}
+
 void options_print_help(void)
 {
     puts("kvpoold serves a language model over gRPC. Its KV cache is a pool "
@@ -118,6 +126,7 @@ void options_print_help(void)
         print_flag(&option_rows[i]);
         print_values(&option_rows[i]);
     }
+    print_tenants_help();
     if (sink_n_kinds > 0)
         print_kinds();
     puts("\nExit code: 0 after an orderly stop, 78 for a bad configuration, "
@@ -218,6 +227,24 @@ static void print_sinks(const struct options *options)
         print_sink(&options->sinks.list[i], options->config);
 }
 
+static void print_tenant(const struct option_tenant *tenant, const char *path)
+{
+    fputs("  - name: \"", stdout);
+    print_escaped(tenant->name);
+    fputs("\"  # ", stdout);
+    print_line(path, tenant->line);
+    printf("    soft_blocks: %" PRIu64 "\n    hard_blocks: %" PRIu64 "\n",
+        tenant->quota.soft_blocks, tenant->quota.hard_blocks);
+}
+
+static void print_tenants(const struct options *options)
+{
+    printf(OPTIONS_TENANTS_KEY ":%s  # ", options->tenants.n == 0 ? " []" : "");
+    print_line(options->config, options->tenants.line);
+    for (size_t i = 0; i < options->tenants.n; i++)
+        print_tenant(&options->tenants.list[i], options->config);
+}
+
 void options_print_config(const struct options *options)
 {
     for (size_t i = 0; i < N_OPTIONS; i++) {
@@ -231,4 +258,5 @@ void options_print_config(const struct options *options)
         print_source(row, options->origins[i], options->config);
     }
     print_sinks(options);
+    print_tenants(options);
 }

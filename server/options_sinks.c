@@ -1,5 +1,4 @@
-/* An entry's keys come in any order, and what they mean depends on its kind; so
- * its events are gathered first and read then. */
+/* What the settings of an entry mean depends on its kind. */
 #include "server/options_sinks.h"
 
 #include <assert.h>
@@ -8,17 +7,7 @@
 #include <string.h>
 
 #include "base/heap.h"
-#include "server/options_reader.h"
-
-enum { MAX_PAIRS = OPTION_SINK_MAX_SETTINGS + 2 };
-
-struct entry {
-    yaml_mark_t mark;
-    struct {
-        yaml_event_t key, value;
-    } pairs[MAX_PAIRS];
-    size_t n_pairs;
-};
+#include "server/options_list.h"
 
 /* ---- settings as rows */
 
@@ -70,65 +59,29 @@ const char *option_sink_value(
 
 /* ---- messages */
 
-/* For a complaint about the entry, or about one of its values. */
-static struct option_row row_named(const char *name, const char *allowed)
+static struct options_names kind_names(void)
 {
-    return (struct option_row){
-        .name = name, .kind = OPTION_TEXT, .standard = "", .value = allowed};
-}
-
-static enum kv_status refuse_list(
-    struct options_reader *reader, const yaml_event_t *event, const char *what)
-{
-    struct option_row row = row_named(OPTIONS_SINKS_KEY,
-        "a list of sinks, each `- name: NAME` with a kind and its settings");
-
-    return reader_refuse_value(reader, &row, event, what);
-}
-
-static enum kv_status refuse_missing(struct options_reader *reader,
-    const struct entry *entry, const char *name, const char *needed)
-{
-    return kv_error_set(reader->error, KV_INVALID, "%s: no %s given, needed %s",
-        reader_place(reader, entry->mark).text, name, needed);
-}
-
-/* What is allowed, in a line. */
-struct names {
-    char text[512];
-};
-
-static void add_name(struct names *names, const char *name, const char *comma)
-{
-    size_t n = strlen(names->text);
-
-    snprintf(names->text + n, sizeof names->text - n, "%s%s",
-        n > 0 ? comma : "", name);
-}
-
-static struct names kind_names(void)
-{
-    struct names names = {""};
+    struct options_names names = {""};
 
     for (size_t i = 0; i < sink_n_kinds; i++)
-        add_name(&names, sink_kinds[i]->name, "|");
+        options_names_add(&names, sink_kinds[i]->name, "|");
     if (sink_n_kinds == 0)
-        add_name(&names, "none: this build is without receipts", "");
+        options_names_add(&names, "none: this build is without receipts", "");
     return names;
 }
 
 /* Of `; did you mean path? ` and ` allowed are ...`. */
-static struct names setting_hint(
+static struct options_names setting_hint(
     const struct sink_kind *kind, const char *given, size_t n)
 {
     const char *nearest = NULL;
-    struct names names = {""}, hint = {";"};
+    struct options_names names = {""}, hint = {";"};
     int least = 3;
 
     for (size_t i = 0; i < kind->n_settings; i++) {
         int distance = option_distance(given, n, kind->settings[i].name);
 
-        add_name(&names, kind->settings[i].name, ", ");
+        options_names_add(&names, kind->settings[i].name, ", ");
         if (distance < least) {
             least = distance;
             nearest = kind->settings[i].name;
@@ -136,9 +89,9 @@ static struct names setting_hint(
     }
     if (nearest != NULL)
         snprintf(hint.text, sizeof hint.text, "; did you mean %s?", nearest);
-    add_name(
+    options_names_add(
         &hint, kind->n_settings > 0 ? " allowed are " : " it has none", "");
-    add_name(&hint, names.text, "");
+    options_names_add(&hint, names.text, "");
     return hint;
 }
 
@@ -154,99 +107,6 @@ static enum kv_status refuse_setting(struct options_reader *reader,
         setting_hint(sink->kind, reader_text(key), n).text);
 }
 
-/* ---- gathering */
-
-static const yaml_event_t *find_value(
-    const struct entry *entry, const char *key, const yaml_event_t **key_event)
-{
-    for (size_t i = 0; i < entry->n_pairs; i++) {
-        if (strcmp(reader_text(&entry->pairs[i].key), key) == 0) {
-            if (key_event != NULL)
-                *key_event = &entry->pairs[i].key;
-            return &entry->pairs[i].value;
-        }
-    }
-    return NULL;
-}
-
-static enum kv_status check_pair_key(struct options_reader *reader,
-    const struct entry *entry, const yaml_event_t *key)
-{
-    const char *what = reader_nonscalar(key);
-    struct options_place place = reader_place(reader, key->start_mark);
-    const yaml_event_t *first;
-
-    if (what == NULL && strlen(reader_text(key)) != key->data.scalar.length)
-        what = "a NUL character";
-    if (what != NULL)
-        return kv_error_set(reader->error, KV_INVALID,
-            "%s: given %s as a name, allowed is the name of a setting",
-            place.text, what);
-    if (find_value(entry, reader_text(key), &first) != NULL)
-        return kv_error_set(reader->error, KV_INVALID,
-            "%s: %s: given a second time, allowed is once; the first is on "
-            "line %zu",
-            place.text,
-            option_quote(reader_text(key), strlen(reader_text(key))).text,
-            first->start_mark.line + 1);
-    if (entry->n_pairs == MAX_PAIRS)
-        return kv_error_set(reader->error, KV_INVALID,
-            "%s: given more than %d settings; no sink has so many", place.text,
-            MAX_PAIRS);
-    return KV_OK;
-}
-
-static enum kv_status gather_value(
-    struct options_reader *reader, const yaml_event_t *key, yaml_event_t *value)
-{
-    enum kv_status status = reader_next(reader, value);
-    const char *what;
-
-    if (status != KV_OK)
-        return status;
-    what = reader_nonscalar(value);
-    if (what == NULL)
-        return KV_OK;
-    status = kv_error_set(reader->error, KV_INVALID,
-        "%s: %s: given %s, allowed is a single value",
-        reader_place(reader, value->start_mark).text,
-        option_quote(reader_text(key), strlen(reader_text(key))).text, what);
-    yaml_event_delete(value);
-    return status;
-}
-
-/* Of a mapping, its start taken, to its end. */
-static enum kv_status gather(struct options_reader *reader, struct entry *entry)
-{
-    for (;;) {
-        yaml_event_t key, value;
-        enum kv_status status = reader_next(reader, &key);
-        bool is_over;
-
-        if (status != KV_OK)
-            return status;
-        is_over = key.type == YAML_MAPPING_END_EVENT;
-        if (!is_over)
-            status = check_pair_key(reader, entry, &key);
-        if (!is_over && status == KV_OK)
-            status = gather_value(reader, &key, &value);
-        if (is_over || status != KV_OK) {
-            yaml_event_delete(&key);
-            return status;
-        }
-        entry->pairs[entry->n_pairs].key = key;
-        entry->pairs[entry->n_pairs++].value = value;
-    }
-}
-
-static void entry_fini(struct entry *entry)
-{
-    for (size_t i = 0; i < entry->n_pairs; i++) {
-        yaml_event_delete(&entry->pairs[i].key);
-        yaml_event_delete(&entry->pairs[i].value);
-    }
-}
-
 /* ---- an entry */
 
 static bool is_name(const char *text)
@@ -259,16 +119,17 @@ static bool is_name(const char *text)
 }
 
 static enum kv_status take_name(struct options_reader *reader,
-    const struct entry *entry, struct option_sink *sink)
+    const struct options_entry *entry, struct option_sink *sink)
 {
-    const yaml_event_t *value = find_value(entry, "name", NULL);
+    const yaml_event_t *value = options_entry_find(entry, "name", NULL);
     struct option_row row =
-        row_named("name", "1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.'");
+        options_entry_row("name", "1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.'");
     const struct option_sink *other;
     const char *text;
 
     if (value == NULL)
-        return refuse_missing(reader, entry, "name", "is one of its own");
+        return options_entry_refuse_missing(
+            reader, entry, "name", "is one of its own");
     text = reader_text(value);
     if (!is_name(text) || strlen(text) != value->data.scalar.length)
         return reader_refuse_value(reader, &row, value,
@@ -285,14 +146,14 @@ static enum kv_status take_name(struct options_reader *reader,
 }
 
 static enum kv_status take_kind(struct options_reader *reader,
-    const struct entry *entry, struct option_sink *sink)
+    const struct options_entry *entry, struct option_sink *sink)
 {
-    const yaml_event_t *value = find_value(entry, "kind", NULL);
-    struct names names = kind_names();
-    struct option_row row = row_named("kind", names.text);
+    const yaml_event_t *value = options_entry_find(entry, "kind", NULL);
+    struct options_names names = kind_names();
+    struct option_row row = options_entry_row("kind", names.text);
 
     if (value == NULL)
-        return refuse_missing(reader, entry, "kind", names.text);
+        return options_entry_refuse_missing(reader, entry, "kind", names.text);
     for (size_t i = 0; i < sink_n_kinds; i++) {
         if (strcmp(reader_text(value), sink_kinds[i]->name) == 0)
             sink->kind = sink_kinds[i];
@@ -313,7 +174,7 @@ static bool is_setting(const struct sink_kind *kind, const char *name)
 }
 
 static enum kv_status check_keys(struct options_reader *reader,
-    const struct entry *entry, const struct option_sink *sink)
+    const struct options_entry *entry, const struct option_sink *sink)
 {
     for (size_t i = 0; i < entry->n_pairs; i++) {
         if (!is_setting(sink->kind, reader_text(&entry->pairs[i].key)))
@@ -324,21 +185,23 @@ static enum kv_status check_keys(struct options_reader *reader,
 
 /* Setting i, from the file or its standard; its text goes to *room. */
 static enum kv_status take_setting(struct options_reader *reader,
-    const struct entry *entry, struct option_sink *sink, size_t i, char **room)
+    const struct options_entry *entry, struct option_sink *sink, size_t i,
+    char **room)
 {
     const struct sink_setting *setting = &sink->kind->settings[i];
-    const yaml_event_t *value = find_value(entry, setting->name, NULL);
+    const yaml_event_t *value = options_entry_find(entry, setting->name, NULL);
     const char *text = setting->standard;
     enum kv_status status = KV_OK;
     struct setting_row row = {.name = ""};
 
     make_row(&row, sink->name, setting);
     if (value == NULL && text == NULL) {
-        struct names needed = {""};
+        struct options_names needed = {""};
 
-        add_name(&needed, setting->value, "");
-        add_name(&needed, setting->help, ": ");
-        return refuse_missing(reader, entry, row.name, needed.text);
+        options_names_add(&needed, setting->value, "");
+        options_names_add(&needed, setting->help, ": ");
+        return options_entry_refuse_missing(
+            reader, entry, row.name, needed.text);
     }
     if (value == NULL)
         return option_read(
@@ -356,7 +219,7 @@ static enum kv_status take_setting(struct options_reader *reader,
 
 /* Whether the kind finds that its settings make sense. */
 static enum kv_status check_settings(struct options_reader *reader,
-    const struct entry *entry, const struct option_sink *sink)
+    const struct options_entry *entry, const struct option_sink *sink)
 {
     const char *field = sink->kind->name;
     struct kv_error why = {0};
@@ -368,7 +231,7 @@ static enum kv_status check_settings(struct options_reader *reader,
     status = sink->kind->check(sink->settings, &field, &why);
     if (status == KV_OK)
         return KV_OK;
-    value = find_value(entry, field, NULL);
+    value = options_entry_find(entry, field, NULL);
     return kv_error_set(reader->error, status, "%s: %s.%s: %s",
         reader_place(reader, value != NULL ? value->start_mark : entry->mark)
             .text,
@@ -376,7 +239,7 @@ static enum kv_status check_settings(struct options_reader *reader,
 }
 
 static enum kv_status take_settings(struct options_reader *reader,
-    const struct entry *entry, struct option_sink *sink)
+    const struct options_entry *entry, struct option_sink *sink)
 {
     size_t n_bytes = sink->kind->settings_bytes + 1;
     enum kv_status status = check_keys(reader, entry, sink);
@@ -416,7 +279,7 @@ static enum kv_status keep(
 }
 
 static enum kv_status read_entry(
-    struct options_reader *reader, const struct entry *entry)
+    struct options_reader *reader, const struct options_entry *entry)
 {
     struct option_sink sink = {.line = (uint32_t)entry->mark.line + 1};
     enum kv_status status = take_name(reader, entry, &sink);
@@ -432,59 +295,16 @@ static enum kv_status read_entry(
     return status;
 }
 
-static enum kv_status take_entry(
-    struct options_reader *reader, const yaml_event_t *start)
-{
-    struct entry entry = {.mark = start->start_mark};
-    enum kv_status status;
-
-    if (start->type != YAML_MAPPING_START_EVENT)
-        return refuse_list(reader, start,
-            start->type == YAML_SEQUENCE_START_EVENT ? "a list within the list"
-                                                     : "a single value");
-    status = gather(reader, &entry);
-    if (status == KV_OK)
-        status = read_entry(reader, &entry);
-    entry_fini(&entry);
-    return status;
-}
-
-/* ---- the list */
-
-static enum kv_status take_list(struct options_reader *reader)
-{
-    for (;;) {
-        yaml_event_t event;
-        enum kv_status status = reader_next(reader, &event);
-        bool is_over;
-
-        if (status != KV_OK)
-            return status;
-        is_over = event.type == YAML_SEQUENCE_END_EVENT;
-        if (!is_over)
-            status = take_entry(reader, &event);
-        yaml_event_delete(&event);
-        if (is_over || status != KV_OK)
-            return status;
-    }
-}
-
 enum kv_status options_sinks_take(struct options_reader *reader)
 {
-    yaml_event_t event;
-    enum kv_status status = reader_next(reader, &event);
+    static const struct options_list_kind kind = {
+        .key = OPTIONS_SINKS_KEY,
+        .allowed = "a list of sinks, each `- name: NAME` with a kind and its "
+                   "settings",
+        .take = read_entry,
+    };
 
-    if (status != KV_OK)
-        return status;
-    if (event.type == YAML_SEQUENCE_START_EVENT)
-        status = take_list(reader);
-    else
-        status = refuse_list(reader, &event,
-            event.type == YAML_MAPPING_START_EVENT ? "a mapping"
-            : reader_is_null(&event)               ? "nothing"
-                                                   : "a single value");
-    yaml_event_delete(&event);
-    return status;
+    return options_list_take(reader, &kind);
 }
 
 const struct option_sink *option_sinks_find(

@@ -1,8 +1,8 @@
 /* A new configuration for a server that runs.
  *
- *   parse all anew, check ──> sinks ──> receipts_log, log_level
- *     │ wrong: nothing is        │ one cannot be opened: nothing is
- *     v changed, and why         v changed, and why
+ *   parse all anew, check ──> quotas ──> sinks ──> receipts_log, log_level
+ *     │ wrong: nothing is         │ no memory, or one cannot be opened:
+ *     v changed, and why          v nothing is changed, and why
  *
  * What else differs is named in the log as needing a restart; the options in
  * force, and their digest, stay what they were there. */
@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "server/options_sinks.h"
 #include "server/options_table.h"
+#include "server/options_tenants.h"
+#include "server/quotas.h"
 #include "server/server.h"
 
 /* Names of what changed, for the receipt. */
@@ -54,8 +56,13 @@ static void compare_sinks(struct changes *changes,
 
 static bool is_reloadable(const struct option_row *row)
 {
-    return strcmp(row->name, "log_level") == 0 ||
-           strcmp(row->name, "receipts_log") == 0;
+    static const char *const names[] = {"log_level", "receipts_log",
+        "tenant_soft_blocks", "tenant_hard_blocks"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(row->name, names[i]) == 0)
+            return true;
+    return false;
 }
 
 static bool differs(const struct option_row *row, const struct options *before,
@@ -105,6 +112,21 @@ static void take_log_level(struct options *options, const char *level)
         kv_log_set_level(value);
 }
 
+/* The quotas of the one become those of the other. */
+static void swap_quotas(struct options *a, struct options *b)
+{
+    const struct option_tenants tenants = a->tenants;
+    const struct option_quota quota = {
+        a->tenant_soft_blocks, a->tenant_hard_blocks};
+
+    a->tenants = b->tenants;
+    a->tenant_soft_blocks = b->tenant_soft_blocks;
+    a->tenant_hard_blocks = b->tenant_hard_blocks;
+    b->tenants = tenants;
+    b->tenant_soft_blocks = quota.soft_blocks;
+    b->tenant_hard_blocks = quota.hard_blocks;
+}
+
 static enum kv_status take(struct server *server, struct options *fresh,
     const char *requested_by, struct kv_error *error)
 {
@@ -117,10 +139,18 @@ static enum kv_status take(struct server *server, struct options *fresh,
     options_digest(options, changes.previous_digest);
     compare_options(&changes, options, fresh);
     compare_sinks(&changes, &options->sinks, &fresh->sinks);
+    if (!option_tenants_equal(&options->tenants, &fresh->tenants))
+        add_change(&changes, "", OPTIONS_TENANTS_KEY);
     log_restarts(options, fresh);
+    if (quotas_apply(fresh, server->pool) != KV_OK)
+        return kv_error_set(
+            error, KV_NO_MEMORY, "no memory for the quotas of tenants");
     status = recorder_reload(server->recorder, options, fresh, error);
-    if (status != KV_OK)
+    if (status != KV_OK) {
+        (void)quotas_apply(options, server->pool);
         return status;
+    }
+    swap_quotas(options, fresh);
     take_log_level(options, fresh->log_level);
     if (changes.n > 0)
         recorder_issue_configuration_change(server->recorder, options,

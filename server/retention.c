@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "server/check.h"
 
 /* ---- what is refused */
 
@@ -81,6 +82,53 @@ void retention_check(struct rpc_error *error, const char *field,
         check_duration(error, field, "pin", settings->pin->duration_ns);
     if (settings->lease != NULL)
         check_lease(error, field, settings->lease);
+}
+
+/* ---- a request */
+
+static bool same_session(
+    const Kvpool__V1__RetentionChange *a, const Kvpool__V1__RetentionChange *b)
+{
+    return a->session != NULL && b->session != NULL &&
+           strcmp(a->session->session_id, b->session->session_id) == 0 &&
+           strcmp(a->session->tenant, b->session->tenant) == 0;
+}
+
+static void check_once(struct rpc_error *error,
+    const Kvpool__V1__SetRetentionRequest *request, size_t i)
+{
+    char path[48];
+
+    for (size_t j = 0; j < i; j++) {
+        if (!same_session(request->changes[i], request->changes[j]))
+            continue;
+        snprintf(path, sizeof path, "changes[%zu].session", i);
+        rpc_error_add_violation(error, path,
+            "it is that of changes[%zu]; allowed is each session once", j);
+        return;
+    }
+}
+
+void retention_check_request(
+    struct rpc_error *error, const Kvpool__V1__SetRetentionRequest *request)
+{
+    char path[48];
+
+    if (request->n_changes < 1 || request->n_changes > RETENTION_MAX_CHANGES) {
+        rpc_error_add_violation(error, "changes",
+            "%zu were given; allowed are 1 to %d", request->n_changes,
+            RETENTION_MAX_CHANGES);
+        return;
+    }
+    for (size_t i = 0; i < request->n_changes &&
+                       error->n_violations < RPC_ERROR_MAX_VIOLATIONS;
+         i++) {
+        snprintf(path, sizeof path, "changes[%zu].session", i);
+        check_session_key(error, path, request->changes[i]->session);
+        check_once(error, request, i);
+        snprintf(path, sizeof path, "changes[%zu].settings", i);
+        retention_check(error, path, request->changes[i]->settings, true);
+    }
 }
 
 /* ---- setting */

@@ -4,6 +4,7 @@
 #define SERVER_RETENTION_H
 
 #include "kvpool/v1/common.pb-c.h"
+#include "kvpool/v1/pool_service.pb-c.h"
 #include "kvpool/v1/stats.pb-c.h"
 #include "pool/pool.h"
 #include "rpc/error.h"
@@ -14,6 +15,11 @@
  * priority at most. */
 void retention_check(struct rpc_error *error, const char *field,
     const Kvpool__V1__RetentionSettings *settings, bool has_session);
+
+/* The same for all of SetRetention: whom it names, each once, and what for. */
+#define RETENTION_MAX_CHANGES 256
+void retention_check_request(
+    struct rpc_error *error, const Kvpool__V1__SetRetentionRequest *request);
 
 /* Makes sure that retention_set cannot fail: KV_LIMIT, the session has as many
  * leases as it may; KV_NO_MEMORY. Nothing is set yet. */

@@ -25,7 +25,9 @@
 #include "base/heap.h"
 #include "engine/residency.h"
 #include "rpc/address.h"
+#include "server/options_tenants.h"
 #include "server/progress_line.h"
+#include "server/quotas.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define DRAIN_TICK_MS 10
@@ -121,6 +123,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
             census_init(&server->census, recorder_observer(server->recorder)),
         .stopwatch_ns = kv_clock_mono_ns,
     };
+    enum kv_status status;
 
     if (n_blocks == 0)
         return kv_error_set(error, KV_INVALID,
@@ -133,7 +136,13 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         percent_of(config.n_blocks, options->high_watermark_percent);
     config.low_blocks = percent_of(config.high_blocks > 0 ? config.n_blocks : 0,
         options->low_watermark_percent);
-    return pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
+    status = pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
+    if (status != KV_OK)
+        return status;
+    return quotas_apply(options, server->pool) == KV_OK
+               ? KV_OK
+               : kv_error_set(error, KV_NO_MEMORY,
+                     "no memory for the quotas of tenants");
 }
 
 static enum kv_status open_compute(struct server *server,
@@ -278,6 +287,9 @@ static enum kv_status take_addresses(const struct options *options,
 enum kv_status server_check_options(
     const struct options *options, struct kv_error *error)
 {
+    const struct option_quota quota = {
+        options->tenant_soft_blocks, options->tenant_hard_blocks};
+
     if (options->max_batch_tokens < options->max_batch_size)
         return kv_error_set(error, KV_INVALID,
             "max-batch-tokens: %" PRIu64 " was given; allowed are at least "
@@ -289,6 +301,8 @@ enum kv_status server_check_options(
             "low-watermark-percent: %" PRIu64 " was given; allowed are at most "
             "high-watermark-percent, which is %" PRIu64,
             options->low_watermark_percent, options->high_watermark_percent);
+    if (option_quota_check("tenant-hard-blocks", &quota, error) != KV_OK)
+        return KV_INVALID;
     return take_addresses(options, NULL, error);
 }
 

@@ -14,6 +14,7 @@
 #include "server/check.h"
 #include "server/message.h"
 #include "server/pool_exhausted.h"
+#include "server/quotas.h"
 #include "server/retention.h"
 #include "server/work.h"
 
@@ -120,6 +121,15 @@ static void fail_lease(struct rpc_error *error)
         POOL_MAX_LEASES);
 }
 
+/* What the session has, or will have by this request. */
+static uint32_t priority_of(const struct pool_session *session,
+    const Kvpool__V1__RetentionSettings *settings)
+{
+    return settings != NULL && settings->priority != NULL
+               ? settings->priority->priority
+               : pool_session_glance(session).priority;
+}
+
 /* Hands the request to the scheduler; *created: with a new session. */
 static bool submit(struct server *server,
     const Kvpool__V1__GenerateRequest *message, struct request *request,
@@ -137,8 +147,11 @@ static bool submit(struct server *server,
         server->pool, request->session, message->retention, now);
     if (status == KV_LIMIT)
         fail_lease(error);
-    else if (status == KV_OK)
+    request->priority = priority_of(request->session, message->retention);
+    if (status == KV_OK)
         status = scheduler_submit(server->scheduler, request, ids, n_ids, now);
+    if (status == KV_OVER_QUOTA)
+        quotas_refuse(error, message->tenant, &request->quota);
     if (status != KV_OK) {
         if (error->code == RPC_OK)
             fail_submit(server, status, message, error);

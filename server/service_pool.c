@@ -58,6 +58,19 @@ static void check_block_map(struct rpc_error *error,
         STATE_MAX_RUNS);
 }
 
+static void check_tenants(
+    struct rpc_error *error, const Kvpool__V1__SnapshotRequest *request)
+{
+    if (request->tenants == NULL)
+        return;
+    if (!has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS))
+        rpc_error_add_violation(error, "tenants",
+            "a query was given; allowed with section TENANTS only");
+    check_count(error, "tenants.page_size", request->tenants->page_size, 1,
+        STATE_MAX_TENANTS, STATE_MAX_TENANTS);
+}
+
 static void check_snapshot(struct rpc_error *error,
     const Kvpool__V1__SnapshotRequest *request, uint64_t n_blocks)
 {
@@ -70,6 +83,7 @@ static void check_snapshot(struct rpc_error *error,
         check_section(error, path, request->sections[i]);
     }
     check_block_map(error, request, n_blocks);
+    check_tenants(error, request);
     if (request->sessions == NULL)
         return;
     if (!has_section(
@@ -89,7 +103,30 @@ struct sections {
     struct histograms histograms;
     struct state_sinks sinks;
     struct subscriber_status_list subscribers;
+    struct state_tenants tenants;
 };
+
+/* Its token is known to be one. */
+static enum kv_status fill_tenants(struct sections *sections,
+    Kvpool__V1__PoolSnapshot *snapshot, struct server *server,
+    const Kvpool__V1__TenantQuery *query)
+{
+    const bool is_first = query == NULL || query->page_token[0] == '\0';
+    const uint32_t page_size = query != NULL && query->page_size > 0
+                                   ? query->page_size
+                                   : STATE_MAX_TENANTS;
+    struct state_place place;
+    enum kv_status status;
+
+    if (!is_first)
+        state_tenants_parse(server, query->page_token, &place);
+    status = state_tenants_fill(
+        &sections->tenants, server, page_size, is_first ? NULL : &place);
+    snapshot->tenants = sections->tenants.list;
+    snapshot->n_tenants = sections->tenants.n;
+    snapshot->tenants_next_page_token = sections->tenants.next_token;
+    return status;
+}
 
 static enum kv_status fill_arena(struct sections *sections,
     Kvpool__V1__PoolSnapshot *snapshot, const struct server *server,
@@ -136,6 +173,10 @@ static enum kv_status fill_sections(struct sections *sections,
     if (status == KV_OK)
         status = fill_arena(sections, snapshot, server, request);
     if (status == KV_OK &&
+        has_section(
+            request, KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS))
+        status = fill_tenants(sections, snapshot, server, request->tenants);
+    if (status == KV_OK &&
         has_section(request,
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SUBSCRIBERS)) {
         status = subscriber_status_fill(&sections->subscribers, server);
@@ -149,8 +190,10 @@ static void reply_snapshot(struct server *server, struct rpc_call *call,
     const Kvpool__V1__SnapshotRequest *request, struct state_order *order)
 {
     Kvpool__V1__SnapshotResponse response = KVPOOL__V1__SNAPSHOT_RESPONSE__INIT;
-    struct sections sections = {
-        .page = {.n = 0}, .map = {.entries = NULL}, .subscribers = {.n = 0}};
+    struct sections sections = {.page = {.n = 0},
+        .map = {.entries = NULL},
+        .subscribers = {.n = 0},
+        .tenants = {.n = 0}};
     struct state state;
 
     state_fill(&state, server);
@@ -161,6 +204,7 @@ static void reply_snapshot(struct server *server, struct rpc_call *call,
     else
         message_fail_no_memory(call);
     subscriber_status_fini(&sections.subscribers);
+    state_tenants_fini(&sections.tenants);
     state_map_fini(&sections.map);
     state_page_fini(&sections.page);
 }
@@ -281,6 +325,7 @@ static void on_snapshot(void *ctx, struct rpc_call *call,
     const unsigned char *bytes, size_t n_bytes)
 {
     struct server *server = ctx;
+    struct state_place place;
     struct rpc_error error;
     Kvpool__V1__SnapshotRequest *request =
         (Kvpool__V1__SnapshotRequest *)message_parse(
@@ -288,7 +333,11 @@ static void on_snapshot(void *ctx, struct rpc_call *call,
 
     if (request != NULL)
         check_snapshot(&error, request, pool_config(server->pool)->n_blocks);
-    if (error.n_violations > 0) {
+    if (error.n_violations == 0 && request->tenants != NULL &&
+        request->tenants->page_token[0] != '\0' &&
+        !state_tenants_parse(server, request->tenants->page_token, &place))
+        check_fail_page_token(&error);
+    if (error.code != RPC_OK) {
         rpc_call_fail(call, &error);
     } else if (request->sessions != NULL &&
                needs_turns(request->sessions->order)) {

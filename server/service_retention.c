@@ -11,55 +11,6 @@
 #include "server/retention.h"
 #include "server/server.h"
 
-#define MAX_CHANGES 256
-
-/* ---- what is refused */
-
-static bool same_session(
-    const Kvpool__V1__RetentionChange *a, const Kvpool__V1__RetentionChange *b)
-{
-    return a->session != NULL && b->session != NULL &&
-           strcmp(a->session->session_id, b->session->session_id) == 0 &&
-           strcmp(a->session->tenant, b->session->tenant) == 0;
-}
-
-static void check_once(struct rpc_error *error,
-    const Kvpool__V1__SetRetentionRequest *request, size_t i)
-{
-    char path[48];
-
-    for (size_t j = 0; j < i; j++) {
-        if (!same_session(request->changes[i], request->changes[j]))
-            continue;
-        snprintf(path, sizeof path, "changes[%zu].session", i);
-        rpc_error_add_violation(error, path,
-            "it is that of changes[%zu]; allowed is each session once", j);
-        return;
-    }
-}
-
-static void check_request(
-    struct rpc_error *error, const Kvpool__V1__SetRetentionRequest *request)
-{
-    char path[48];
-
-    if (request->n_changes < 1 || request->n_changes > MAX_CHANGES) {
-        rpc_error_add_violation(error, "changes",
-            "%zu were given; allowed are 1 to %d", request->n_changes,
-            MAX_CHANGES);
-        return;
-    }
-    for (size_t i = 0; i < request->n_changes &&
-                       error->n_violations < RPC_ERROR_MAX_VIOLATIONS;
-         i++) {
-        snprintf(path, sizeof path, "changes[%zu].session", i);
-        check_session_key(error, path, request->changes[i]->session);
-        check_once(error, request, i);
-        snprintf(path, sizeof path, "changes[%zu].settings", i);
-        retention_check(error, path, request->changes[i]->settings, true);
-    }
-}
-
 /* ---- accepted */
 
 /* One outcome, and what it points to. */
@@ -149,7 +100,7 @@ static void on_set_retention(void *ctx, struct rpc_call *call,
             &error);
 
     if (request != NULL)
-        check_request(&error, request);
+        retention_check_request(&error, request);
     if (error.n_violations > 0)
         rpc_call_fail(call, &error);
     else

@@ -12,16 +12,19 @@
 #include "server/check.h"
 #include "server/histograms.h"
 #include "server/message.h"
-#include "server/state.h"
+#include "server/state_sections.h"
 #include "server/subscriber.h"
 #include "server/subscriber_status.h"
 
 #define PART_SESSIONS 128
+#define PART_TENANTS 128
 
 struct subscriber_listing {
-    bool with_sessions, with_histograms, with_sinks, with_subscribers;
+    bool with_histograms, with_sinks, with_subscribers;
+    bool with_sessions, with_tenants; /* still to come */
     uint32_t n_parts;
     struct state_place place; /* of the last session, behind the first part */
+    struct state_place tenant_place; /* and of the last tenant */
 
     /* The part that is to go next, if there is one. */
     bool has_part, is_last;
@@ -38,6 +41,7 @@ struct part {
     struct histograms histograms;
     struct state_sinks sinks;
     struct subscriber_status_list subscribers;
+    struct state_tenants tenants;
 };
 
 struct subscriber_listing *subscriber_listing_open(
@@ -51,6 +55,9 @@ struct subscriber_listing *subscriber_listing_open(
         if (start->sections[i] ==
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_SESSIONS)
             listing->with_sessions = true;
+        if (start->sections[i] ==
+            KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_TENANTS)
+            listing->with_tenants = true;
         if (start->sections[i] ==
             KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_HISTOGRAMS)
             listing->with_histograms = true;
@@ -99,13 +106,36 @@ static enum kv_status fill_sessions(
         return status;
     snapshot->sessions = part->page.list;
     snapshot->n_sessions = part->page.n;
-    listing->is_last = part->page.next_token[0] == '\0';
+    listing->with_sessions = part->page.next_token[0] != '\0';
     if (part->page.n > 0) {
         const struct state_session *last =
             &part->page.entries[part->page.n - 1];
         struct pool_key key = check_pool_key(last->tenant, last->id);
 
         state_place_copy(&listing->place, &key);
+    }
+    return KV_OK;
+}
+
+static enum kv_status fill_tenants(
+    struct part *part, struct subscriber *subscriber)
+{
+    struct subscriber_listing *listing = subscriber->listing;
+    Kvpool__V1__PoolSnapshot *snapshot = &part->state.snapshot;
+    enum kv_status status =
+        state_tenants_fill(&part->tenants, subscriber->server, PART_TENANTS,
+            listing->n_parts > 0 ? &listing->tenant_place : NULL);
+
+    if (status != KV_OK)
+        return status;
+    snapshot->tenants = part->tenants.list;
+    snapshot->n_tenants = part->tenants.n;
+    listing->with_tenants = part->tenants.next_token[0] != '\0';
+    if (part->tenants.n > 0) {
+        struct pool_key key =
+            check_pool_key(part->tenants.entries[part->tenants.n - 1].name, "");
+
+        state_place_copy(&listing->tenant_place, &key);
     }
     return KV_OK;
 }
@@ -156,16 +186,19 @@ static enum kv_status make_part(struct subscriber *subscriber)
 {
     struct subscriber_listing *listing = subscriber->listing;
     bool is_first = listing->n_parts == 0;
-    struct part part = {.page = {.n = 0}, .subscribers = {.n = 0}};
+    struct part part = {
+        .page = {.n = 0}, .subscribers = {.n = 0}, .tenants = {.n = 0}};
     enum kv_status status = KV_OK;
 
-    listing->is_last = true;
     fill_totals(&part, subscriber->server, is_first);
     if (is_first)
         status = feed_seek(subscriber->ledger,
             part.state.stamp.position.applied_sequence, &subscriber->cursor);
     if (status == KV_OK && listing->with_sessions)
         status = fill_sessions(&part, subscriber);
+    if (status == KV_OK && listing->with_tenants)
+        status = fill_tenants(&part, subscriber);
+    listing->is_last = !listing->with_sessions && !listing->with_tenants;
     if (listing->with_histograms && is_first)
         fill_histograms(&part, subscriber->server);
     if (listing->with_sinks && is_first)
@@ -176,6 +209,7 @@ static enum kv_status make_part(struct subscriber *subscriber)
         finish_part(&part, subscriber);
     state_page_fini(&part.page);
     subscriber_status_fini(&part.subscribers);
+    state_tenants_fini(&part.tenants);
     return listing->has_part ? KV_OK : KV_NO_MEMORY;
 }
 

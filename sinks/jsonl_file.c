@@ -14,13 +14,12 @@
 #include "base/heap.h"
 #include "base/log.h"
 #include "receipts/json.h"
+#include "sinks/jsonl_line.h"
 
 #define LOG_TARGET "kvpool::sinks"
 
 enum {
-    BLOCK_BYTES = 65536,      /* read at once, when looking for a line */
-    WRITE_BYTES = 262144,     /* gathered for one write */
-    MAX_LINE_BYTES = 4194304, /* a receipt of 64 KiB is far shorter */
+    WRITE_BYTES = 262144, /* gathered for one write */
     TAIL_BYTES = 8388608, /* one write of a sink is shorter: runs of 64 KiB, and
                              JSON is some 4 to 11 times as long */
 };
@@ -67,135 +66,36 @@ void jsonl_file_fini(struct jsonl_file *file)
 
 /* ---- what is there */
 
-static bool read_at(int fd, char *bytes, size_t n, uint64_t offset)
-{
-    while (n > 0) {
-        ssize_t got = pread(fd, bytes, n, (off_t)offset);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0) {
-            errno = got < 0 ? errno : EIO;
-            return false;
-        }
-        bytes += got;
-        n -= (size_t)got;
-        offset += (uint64_t)got;
-    }
-    return true;
-}
-
-/* Where the line begins that has its last byte before `end`: behind the newline
- * before that. */
-static bool find_line(int fd, uint64_t end, uint64_t *begin)
-{
-    char block[BLOCK_BYTES];
-    uint64_t at = end;
-
-    while (at > 0) {
-        size_t n = at < sizeof block ? (size_t)at : sizeof block;
-        const char *newline;
-
-        at -= n;
-        if (!read_at(fd, block, n, at))
-            return false;
-        newline = memrchr(block, '\n', n);
-        if (newline != NULL) {
-            *begin = at + (uint64_t)(newline - block) + 1;
-            return true;
-        }
-    }
-    *begin = 0;
-    return true;
-}
-
-/* The end of the line that begins there, its newline included. */
-static bool find_line_end(int fd, uint64_t begin, uint64_t size, uint64_t *end)
-{
-    char block[BLOCK_BYTES];
-
-    for (uint64_t at = begin; at < size; at += sizeof block) {
-        size_t n =
-            size - at < sizeof block ? (size_t)(size - at) : sizeof block;
-        const char *newline;
-
-        if (!read_at(fd, block, n, at))
-            return false;
-        newline = memchr(block, '\n', n);
-        if (newline != NULL) {
-            *end = at + (uint64_t)(newline - block) + 1;
-            return true;
-        }
-    }
-    *end = size;
-    return true;
-}
-
-struct line {
-    uint64_t sequence;
-    int64_t unix_ns;
-    uint8_t pool_id[16];
-};
-
-static uint8_t nibble(char digit)
-{
-    return (uint8_t)(digit <= '9' ? digit - '0' : digit - 'a' + 10);
-}
-
-static bool parse_hex(const char *text, uint8_t bytes[16])
-{
-    if (text == NULL || strspn(text, "0123456789abcdef") != 32 ||
-        text[32] != '\0')
-        return false;
-    for (int i = 0; i < 16; i++, text += 2)
-        bytes[i] = (uint8_t)(nibble(text[0]) << 4 | nibble(text[1]));
-    return true;
-}
-
-static bool parse_line(const char *text, size_t n, struct line *line)
-{
-    json_t *json = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL);
-    bool is_receipt =
-        parse_hex(json_string_value(json_object_get(json, "pool_id")),
-            line->pool_id) &&
-        json_is_integer(json_object_get(json, "sequence")) &&
-        json_is_integer(json_object_get(json, "time_unix_ns"));
-
-    line->sequence =
-        (uint64_t)json_integer_value(json_object_get(json, "sequence"));
-    line->unix_ns = json_integer_value(json_object_get(json, "time_unix_ns"));
-    json_decref(json);
-    return is_receipt && line->sequence > 0;
-}
-
 /* The line [begin, end), of which the file says that it is one. */
 static enum kv_status read_line(struct jsonl_file *file, uint64_t begin,
-    uint64_t end, struct line *line, struct kv_error *error)
+    uint64_t end, struct jsonl_line *line, struct kv_error *error)
 {
-    size_t n = end - begin <= MAX_LINE_BYTES ? (size_t)(end - begin) : 0;
-    char *text = kv_calloc(1, n + 1);
-    enum kv_status status = KV_OK;
+    enum kv_status status = jsonl_line_read(file->fd, begin, end, line);
 
-    if (text == NULL)
+    if (status == KV_NO_MEMORY)
         return refuse_memory(error);
-    if (!read_at(file->fd, text, n, begin))
-        status = refuse(file, "reading", error);
-    else if (!parse_line(text, n, line))
-        status = kv_error_set(error, KV_INVALID,
+    if (status == KV_IO)
+        return refuse(file, "reading", error);
+    if (status == KV_INVALID)
+        return kv_error_set(error, KV_INVALID,
             "%s/%s: the line at byte %" PRIu64 " is no receipt; another file "
             "is needed",
             file->names.dir, file->names.name, begin);
-    kv_free(text);
-    return status;
+    return KV_OK;
 }
 
-/* Whether what has no newline at all may be the beginning of a line of ours, or
- * what a power cut made of one. */
+/* Whether what is not even one whole line may be the beginning of one of ours,
+ * or what a power cut made of it: zeros. */
 static bool may_be_torn(struct jsonl_file *file)
 {
-    char first;
+    static const char ours[] = "{\"event\":\"kv_";
+    char text[sizeof ours - 1];
+    ssize_t n = pread(file->fd, text, sizeof text, 0);
+    bool torn = n > 0;
 
-    return read_at(file->fd, &first, 1, 0) && (first == '{' || first == '\0');
+    for (ssize_t i = 0; i < n; i++)
+        torn = torn && (text[i] == ours[i] || text[i] == '\0');
+    return torn;
 }
 
 /* Learns the first and the last receipt of the lines up to `end`. */
@@ -203,11 +103,11 @@ static enum kv_status learn(
     struct jsonl_file *file, uint64_t end, struct kv_error *error)
 {
     uint64_t last_begin, first_end;
-    struct line first, last;
+    struct jsonl_line first, last;
     enum kv_status status;
 
-    if (!find_line(file->fd, end - 1, &last_begin) ||
-        !find_line_end(file->fd, 0, end, &first_end))
+    if (!jsonl_line_begin(file->fd, end - 1, &last_begin) ||
+        !jsonl_line_end(file->fd, 0, end, &first_end))
         return refuse(file, "reading", error);
     status = read_line(file, 0, first_end, &first, error);
     if (status == KV_OK)
@@ -231,18 +131,19 @@ static enum kv_status learn(
 /* The whole lines of the file's tail: *end is where they end, *last the last of
  * them, of which the sequence is 0 if there is none. */
 static enum kv_status walk_tail(struct jsonl_file *file, uint64_t *end,
-    struct line *last, struct kv_error *error)
+    struct jsonl_line *last, struct kv_error *error)
 {
     uint64_t at = 0, next = 0;
-    struct line line;
+    struct jsonl_line line;
 
-    *last = (struct line){0};
-    if (*end > TAIL_BYTES && !find_line(file->fd, *end - TAIL_BYTES, &at))
+    *last = (struct jsonl_line){0};
+    if (*end > TAIL_BYTES &&
+        !jsonl_line_begin(file->fd, *end - TAIL_BYTES, &at))
         return refuse(file, "reading", error);
     for (; at < *end; at = next) {
         enum kv_status status = KV_OK;
 
-        if (!find_line_end(file->fd, at, *end, &next))
+        if (!jsonl_line_end(file->fd, at, *end, &next))
             return refuse(file, "reading", error);
         status = read_line(file, at, next, &line, error);
         if (status == KV_INVALID)
@@ -272,7 +173,7 @@ static Kvpool__V1__Receipt *next_receipt(
 
 /* Whether all that follows the last whole line in the ledger comes with these
  * runs, or after them. Where no line is whole, closed files may have it. */
-static bool is_offered(struct jsonl_file *file, struct line *last,
+static bool is_offered(struct jsonl_file *file, struct jsonl_line *last,
     const struct feed_run *runs, size_t n_runs)
 {
     Kvpool__V1__Receipt *next = next_receipt(runs, n_runs);
@@ -297,12 +198,12 @@ static enum kv_status find_torn(struct jsonl_file *file, uint64_t *end,
     const struct feed_run *runs, size_t n_runs, struct kv_error *error)
 {
     uint64_t whole = *end;
-    struct line last;
+    struct jsonl_line last;
     enum kv_status status = walk_tail(file, &whole, &last, error);
 
     if (status != KV_OK || whole == *end)
         return status;
-    if ((last.sequence == 0 && whole > 0) ||
+    if ((last.sequence == 0 && (whole > 0 || !may_be_torn(file))) ||
         !is_offered(file, &last, runs, n_runs))
         return kv_error_set(error, KV_INVALID,
             "%s/%s: the line at byte %" PRIu64
@@ -326,7 +227,7 @@ static enum kv_status examine(struct jsonl_file *file, uint64_t size,
     enum kv_status status = KV_OK;
     uint64_t end;
 
-    if (!find_line(file->fd, size < most ? size : most, &end))
+    if (!jsonl_line_begin(file->fd, size < most ? size : most, &end))
         return refuse(file, "reading", error);
     file->first_sequence = 0;
     if (end > 0 && most == UINT64_MAX)

@@ -15,7 +15,8 @@ cd "$(dirname "$0")/.." || exit
 
 quick="format scripts house proto cppcheck tidy unit"
 default="$quick neon clang asan switches tsan e2e crash quickstart bench"
-long="$default tsan_e2e long_storm long_tamper long_crash mutants fuzz container"
+long="$default tsan_e2e long_sim long_storm long_tamper long_crash long_timing
+    mutants fuzz container"
 
 # --- how things are built and run --------------------------------------------
 
@@ -180,7 +181,13 @@ gate_bench() {
 # The end-to-end tests once more, where threads that race are caught.
 gate_tsan_e2e() {
     node_packages && build tsan tsan &&
-        run_tests tsan -L e2e -E 'storm' --timeout 1800
+        run_tests tsan -L e2e -LE long -E 'storm' --timeout 1800
+}
+
+# Twenty million operations on pool and ledger; sixty thousand by default.
+gate_long_sim() {
+    configure release release && compile release -t sim &&
+        build/release/tests/sim/sim --steps 20000000
 }
 
 # Ten times as many evictions in mid-sentence as by default.
@@ -200,6 +207,12 @@ gate_long_tamper() {
 gate_long_crash() {
     build debug debug &&
         CRASH_CYCLES=1000 run_tests debug -L crash --timeout 7200
+}
+
+# The clock tells a tenant nothing of what another one has sent.
+gate_long_timing() {
+    build release release &&
+        run_tests release -R 'e2e\.(stubs|timing)' --timeout 1800
 }
 
 # Each fault that is put in on purpose is found.

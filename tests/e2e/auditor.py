@@ -98,8 +98,9 @@ class Auditor:
                         self.boot.total_blocks * block)
             if s.used_memory_bytes % block:
                 self._wrong("used memory is no whole number of blocks")
+            # A shared block counts once for each session that holds it.
             if s.session_tokens > (s.used_memory_bytes // block *
-                                   self.boot.block_tokens):
+                                   self.boot.block_tokens * s.total_sessions):
                 self._wrong("more tokens than the used blocks have room for")
 
     def _goes_on(self, s):

@@ -214,7 +214,7 @@ class ConfigTest(unittest.TestCase):
         table = page[page.index("| option | values"):].partition("\n\n")[0]
         self.assertEqual(table.rstrip("\n") + "\n", option_table())
         self.assertEqual(
-            re.findall(r"^\| `(\w+)`", table, re.M) + ["sinks"],
+            re.findall(r"^\| `(\w+)`", table, re.M) + ["sinks", "tenants"],
             list(self.printed()))
 
     def test_the_page_has_every_kind_of_sink_as_help_has_it(self):
@@ -230,7 +230,7 @@ class ConfigTest(unittest.TestCase):
                 re.findall(r"^\|.*\n", rows, re.M), heading)
         self.assertEqual(len(tables), len(re.findall(r"^### ", page, re.M)))
 
-    def refused_sinks(self, place, message, text):
+    def refused_at(self, place, message, text):
         """The file is refused at place, line:column, with exactly the message.
         """
         self.write(text)
@@ -292,16 +292,58 @@ class ConfigTest(unittest.TestCase):
                  "first is on line 1", good + "sinks: []\n"),
         ):
             with self.subTest(text):
-                self.refused_sinks(place, message, text)
+                self.refused_at(place, message, text)
+
+    def test_tenants_are_checked_as_strictly_as_options(self):
+        good = "tenants:\n  - name: a\n    soft_blocks: 7\n"
+        allowed = ("a list of tenants, each `- name: NAME` with soft_blocks "
+                   "and hard_blocks")
+        names = 'a tenant of at most 128 bytes; the default tenant is ""'
+        number = "a decimal number from 0 to 2147483647"
+        for place, message, text in (
+                ("1:10", "tenants: given a single value, allowed is " + allowed,
+                 "tenants: a\n"),
+                ("2:3", "tenants: given a mapping, allowed is " + allowed,
+                 "tenants:\n  a: 1\n"),
+                ("2:5", "no name given, needed is a tenant",
+                 "tenants:\n  - hard_blocks: 1\n"),
+                ("2:10", 'name: given nothing; empty is "", allowed is ' +
+                 names, "tenants:\n  - name:\n"),
+                ("2:11", 'name: given "%s...", allowed is %s' %
+                 ("x" * 84, names), "tenants:\n  - name: %s\n" % ("x" * 129)),
+                ("4:11", 'name: given "a" a second time, allowed is once; the '
+                 "first is on line 2", good + "  - name: a\n"),
+                ("4:18", 'hard_blocks: given "x", allowed is ' + number,
+                 good + "    hard_blocks: x\n"),
+                ("3:18", "soft_blocks: given a text in quotes, allowed is " +
+                 number, 'tenants:\n  - name: a\n    soft_blocks: "7"\n'),
+                ("4:5", 'unknown setting "blocks" of a tenant; allowed are '
+                 "name, soft_blocks, hard_blocks", good + "    blocks: 1\n"),
+                ("2:5", "hard_blocks: given 6, allowed are 0 and at least the "
+                 "soft quota, which is 7", good + "    hard_blocks: 6\n"),
+                ("4:1", "tenants: given a second time, allowed is once; the "
+                 "first is on line 1", good + "tenants: []\n"),
+        ):
+            with self.subTest(text):
+                self.refused_at(place, message, text)
+        self.write(good + '  - {name: "", hard_blocks: 7}\n')
+        self.assertEqual(self.run_here(
+            "--config=kvpool.yaml", "--check-config").returncode, 0)
+        self.refused("tenant-hard-blocks: given 3, allowed are 0 and at least "
+                     "the soft quota, which is 4", "--tenant-soft-blocks=4",
+                     "--tenant-hard-blocks=3", "--check-config")
 
     def test_printed_sinks_are_a_file_that_says_the_same(self):
         self.write("sinks:\n  - {name: b, kind: log}\n"
                    "  - kind: file\n    path: \"a \\\"b\\\" # c\"\n"
-                   "    name: a\n    rotate_s: 7\n")
+                   "    name: a\n    rotate_s: 7\n"
+                   "tenants:\n  - {name: \"\", soft_blocks: 3}\n"
+                   "  - {hard_blocks: 9, name: a b}\n")
         first = self.run_here("--config=kvpool.yaml", "--print-config").stdout
         self.assertIn('    path: "a \\"b\\" # c"  # file kvpool.yaml:4\n', first)
         self.assertIn("    rotate_s: 7  # file kvpool.yaml:6\n", first)
         self.assertIn("    rotate_mb: 256  # default\n", first)
+        self.assertIn('  - name: "a b"  # file kvpool.yaml:9\n', first)
         self.write(first)
         again = self.run_here("--config=kvpool.yaml", "--print-config")
         self.assertEqual(again.returncode, 0, again.stderr)

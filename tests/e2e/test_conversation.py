@@ -253,8 +253,8 @@ class ConversationTest(ServerTest):
         again = self.generate(text=prompt, tenant="router", max_tokens=8)
         self.assertGreaterEqual(again.usage.cached_tokens, full - 16)
         self.assertEqual(again.ids, out.ids)
-        longer = self.generate(tokens=ids + out.ids[:1], tenant="router",
-                               session="named", max_tokens=7)
+        longer = self.generate(tokens=inference.TokenIds(ids=ids + out.ids[:1]),
+                               tenant="router", session="named", max_tokens=7)
         self.assertEqual(longer.usage.cached_tokens, full)
         self.assertEqual(longer.ids, out.ids[1:])
         other = self.generate(text=prompt, tenant="another", max_tokens=8)
@@ -406,17 +406,16 @@ class SweepTest(ServerTest):
              "--max-beginnings=0")
 
     def test_a_sweep_keeps_use_between_the_watermarks(self):
-        for i in range(200):
+        for i in range(300):
             self.generate(text="%d: once upon a time there was a dog" % i,
                           session="s%d" % i, max_tokens=2)
-            blocks = self.snapshot().blocks
-            if blocks.pinned + blocks.cached + 4 > blocks.total // 2:
+            snapshot = self.snapshot()
+            blocks = snapshot.blocks
+            self.assertLessEqual(blocks.cached, blocks.total // 2 + 4)
+            if snapshot.evictions_by_reason:
                 break
         else:
-            self.fail("the pool never came near the high watermark")
-        for i in range(8):
-            self.generate(text="%d more of them" % i, session="t%d" % i,
-                          max_tokens=40)
+            self.fail("nobody was evicted")
         deadline = time.monotonic() + CALL_SECONDS
         while blocks.cached * 5 > blocks.total + 4:
             self.assertLess(time.monotonic(), deadline)

@@ -73,14 +73,6 @@ class ErrorTest(ServerTest):
                     session="unsupported", **fields)
                 self.assertIn(field, failure.fields)
 
-    def test_sections_that_are_not_supported_are_named(self):
-        for section in ("TENANTS",):
-            with self.subTest(section):
-                self.unsupported(
-                    self.server.pool.Snapshot, pool.SnapshotRequest(
-                        sections=[pool.SnapshotSection.Value(
-                            "SNAPSHOT_SECTION_" + section)]), "sections[0]")
-
     def test_words_about_tokens_that_are_not_supported_are_named(self):
         self.unsupported(
             self.server.inference.Tokenize,

@@ -262,7 +262,8 @@ class SinksTest(unittest.TestCase):
                        self.file_sink("changed", rotate_s=1000 + i))
             self.reload(server)
             self.issue(server, 5)
-        self.assertIsNone(self.status(server, "first"))
+        self.until(lambda: self.status(server, "first") is None,
+                   "end of the first")
         for name in ("keeper", "second", "changed"):
             self.wait_for(server, name)
             self.assertEqual(self.sequences(name),

@@ -307,7 +307,8 @@ class SnapshotTest(ServerTest):
         self.assertEqual((s.block_map.first_block, s.block_map.next_block),
                          (0, 0))
         for one, next_one in zip(s.block_map.runs, s.block_map.runs[1:]):
-            self.assertNotEqual(one.state, next_one.state)
+            self.assertNotEqual((one.state, one.owner),
+                                (next_one.state, next_one.owner))
         self.assertFalse(self.snapshot().HasField("block_map"))
 
     def test_the_block_map_is_read_part_by_part(self):

@@ -2,8 +2,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "engine/quants.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/engine/tiny_model.h"
 #include "tests/support/check_main.h"
 
 #define N_SEQUENCES 3
@@ -146,6 +149,109 @@ START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
 }
 END_TEST
 
+/* Types by tensor, as a mixture of super-blocks has them; floats for norms. */
+static enum gguf_tensor_type type_in_mixture(const struct tiny_tensor *tensor)
+{
+    static const struct {
+        const char *what;
+        enum gguf_tensor_type type;
+    } types[] = {
+        {"_norm", GGUF_F32},
+        {"token_embd", GGUF_Q6_K}, /* and the output */
+        {"attn_v", GGUF_Q6_K},
+        {"ffn_down", GGUF_Q6_K},
+        {"attn_k", GGUF_Q5_K},
+        {"ffn_gate", GGUF_I2_S},
+        {"attn_output", GGUF_Q8_0},
+    };
+
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strstr(tensor->name, types[i].what) != NULL)
+            return types[i].type;
+    return GGUF_Q4_K;
+}
+
+/* Any bytes are weights; what multiplies them is such that sums stay small. */
+static void fill_blocks(unsigned char *data, const struct gguf_tensor *tensor)
+{
+    const size_t block_bytes = gguf_type_block_bytes(tensor->type);
+    const size_t n_bytes = tensor->n_bytes - gguf_type_tail_bytes(tensor->type);
+    const uint16_t scale =
+        quants_f32_to_f16(tensor->type == GGUF_Q8_0 ? 0x1p-10f : 0x1p-14f);
+    const uint16_t min = quants_f32_to_f16(0x1p-11f);
+    const float tail = 0.0625f;
+
+    for (size_t i = 0; i < n_bytes; i++)
+        data[i] = (unsigned char)((i + tensor->index) * 2654435761u >> 13);
+    if (tensor->type == GGUF_I2_S) {
+        for (size_t i = 0; i < n_bytes; i++)
+            data[i] &= 0xaa; /* -1 and 1 */
+        memcpy(data + n_bytes, &tail, sizeof tail);
+        return;
+    }
+    for (size_t i = 0; i < n_bytes; i += block_bytes) {
+        memcpy(data + i + (tensor->type == GGUF_Q6_K ? block_bytes - 2 : 0),
+            &scale, sizeof scale);
+        if (tensor->type == GGUF_Q4_K || tensor->type == GGUF_Q5_K)
+            memcpy(data + i + 2, &min, sizeof min);
+    }
+}
+
+static void write_mixture(char path[])
+{
+    struct tiny_model tiny;
+    struct gguf *gguf = NULL;
+    unsigned char *bytes;
+    size_t n;
+    const int fd = mkstemp(path);
+
+    ck_assert_int_ge(fd, 0);
+    tiny_model_init(&tiny, "llama");
+    tiny_model_widen(&tiny);
+    tiny_model_set_uint(&tiny, "llama.context_length", 128);
+    for (size_t i = 0; i < tiny.n_tensors; i++) {
+        tiny.tensors[i].type = type_in_mixture(&tiny.tensors[i]);
+        tiny.tensors[i].fill = 1;
+    }
+    bytes = tiny_model_write(&tiny, &n);
+    ck_assert_int_eq(gguf_open_memory(&gguf, bytes, n, "m", NULL), KV_OK);
+    for (size_t i = 0; i < gguf_n_tensors(gguf); i++) {
+        const struct gguf_tensor *tensor = gguf_tensor_at(gguf, i);
+
+        if (tensor->type != GGUF_F32)
+            fill_blocks(
+                bytes + ((const unsigned char *)tensor->data - bytes), tensor);
+    }
+    gguf_close(gguf);
+    ck_assert_int_eq(write(fd, bytes, n), (ssize_t)n);
+    close(fd);
+    free(bytes);
+}
+
+/* What the reference and the fast kernels say of the mixture differs by what
+ * norms and attention round, as with other types. */
+START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_a_mixture)
+{
+    char path[] = "/tmp/kvpool_mixture_XXXXXX";
+    float *scalar, *fast, distance = 0, largest = 0;
+
+    write_mixture(path);
+    check_invariance(path, "auto", KV_TYPE_F16, N_RUNS);
+    check_invariance(path, "scalar", KV_TYPE_F16, 1);
+    scalar = plain_run(path, "scalar", KV_TYPE_F32);
+    fast = plain_run(path, "auto", KV_TYPE_F32);
+    for (size_t i = 0; i < N_SEQUENCES * TINY_N_FIXED; i++) {
+        largest = fmaxf(largest, fabsf(scalar[i]));
+        distance = fmaxf(distance, fabsf(scalar[i] - fast[i]));
+    }
+    ck_assert_float_gt(largest, 0.1f);
+    ck_assert_float_le(distance, 0.02f * largest);
+    free(scalar);
+    free(fast);
+    ck_assert_int_eq(unlink(path), 0);
+}
+END_TEST
+
 /* The reference and the fast kernels round differently, but not by much. */
 START_TEST(kernels_agree_on_the_demo_model)
 {
@@ -176,6 +282,7 @@ int main(void)
         no_batch_no_slicing_no_team_changes_a_bit,
         no_batch_no_slicing_no_team_changes_a_bit_of_the_reference,
         no_batch_no_slicing_no_team_changes_a_bit_of_any_type,
+        no_batch_no_slicing_no_team_changes_a_bit_of_a_mixture,
         kernels_agree_on_the_demo_model,
     };
 

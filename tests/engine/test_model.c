@@ -1,5 +1,4 @@
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "engine/model.h"
@@ -132,30 +131,6 @@ START_TEST(a_scale_beside_a_matrix_multiplies_it)
 }
 END_TEST
 
-/* A matrix of 256 columns, and so the width of the model. */
-static void widen_tiny(void)
-{
-    static const char *const of_width[] = {"attn_q", "attn_k", "attn_v",
-        "attn_norm", "ffn_norm", "ffn_gate", "ffn_up"};
-    static const char *const to_width[] = {"attn_output", "ffn_down"};
-    char name[64];
-
-    tiny_model_set_uint(&tiny, "llama.embedding_length", 256);
-    tiny_model_set_uint(&tiny, "llama.attention.key_length", 8);
-    tiny_model_tensor(&tiny, "token_embd.weight")->dims[0] = 256;
-    tiny_model_tensor(&tiny, "output_norm.weight")->dims[0] = 256;
-    for (int layer = 0; layer < 2; layer++) {
-        for (size_t i = 0; i < sizeof of_width / sizeof *of_width; i++) {
-            snprintf(name, sizeof name, "blk.%d.%s.weight", layer, of_width[i]);
-            tiny_model_tensor(&tiny, name)->dims[0] = 256;
-        }
-        for (size_t i = 0; i < sizeof to_width / sizeof *to_width; i++) {
-            snprintf(name, sizeof name, "blk.%d.%s.weight", layer, to_width[i]);
-            tiny_model_tensor(&tiny, name)->dims[1] = 256;
-        }
-    }
-}
-
 static enum kv_status reopen(
     struct model **model, size_t n, struct kv_error *error)
 {
@@ -167,13 +142,13 @@ static enum kv_status reopen(
 START_TEST(an_i2_s_has_its_scale_behind_its_rows)
 {
     const float scale = 0.375f, odd = NAN;
-    const size_t rows_bytes = 32 * 256 / 4;
+    const size_t rows_bytes = 256 * 256 / 4;
     struct kv_error error;
     struct model *model;
     unsigned char *data;
     size_t n;
 
-    widen_tiny();
+    tiny_model_widen(&tiny);
     tiny_model_tensor(&tiny, "blk.1.attn_q.weight")->type = GGUF_I2_S;
     tiny_model_tensor(&tiny, "blk.1.attn_q.scale")->fill = 2;
     model = open_tiny();

@@ -27,17 +27,37 @@ static size_t find_data(void)
     return at;
 }
 
+static void write_sound(void)
+{
+    tiny_model_add_word(&tiny, "hello", -1, 1);
+    tiny_model_add_word(&tiny, "<x>", -1, 4);
+    tiny_model_set_uint(&tiny, "tokenizer.ggml.eos_token_id", 2);
+    free(sound);
+    sound = tiny_model_write(&tiny, &n_sound);
+    n_header = find_data();
+}
+
 static void set_up(void)
 {
     faulty_heap_install();
     tiny_model_init(&tiny, "bitnet");
-    tiny_model_add_word(&tiny, "hello", -1, 1);
-    tiny_model_add_word(&tiny, "<x>", -1, 4);
     tiny_model_set_uint(&tiny, "bitnet.rope.dimension_count", 8);
-    tiny_model_set_uint(&tiny, "tokenizer.ggml.eos_token_id", 2);
-    sound = tiny_model_write(&tiny, &n_sound);
-    n_header = find_data();
-    damaged = NULL;
+    sound = damaged = NULL;
+    write_sound();
+}
+
+/* With all keys of rotation, and biases. */
+static void make_qwen(void)
+{
+    tiny_model_init(&tiny, "qwen2");
+    tiny_model_set_text(&tiny, "qwen2.rope.scaling.type", "yarn");
+    tiny_model_set_float(&tiny, "qwen2.rope.freq_base", 1e6f);
+    tiny_model_set_float(&tiny, "qwen2.rope.scaling.factor", 4);
+    tiny_model_set_float(&tiny, "qwen2.rope.scaling.yarn_beta_fast", 32);
+    tiny_model_set_float(&tiny, "qwen2.rope.scaling.yarn_log_multiplier", 1);
+    tiny_model_set_uint(
+        &tiny, "qwen2.rope.scaling.original_context_length", 32);
+    write_sound();
 }
 
 static void tear_down(void)
@@ -151,7 +171,7 @@ static void damage_word(uint64_t *random)
         &words[next_random(random) % (sizeof words / sizeof *words)], width);
 }
 
-START_TEST(words_of_the_header_may_be_anything)
+static void damage_words(void)
 {
     uint64_t random = 0x2545F4914F6CDD1Du;
 
@@ -161,6 +181,13 @@ START_TEST(words_of_the_header_may_be_anything)
             damage_word(&random);
         open_damaged(n_sound);
     }
+}
+
+START_TEST(words_of_the_header_may_be_anything)
+{
+    damage_words();
+    make_qwen();
+    damage_words();
 }
 END_TEST
 

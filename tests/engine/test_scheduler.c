@@ -1140,6 +1140,230 @@ static void tear_down(void)
     ck_assert_int_eq(faulty_heap_live(), 0);
 }
 
+/* ---- priorities and quotas */
+
+/* Who was set aside for whom: the last byte of a session's id is a digit, and
+ * stands for its priority. */
+static void check_ranks(void *ctx, const struct pool_eviction *eviction)
+{
+    const struct pool_key *by = eviction->cause->forced_by;
+    int *n_aside = ctx;
+
+    if (eviction->cause->reason != POOL_REASON_PRESSURE)
+        return;
+    ck_assert_int_le(
+        eviction->key.id[eviction->key.id_bytes - 1], by->id[by->id_bytes - 1]);
+    (*n_aside)++;
+}
+
+/* Priorities from 0 on, in the order of arrival or against it. */
+static void run_by_priority(bool ascending)
+{
+    struct client plain[N_CLIENTS] = {0}, clients[N_CLIENTS] = {0};
+    int n_aside = 0;
+    const struct pool_observer observer = {
+        .ctx = &n_aside, .evicted = check_ranks};
+    const struct rig_config config = {
+        .n_blocks = 10,
+        .block_tokens = 4,
+        .max_running = MAX_RUNNING,
+        .max_batch_tokens = 32,
+        .max_waiting = 16,
+        .observer = &observer,
+    };
+
+    run_plain(plain, 16, NULL);
+    rig_open(&config);
+    for (int i = 0; i < N_CLIENTS; i++) {
+        const int priority = ascending ? i : N_CLIENTS - 1 - i;
+        char id[16];
+
+        snprintf(id, sizeof id, "s%d", priority);
+        clients[i].request.priority = (uint32_t)priority;
+        ck_assert_int_eq(submit(&clients[i], id, prompts[i], 16), KV_OK);
+        step(); /* those before have blocks already */
+    }
+    run_all(clients, N_CLIENTS);
+    for (int i = 0; i < N_CLIENTS; i++)
+        check_same(&plain[i], &clients[i]);
+    ck_assert_int_gt(n_aside, 0);
+    ck_assert_uint_eq(
+        clients[ascending ? N_CLIENTS - 1 : 0].request.usage.preemptions, 0);
+    check_pool();
+    rig_close();
+}
+
+START_TEST(nobody_is_set_aside_for_a_lower_priority)
+{
+    run_by_priority(true);
+    run_by_priority(false);
+}
+END_TEST
+
+static const struct rig_config tight_config = {
+    .n_blocks = 12,
+    .block_tokens = 4,
+    .max_running = MAX_RUNNING,
+    .max_batch_tokens = 64,
+    .max_waiting = 16,
+};
+
+/* Runs that fill the pool, and do not end by themselves soon. */
+static void fill_pool(struct client *clients, int n, uint32_t priority)
+{
+    for (int i = 0; i < n; i++) {
+        char id[16];
+
+        snprintf(id, sizeof id, "low%d", i);
+        clients[i].request.priority = priority;
+        clients[i].request.ignores_end = true;
+        ck_assert_int_eq(submit(&clients[i], id, prompts[0], 24), KV_OK);
+    }
+    for (int i = 0; pool_blocks(rig.pool).free > 0; i++) {
+        ck_assert_int_lt(i, 100);
+        step();
+    }
+}
+
+START_TEST(a_higher_priority_does_not_wait_for_what_a_lower_one_holds)
+{
+    struct client low[2] = {0}, equal = {0}, high = {0};
+
+    rig_open(&tight_config);
+    fill_pool(low, 2, 10);
+    equal.request.priority = 10;
+    ck_assert_int_eq(submit(&equal, "equal", prompts[4], 4), KV_OK);
+    step();
+    ck_assert(!equal.started);
+    high.request.priority = 11;
+    ck_assert_int_eq(submit(&high, "high", prompts[4], 4), KV_OK);
+    step(); /* blocks of the youngest low one are zeroed, */
+    step(); /* and taken */
+    ck_assert(high.started && high.n_tokens == 1);
+    ck_assert(!low[1].ended && low[1].request.set_aside);
+    ck_assert(!low[0].request.set_aside);
+    run_all(&high, 1);
+    ck_assert_uint_eq(high.request.usage.preemptions, 0);
+    ck_assert(!low[0].ended);
+    run_all(low, 2);
+    run_all(&equal, 1);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_full_batch_gives_a_place_to_a_higher_priority)
+{
+    struct client low[2] = {0}, high = {0};
+    struct rig_config config = plain_config;
+    size_t n_blocks;
+
+    config.max_running = 2;
+    rig_open(&config);
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(
+            submit(&low[i], i == 0 ? "a" : "b", prompts[i], 12), KV_OK);
+    step();
+    step();
+    high.request.priority = 1;
+    ck_assert_int_eq(submit(&high, "high", prompts[2], 3), KV_OK);
+    step();
+    ck_assert_uint_eq(high.n_tokens, 1);
+    ck_assert(low[1].request.set_aside && !low[0].request.set_aside);
+    /* Nobody needs its blocks, so nothing is computed again. */
+    pool_session_blocks(low[1].request.session, &n_blocks);
+    ck_assert_uint_gt(n_blocks, 0);
+    run_all(&high, 1);
+    run_all(low, 2);
+    ck_assert_uint_eq(low[1].request.usage.preemptions, 1);
+    ck_assert_uint_eq(low[1].request.usage.recomputed_tokens, 0);
+    rig_close();
+}
+END_TEST
+
+static void set_quota(uint32_t soft_blocks, uint32_t hard_blocks)
+{
+    const struct pool_tenant_quota own = {
+        .tenant = "q", .tenant_bytes = 1, .quota = {soft_blocks, hard_blocks}};
+    const struct pool_quotas quotas = {.list = &own, .n = 1};
+
+    ck_assert_int_eq(pool_set_quotas(rig.pool, &quotas), KV_OK);
+}
+
+START_TEST(a_conversation_beyond_a_hard_quota_is_refused_with_the_numbers)
+{
+    struct client first = {0}, second = {0};
+    size_t n_tokens;
+
+    rig_open(&tight_config);
+    set_quota(0, 3);
+    ck_assert_int_eq(
+        submit_for("q", &first, "a", prompts[3], 4), KV_OVER_QUOTA);
+    ck_assert_uint_eq(first.request.quota.used_blocks, 0);
+    ck_assert_uint_gt(first.request.quota.needed_blocks, 3);
+    ck_assert_uint_eq(first.request.quota.quota_blocks, 3);
+    /* The session is as it was, and another tenant is not concerned. */
+    pool_session_tokens(first.request.session, &n_tokens);
+    ck_assert_uint_eq(n_tokens, 0);
+    second.request.ignores_end = true;
+    ck_assert_int_eq(submit_for("r", &second, "a", prompts[3], 4), KV_OK);
+    run_all(&second, 1);
+    ck_assert_int_eq(second.end, REQUEST_MAX_TOKENS);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_run_that_outgrows_its_quota_ends_with_what_it_has)
+{
+    struct client idle = {0}, run = {0}, other = {0};
+    const struct pool_key key = {
+        .tenant = "q", .tenant_bytes = 1, .id = "run", .id_bytes = 3};
+
+    rig_open(&tight_config);
+    set_quota(0, 4);
+    ck_assert_int_eq(submit_for("r", &other, "other", prompts[5], 4), KV_OK);
+    run_all(&other, 1);
+    ck_assert_int_eq(submit_for("q", &idle, "idle", prompts[5], 4), KV_OK);
+    run_all(&idle, 1);
+    ck_assert_int_eq(submit_for("q", &run, "run", prompts[5], 40), KV_OK);
+    run_all(&run, 1);
+    ck_assert_int_eq(run.end, REQUEST_OVER_QUOTA);
+    /* Its own idle session went first, nobody else's did. */
+    ck_assert_uint_eq(
+        pool_totals(rig.pool).evictions_by_reason[POOL_REASON_QUOTA], 1);
+    ck_assert_uint_eq(pool_stats(rig.pool).evictions, 1);
+    ck_assert_uint_eq(run.request.quota.used_blocks, 4);
+    ck_assert_uint_eq(run.request.quota.needed_blocks, 1);
+    ck_assert_uint_eq(run.request.quota.quota_blocks, 4);
+    ck_assert_uint_eq(
+        pool_session_glance(pool_session_find(rig.pool, &key)).n_cached_tokens,
+        16);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(runs_of_a_tenant_beyond_its_quota_take_turns)
+{
+    struct client plain[N_CLIENTS] = {0}, clients[N_CLIENTS] = {0};
+    struct rig_config config = tight_config;
+
+    config.n_blocks = 64;
+    run_plain(plain, 16, NULL);
+    rig_open(&config);
+    set_quota(2, 9);
+    for (int i = 0; i < N_CLIENTS; i++)
+        ck_assert_int_eq(
+            submit_for("q", &clients[i], "", prompts[i], 16), KV_OK);
+    run_all(clients, N_CLIENTS);
+    for (int i = 0; i < N_CLIENTS; i++)
+        check_same(&plain[i], &clients[i]);
+    check_pool();
+    rig_close();
+}
+END_TEST
+
 int main(void)
 {
     const TTest *tests[] = {
@@ -1164,6 +1388,12 @@ int main(void)
         a_tenant_with_many_requests_does_not_hold_back_anothers,
         tenants_share_what_prompts_may_take_of_a_step,
         sequences_of_many_tenants_short_of_blocks_yield_what_plain_ones_do,
+        nobody_is_set_aside_for_a_lower_priority,
+        a_higher_priority_does_not_wait_for_what_a_lower_one_holds,
+        a_full_batch_gives_a_place_to_a_higher_priority,
+        a_conversation_beyond_a_hard_quota_is_refused_with_the_numbers,
+        a_run_that_outgrows_its_quota_ends_with_what_it_has,
+        runs_of_a_tenant_beyond_its_quota_take_turns,
         a_submit_without_memory_leaves_the_session_as_it_was,
         latencies_are_of_first_steps_and_tokens,
         one_slow_step_does_not_cut_prompts_short_for_ever,

@@ -56,7 +56,17 @@ START_TEST(a_tenant_is_one_as_long_as_it_has_requests)
 }
 END_TEST
 
-/* A tenant of the fewest running, then the oldest; a turn is given once. */
+/* Whether a turn comes before another, given how many run of their tenants. */
+static bool comes_before(const struct tenant_turn *a, uint32_t a_running,
+    const struct tenant_turn *b, uint32_t b_running)
+{
+    if (a->priority != b->priority)
+        return a->priority > b->priority;
+    return a_running != b_running ? a_running < b_running : a->age < b->age;
+}
+
+/* The highest priority, then a tenant of the fewest running, then the oldest; a
+ * turn is given once. */
 START_TEST(the_next_turn_is_of_the_tenant_with_the_fewest_running)
 {
     struct tenant_turn turns[N_TURNS];
@@ -70,6 +80,7 @@ START_TEST(the_next_turn_is_of_the_tenant_with_the_fewest_running)
         for (size_t i = 0; i < N_TURNS; i++) {
             /* Ages are a permutation, put in out of order. */
             turns[i].age = (i * 17 + (size_t)round) % N_TURNS;
+            turns[i].priority = (uint32_t)random_below(round < 100 ? 1 : 3);
             owner[i] = random_below(N_TENANTS);
             tenants_wait(members[owner[i]], &turns[i]);
         }
@@ -84,9 +95,8 @@ START_TEST(the_next_turn_is_of_the_tenant_with_the_fewest_running)
                 if (given[i])
                     continue;
                 if (best == N_TURNS ||
-                    running < members[owner[best]]->n_running ||
-                    (running == members[owner[best]]->n_running &&
-                        turns[i].age < turns[best].age))
+                    comes_before(&turns[i], running, &turns[best],
+                        members[owner[best]]->n_running))
                     best = i;
             }
             ck_assert_ptr_eq(turn, &turns[best]);

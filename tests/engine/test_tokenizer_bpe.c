@@ -11,8 +11,8 @@
 
 #define G "\xC4\xA0" /* U+0120, as which a space is spelled */
 
-static const char *const families[] = {"default", "gpt-2", "llama-bpe", "qwen2",
-    "smollm", "falcon", "deepseek-llm", "deepseek-coder"};
+static const char *const families[] = {"default", "gpt-2", "llama-bpe",
+    "tekken", "qwen2", "smollm", "falcon", "deepseek-llm", "deepseek-coder"};
 #define N_FAMILIES (sizeof families / sizeof *families)
 
 static struct tiny_vocabulary tiny;
@@ -162,6 +162,23 @@ START_TEST(llama_bpe_takes_a_word_that_is_a_token_as_it_is)
     expect_pieces("x whole", "x| whole");
     open_family("qwen2");
     expect_pieces("x whole", "x| |w|h|o|l|e");
+}
+END_TEST
+
+START_TEST(tekken_begins_a_word_with_its_capitals)
+{
+    tiny_vocabulary_add_word(&tiny, "ab", 1);
+    tiny_vocabulary_add_word(&tiny, "Ab", 1);
+    tiny_vocabulary_add_word(&tiny, "ABa", 1);
+    tiny_vocabulary_add_word(&tiny, "AB", 1);
+    tiny_vocabulary_add_word(&tiny, "./", 1);
+    open_family("tekken");
+    expect_pieces("abAb", "ab|Ab");
+    expect_pieces("abABaAB", "ab|ABa|AB");
+    expect_pieces("AB12", "AB|1|2");
+    expect_pieces("ab./", "ab|./");
+    open_family("llama-bpe");
+    expect_pieces("abAb", "a|b|A|b");
 }
 END_TEST
 
@@ -507,6 +524,7 @@ int main(void)
         of_the_same_merge_the_leftmost_goes_first,
         nothing_merges_across_words,
         llama_bpe_takes_a_word_that_is_a_token_as_it_is,
+        tekken_begins_a_word_with_its_capitals,
         user_defined_tokens_are_cut_out_and_are_their_text,
         a_text_cannot_name_a_control_token,
         a_byte_without_a_token_is_unknown_or_left_out,

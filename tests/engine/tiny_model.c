@@ -125,6 +125,22 @@ void tiny_model_init(struct tiny_model *tiny, const char *architecture)
     }
 }
 
+static uint64_t widened(uint64_t dim)
+{
+    return dim == 32 || dim == 64 ? 256 : dim == 16 ? 128 : dim;
+}
+
+void tiny_model_widen(struct tiny_model *tiny)
+{
+    for (size_t i = 0; i < tiny->n_tensors; i++)
+        for (size_t j = 0; j < 2; j++)
+            tiny->tensors[i].dims[j] = widened(tiny->tensors[i].dims[j]);
+    for (size_t i = 0; i < tiny->n_keys; i++)
+        if (strstr(tiny->keys[i].name, ".embedding_length") != NULL ||
+            strstr(tiny->keys[i].name, ".feed_forward_length") != NULL)
+            tiny->keys[i].bits = 256;
+}
+
 void tiny_model_add_word(
     struct tiny_model *tiny, const char *text, float score, int32_t kind)
 {
@@ -193,7 +209,7 @@ struct tiny_tensor *tiny_model_tensor(struct tiny_model *tiny, const char *name)
 
     if (found != NULL)
         return &tiny->tensors[found - tiny->tensors];
-    assert(tiny->n_tensors < sizeof tiny->tensors / sizeof *tiny->tensors);
+    assert(tiny->n_tensors < TINY_MAX_TENSORS);
     tensor = &tiny->tensors[tiny->n_tensors++];
     *tensor = (struct tiny_tensor){.dims = {1, 1, 1, 1}, .n_dims = 1};
     snprintf(tensor->name, sizeof tensor->name, "%s", name);

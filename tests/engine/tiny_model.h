@@ -31,13 +31,15 @@ struct tiny_word {
     int32_t kind; /* of the token: 1 normal, 3 control, 4 user-defined */
 };
 
+#define TINY_MAX_TENSORS 64
+
 struct tiny_model {
     uint32_t version;
     uint64_t seed;      /* not 0: F32 tensors are drawn from it, by name */
     uint64_t alignment; /* written as a key if it is not 32 */
     struct tiny_key keys[40];
     size_t n_keys;
-    struct tiny_tensor tensors[64];
+    struct tiny_tensor tensors[TINY_MAX_TENSORS];
     size_t n_tensors;
     /* The vocabulary: <unk>, <s>, </s>, 256 bytes, then these. */
     struct tiny_word words[48];
@@ -49,6 +51,10 @@ struct tiny_model {
 /* Of each architecture that is supported: 2 layers, width 32, FFN 64, 4 heads,
  * 2 KV heads, of 8 elements or, in qwen3, 16; context 64, no words. */
 void tiny_model_init(struct tiny_model *tiny, const char *architecture);
+
+/* Rows of 256 columns throughout, as the largest blocks want them: width and
+ * FFN 256, heads of 64. Of a model as it was initialised. */
+void tiny_model_widen(struct tiny_model *tiny);
 
 void tiny_model_add_word(
     struct tiny_model *tiny, const char *text, float score, int32_t kind);

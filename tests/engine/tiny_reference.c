@@ -4,6 +4,7 @@
 #include <complex.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { WIDTH = 32, FFN = 64, HEADS = 4, KV_HEADS = 2, LAYERS = 2, MAX = 64 };
@@ -12,6 +13,7 @@ struct pass {
     const struct tiny_reference *reference;
     int layer;
     size_t head_dim;
+    float *drawn[TINY_MAX_TENSORS]; /* their elements, once they are used */
     double x[TINY_MAX_TOKENS][WIDTH];
     double q[TINY_MAX_TOKENS][MAX];
     double k[TINY_MAX_TOKENS][MAX], v[TINY_MAX_TOKENS][MAX];
@@ -28,14 +30,26 @@ static const struct tiny_tensor *find(
 }
 
 static double element(
-    const struct pass *pass, const struct tiny_tensor *tensor, size_t i)
+    struct pass *pass, const struct tiny_tensor *tensor, size_t i)
 {
+    const struct tiny_model *tiny = pass->reference->tiny;
+    float **drawn;
+
     assert(tensor != NULL);
-    return tiny_model_value(pass->reference->tiny, tensor, i);
+    drawn = &pass->drawn[tensor - tiny->tensors];
+    if (*drawn == NULL) {
+        const size_t n = (size_t)(tensor->dims[0] * tensor->dims[1]);
+
+        *drawn = malloc(n * sizeof **drawn);
+        assert(*drawn != NULL);
+        for (size_t j = 0; j < n; j++)
+            (*drawn)[j] = tiny_model_value(tiny, tensor, j);
+    }
+    return (*drawn)[i];
 }
 
 /* Scale and bias are taken where there are any. */
-static void multiply(const struct pass *pass, const char *what, const double *x,
+static void multiply(struct pass *pass, const char *what, const double *x,
     size_t n_in, double *out, size_t n_out)
 {
     const struct tiny_tensor *weight = find(pass, what, "weight");
@@ -54,7 +68,7 @@ static void multiply(const struct pass *pass, const char *what, const double *x,
 }
 
 /* Nothing where there is no such tensor. */
-static void norm(const struct pass *pass, const struct tiny_tensor *weight,
+static void norm(struct pass *pass, const struct tiny_tensor *weight,
     const double *x, size_t n, double *out)
 {
     double squares = 0;
@@ -87,7 +101,7 @@ static void rotate(const struct pass *pass, size_t position, double *head)
     }
 }
 
-static void finish_heads(const struct pass *pass, size_t position,
+static void finish_heads(struct pass *pass, size_t position,
     const char *norm_name, double *heads, size_t n_heads)
 {
     const struct tiny_tensor *weight = find(pass, norm_name, "weight");
@@ -196,4 +210,6 @@ void tiny_reference_compute(const struct tiny_reference *reference,
                     element(&pass, embedding, id * WIDTH + i) * out[i];
         }
     }
+    for (size_t i = 0; i < TINY_MAX_TENSORS; i++)
+        free(pass.drawn[i]);
 }

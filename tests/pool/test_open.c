@@ -163,7 +163,7 @@ START_TEST(a_large_pool_opens_at_once_and_knows_little_of_each_block)
     config.block_tokens = 16;
     fixture_open(&config);
     ck_assert_uint_le(
-        pool_totals(fixture.pool).metadata_bytes / config.n_blocks, 24);
+        pool_totals(fixture.pool).metadata_bytes / config.n_blocks, 28);
     fixture_run("a", 100);
     pool_close(fixture.pool);
     auditor_fini(&fixture.auditor);

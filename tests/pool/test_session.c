@@ -356,6 +356,78 @@ START_TEST(a_preempted_session_keeps_its_tokens_whatever_the_cap)
 }
 END_TEST
 
+static struct pool_outcome forget(const char *id, bool preempt)
+{
+    const struct pool_cause cause = {
+        .reason = POOL_REASON_MANUAL, .forget = true};
+    struct pool_batch_scope scope =
+        pool_batch_begin(fixture.pool, fixture.now_ns);
+    struct pool_outcome would =
+        pool_evict_preview(fixture.pool, fixture_find(id), preempt, true);
+    struct pool_outcome outcome = pool_evict_session(
+        fixture.pool, fixture_find(id), &cause, preempt, fixture.now_ns);
+
+    pool_batch_end(fixture.pool, &scope, &cause, fixture.now_ns);
+    ck_assert_int_eq(would.result, outcome.result);
+    ck_assert_uint_eq(would.tokens_kept, outcome.tokens_kept);
+    return outcome;
+}
+
+START_TEST(forgetting_takes_the_tokens_of_idle_sessions_that_nobody_holds)
+{
+    struct pool_outcome outcome;
+
+    fixture_cache("idle", 8);
+    outcome = forget("idle", false);
+    ck_assert_int_eq(outcome.result, POOL_EVICTED);
+    ck_assert_uint_eq(outcome.tokens_kept, 0);
+    ck_assert_uint_eq(fixture.auditor.last.tokens_kept, 0);
+    ck_assert_ptr_null(fixture_find("idle"));
+
+    fixture_cache("kept", 8);
+    fixture_evict("kept", false);
+    ck_assert_uint_eq(pool_totals(fixture.pool).kept_tokens, 8);
+    outcome = forget("kept", false);
+    ck_assert_int_eq(outcome.result, POOL_NOTHING_TO_FREE);
+    ck_assert_uint_eq(outcome.tokens_kept, 0);
+    ck_assert_ptr_null(fixture_find("kept"));
+    ck_assert_uint_eq(pool_totals(fixture.pool).kept_tokens, 0);
+}
+END_TEST
+
+START_TEST(forgetting_spares_who_runs_and_who_is_held)
+{
+    struct pool_outcome outcome;
+    struct pool_session *session;
+
+    fixture_run("busy", 8);
+    outcome = forget("busy", false);
+    ck_assert_int_eq(outcome.result, POOL_EVICT_BUSY);
+    ck_assert_uint_eq(outcome.tokens_kept, 8);
+    outcome = forget("busy", true);
+    ck_assert(outcome.preempted);
+    ck_assert_uint_eq(outcome.tokens_kept, 8);
+    outcome = forget("busy", true); /* set aside, and without blocks */
+    ck_assert_int_eq(outcome.result, POOL_NOTHING_TO_FREE);
+    ck_assert_uint_eq(outcome.tokens_kept, 8);
+    pool_session_end(fixture.pool, fixture_find("busy"), fixture.now_ns);
+
+    fixture_cache("held", 8);
+    session = fixture_find("held");
+    pool_session_pin(fixture.pool, session, KV_NS_PER_S, fixture.now_ns);
+    outcome = forget("held", false);
+    ck_assert_int_eq(outcome.result, POOL_PINNED);
+    ck_assert_uint_eq(outcome.tokens_kept, 8);
+    pool_session_pin(fixture.pool, session, 0, fixture.now_ns);
+    fixture_evict("held", false);
+    pool_session_pin(fixture.pool, session, KV_NS_PER_S, fixture.now_ns);
+    outcome = forget("held", false); /* nothing but tokens, and a pin */
+    ck_assert_int_eq(outcome.result, POOL_PINNED);
+    ck_assert_uint_eq(outcome.tokens_kept, 8);
+    ck_assert_ptr_nonnull(fixture_find("held"));
+}
+END_TEST
+
 START_TEST(kept_tokens_expire)
 {
     struct pool_config config = fixture_config();
@@ -456,7 +528,9 @@ int main(void)
         kept_tokens_have_a_cap_and_the_longest_evicted_go_first,
         a_session_with_more_tokens_than_may_be_kept_is_gone_when_evicted,
         a_preempted_session_keeps_its_tokens_whatever_the_cap,
-        kept_tokens_expire, prompt_blocks_are_counted_as_told,
+        forgetting_takes_the_tokens_of_idle_sessions_that_nobody_holds,
+        forgetting_spares_who_runs_and_who_is_held, kept_tokens_expire,
+        prompt_blocks_are_counted_as_told,
         every_failed_allocation_leaves_the_state_as_it_was};
 
     return CHECK_RUN("pool_session", fixture_set_up, fixture_tear_down, tests);

@@ -294,34 +294,6 @@ static void read_all(struct history *h, struct pool_history *out)
     ck_assert_uint_eq(out->n_receipts, applied(h));
 }
 
-static void mark(
-    struct pool_truth *truth, const struct pool_session *session, int holder)
-{
-    size_t n_blocks;
-    const pool_block_id *blocks = pool_session_blocks(session, &n_blocks);
-
-    for (size_t i = 0; i < n_blocks; i++)
-        truth->holders[blocks[i]] |= UINT32_C(1) << holder;
-}
-
-static void take_truth(const struct history *h, struct pool_truth *truth)
-{
-    struct pool_session *session = NULL;
-    struct pool_key place;
-
-    truth->sequence = applied(h);
-    session = pool_holder_after(h->pool, NULL);
-    for (; session != NULL; session = pool_holder_after(h->pool, &place)) {
-        struct pool_key key = pool_session_info(h->pool, session).key;
-        char id[16];
-
-        place = pool_session_place(session);
-        snprintf(id, sizeof id, "%.*s", (int)key.id_bytes, key.id);
-        mark(truth, session,
-            key.id_bytes > 0 ? atoi(id + strlen("chat-")) : POOL_HISTORY_IDS);
-    }
-}
-
 void pool_history_run(
     struct pool_history *history, unsigned seed, int n_steps, bool allocations)
 {
@@ -329,12 +301,8 @@ void pool_history_run(
 
     srand(seed);
     open_all(&h, allocations, seed % 2 == 0);
-    history->truths = calloc((size_t)n_steps, sizeof *history->truths);
-    for (history->n_truths = 0; history->n_truths < (size_t)n_steps;
-         history->n_truths++) {
+    while (n_steps-- > 0)
         step(&h);
-        take_truth(&h, &history->truths[history->n_truths]);
-    }
     end_running(&h);
     if (h.nameless != NULL)
         serve_nameless(&h);
@@ -351,6 +319,5 @@ void pool_history_free(struct pool_history *history)
     for (size_t i = 0; i < history->n_receipts; i++)
         kvpool__v1__receipt__free_unpacked(history->receipts[i], NULL);
     free(history->receipts);
-    free(history->truths);
     *history = (struct pool_history){.receipts = NULL};
 }

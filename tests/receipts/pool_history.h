@@ -1,7 +1,8 @@
 /* A real pool and a real ledger behind it, driven at random: conversations,
  * pressure, TTLs, Evict calls with and without victims, preemption, requests
  * without a session, conversations taken back and come back to, zeroing in any
- * order, snapshots. What comes out is what a server would have issued. */
+ * order, snapshots. What comes out is what a server would have issued, for
+ * tests that change it afterwards; that it adds up is what tests/sim shows. */
 #ifndef TESTS_RECEIPTS_POOL_HISTORY_H
 #define TESTS_RECEIPTS_POOL_HISTORY_H
 
@@ -17,18 +18,9 @@
 
 #define POOL_HISTORY_IDS 12 /* chat-0 to chat-11, and one without a name */
 
-/* Who held each block, by the pool, when so many receipts were numbered. */
-struct pool_truth {
-    uint64_t sequence;
-    uint32_t holders[POOL_HISTORY_BLOCKS]; /* bit N: chat-N, the last bit
-                                              (POOL_HISTORY_IDS): no name */
-};
-
 struct pool_history {
     Kvpool__V1__Receipt **receipts;
     size_t n_receipts;
-    struct pool_truth *truths; /* after each step */
-    size_t n_truths;
 };
 
 /* The same seed gives the same receipts; `allocations` says whether those of

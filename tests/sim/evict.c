@@ -29,10 +29,10 @@ struct asked {
 struct evict_call {
     struct asked asked;
     struct pool_cause cause;
-    bool decided[WORLD_NAMED];
-    struct pool_outcome outcomes[WORLD_NAMED];
+    bool decided[WORLD_ACTORS];
+    struct pool_outcome outcomes[WORLD_ACTORS];
     uint64_t freed_bytes[N_TARGETS];
-    Kvpool__V1__EvictOutcome told[WORLD_NAMED], *list[WORLD_NAMED];
+    Kvpool__V1__EvictOutcome told[WORLD_ACTORS], *list[WORLD_ACTORS];
     size_t n_told;
 };
 
@@ -126,7 +126,7 @@ static bool is_named(
 
     switch (target->target_case) {
     case KVPOOL__V1__EVICT_TARGET__TARGET_SESSION:
-        return same_tenant &&
+        return same_tenant && at < WORLD_NAMED &&
                memcmp(world_key(at).id, target->session->session_id, 3) == 0;
     case KVPOOL__V1__EVICT_TARGET__TARGET_TENANT:
         return same_tenant;
@@ -155,7 +155,7 @@ static bool same_outcome(
     return a->result == b->result && a->bytes_freed == b->bytes_freed &&
            a->blocks_freed == b->blocks_freed &&
            a->shared_blocks_kept == b->shared_blocks_kept &&
-           a->preempted == b->preempted;
+           a->tokens_kept == b->tokens_kept && a->preempted == b->preempted;
 }
 
 static void tell(struct world *world, struct evict_call *call,
@@ -172,26 +172,15 @@ static void tell(struct world *world, struct evict_call *call,
     call->list[call->n_told++] = told;
 }
 
-static void forget_tokens(
-    struct world *world, const struct evict_call *call, size_t at)
-{
-    struct pool_session *session = world_session(world, at);
-
-    if (!call->asked.request.forget || session == NULL ||
-        pool_session_glance(session).state != POOL_SESSION_EVICTED)
-        return;
-    pool_session_forget(world->pool, session, world->now_ns);
-    world->actors[at].exists = false;
-}
-
 static void decide(struct world *world, struct evict_call *call, size_t at)
 {
     const Kvpool__V1__EvictRequest *request = &call->asked.request;
     struct pool_session *session = world_session(world, at);
     uint64_t next = ledger_position(world->ledger).applied_sequence + 1;
-    struct pool_outcome preview =
-        pool_evict_preview(world->pool, session, request->preempt);
+    struct pool_outcome preview = pool_evict_preview(
+        world->pool, session, request->preempt, request->forget);
     struct pool_outcome outcome = preview;
+    bool is_kept = pool_session_glance(session).state == POOL_SESSION_EVICTED;
 
     if (!request->dry_run)
         outcome = pool_evict_session(world->pool, session, &call->cause,
@@ -208,8 +197,8 @@ static void decide(struct world *world, struct evict_call *call, size_t at)
         world->actors[at].exists = false;
         world->tally->n_forgotten++;
     }
-    if (outcome.result == POOL_NOTHING_TO_FREE)
-        forget_tokens(world, call, at);
+    if (outcome.result == POOL_NOTHING_TO_FREE && request->forget && is_kept)
+        world->actors[at].exists = false;
 }
 
 static void walk(struct world *world, struct evict_call *call)
@@ -222,13 +211,11 @@ static void walk(struct world *world, struct evict_call *call)
 
     evict_walk_init(&at, world->pool, request, world->now_ns);
     while ((step = evict_walk_next(&at, &target, &session)) != EVICT_WALK_END) {
-        struct pool_key key;
         size_t actor;
 
         if (step != EVICT_WALK_SESSION)
             continue;
-        key = pool_session_glance(session).key;
-        actor = world_actor(world, &key);
+        actor = world_actor_of(world, session);
         if (!is_named(world, &call->asked, target, actor))
             world_fail(
                 world, "target %zu does not name session %zu", target, actor);
@@ -285,7 +272,7 @@ static void check_call(const struct world *world, const struct evict_call *call)
             check_enough(world, call, i);
             continue;
         }
-        for (size_t at = 0; at < WORLD_NAMED; at++)
+        for (size_t at = 0; at < WORLD_ACTORS; at++)
             check_decided(world, call, i, at);
     }
 }

@@ -37,20 +37,28 @@ void laws_check_zero(const struct world *world, pool_block_id id)
             "block %" PRIu32 " is free, and has what somebody wrote", id);
 }
 
+static bool has_said(
+    const struct pool_session *session, const struct actor *actor)
+{
+    size_t n_tokens;
+    const uint32_t *tokens = pool_session_tokens(session, &n_tokens);
+
+    return n_tokens == actor->n_tokens &&
+           (n_tokens == 0 ||
+               memcmp(tokens, actor->tokens, n_tokens * sizeof *tokens) == 0);
+}
+
 void laws_check_content(const struct world *world, size_t at)
 {
     uint32_t block_tokens = world->plan->settings[PLAN_BLOCK_TOKENS];
     const struct pool_session *session = world_session(world, at);
     const struct actor *actor = &world->actors[at];
     const pool_block_id *blocks;
-    size_t n_blocks, n_tokens;
+    size_t n_blocks;
 
+    if (!has_said(session, actor))
+        world_fail(world, "session %zu has said something else", at);
     blocks = pool_session_blocks(session, &n_blocks);
-    equal(world, "tokens of a session",
-        memcmp(pool_session_tokens(session, &n_tokens), actor->tokens,
-            actor->n_tokens * sizeof *actor->tokens) == 0 &&
-            n_tokens == actor->n_tokens,
-        1);
     for (size_t i = 0; i < pool_session_n_cached(session); i++) {
         const unsigned char *slot = bytes_of(world, blocks[i / block_tokens]) +
                                     i % block_tokens * sizeof *actor->words;
@@ -166,6 +174,9 @@ static void look_at_all(struct world *world, struct truth *truth)
             check_gone(world, i);
         else if (!world->actors[i].exists && world_session(world, i) != NULL)
             world_fail(world, "session %zu is there, and was forgotten", i);
+    for (size_t i = WORLD_NAMED; i < WORLD_ACTORS; i++)
+        if (world->actors[i].active && world_session(world, i) == NULL)
+            world_fail(world, "request %zu is gone in mid-run", i);
     for (size_t i = 0; i < WORLD_ACTORS; i++)
         if (world->actors[i].exists)
             look_at(world, truth, i);

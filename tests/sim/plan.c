@@ -23,6 +23,9 @@ static const struct {
     [PLAN_IDLE_TTL_MS] = {"idle_ttl_ms", 0, 3000},
     [PLAN_SHARES] = {"shares", 0, 3},
     [PLAN_ALLOCATIONS] = {"allocations", 0, 3},
+    [PLAN_HIGH] = {"high", 0, 7},
+    [PLAN_BEGINNINGS] = {"beginnings", 0, 3},
+    [PLAN_QUOTAS] = {"quotas", 0, 1},
 };
 
 /* How often they are drawn. */
@@ -50,6 +53,8 @@ static const struct {
     [OP_FORGET] = {"forget", 1},
     [OP_TIME] = {"time", 8},
     [OP_EXPIRE] = {"expire", 6},
+    [OP_QUOTAS] = {"quotas", 1},
+    [OP_SWEEP] = {"sweep", 8},
     [OP_SCRUB_TAKE] = {"scrub_take", 16},
     [OP_SCRUB_DONE] = {"scrub_done", 16},
     [OP_REFUSE] = {"refuse", 1},

@@ -27,6 +27,9 @@ enum plan_setting {
     PLAN_IDLE_TTL_MS,
     PLAN_SHARES,      /* prefixes */
     PLAN_ALLOCATIONS, /* have receipts, and releases */
+    PLAN_HIGH,        /* watermark, in eighths of the blocks; 0: none */
+    PLAN_BEGINNINGS,  /* left by requests without a session, at most */
+    PLAN_QUOTAS,      /* may be set at all */
     PLAN_N_SETTINGS,
 };
 
@@ -54,6 +57,8 @@ enum op_kind {
     OP_FORGET,     /* a */
     OP_TIME,       /* a milliseconds pass */
     OP_EXPIRE,     /* at most a sessions, or all that is due if a is odd */
+    OP_QUOTAS,     /* of tenant a: b eighths of the blocks soft, c hard */
+    OP_SWEEP,      /* a blocks or so, if the high watermark was passed */
     OP_SCRUB_TAKE, /* the next job */
     OP_SCRUB_DONE, /* one of those taken */
     OP_REFUSE,     /* from here on nothing may be recorded, or may again */

@@ -87,8 +87,79 @@ static void check_victim(
     if (eviction->cause->reason == POOL_REASON_TTL &&
         actor_due_ns(actor) > world->now_ns)
         world_fail(world, "session %zu was evicted before its time", at);
-    if (eviction->cause->reason == POOL_REASON_LRU)
+    if (eviction->cause->reason == POOL_REASON_LRU && !world_has_quotas(world))
         check_turn(world, at);
+}
+
+static bool same_tenant(const struct pool_key *a, const struct pool_key *b)
+{
+    return a->tenant_bytes == b->tenant_bytes &&
+           memcmp(a->tenant, b->tenant, a->tenant_bytes) == 0;
+}
+
+/* Blocks of a tenant, as the pool counts them now. */
+static uint64_t used_by(const struct world *world, size_t tenant)
+{
+    const struct pool_key key = world_key(tenant * WORLD_IDS);
+    struct pool_tenant_info info = {.tenant = NULL};
+
+    while (
+        pool_tenant_after(world->pool, info.tenant, info.tenant_bytes, &info))
+        if (same_tenant(&key, &(struct pool_key){.tenant = info.tenant,
+                                  .tenant_bytes = info.tenant_bytes}))
+            return info.n_used_blocks;
+    return 0;
+}
+
+static bool has_cached(const struct world *world, size_t tenant)
+{
+    for (size_t i = 0; i < WORLD_NAMED; i++)
+        if ((size_t)world_tenant(i) == tenant && world->actors[i].exists &&
+            world->actors[i].state == POOL_SESSION_CACHED &&
+            !world->actors[i].lost_now)
+            return true;
+    return false;
+}
+
+/* Whose turn it is whatever their tenant goes after those beyond quotas. */
+static void check_nobody_goes_first(
+    const struct world *world, const struct pool_eviction *eviction)
+{
+    for (size_t tenant = 0; tenant < WORLD_TENANTS; tenant++) {
+        const struct pool_key key = world_key(tenant * WORLD_IDS);
+        uint32_t soft_blocks = world->quotas[tenant].soft_blocks;
+
+        if (soft_blocks > 0 && used_by(world, tenant) > soft_blocks &&
+            has_cached(world, tenant) && !same_tenant(&key, &eviction->key))
+            world_fail(world,
+                "tenant %zu is beyond its quota, and another gives up blocks",
+                tenant);
+    }
+}
+
+/* Nobody loses anything for a tenant beyond its own quota. */
+static void check_tenants(
+    const struct world *world, const struct pool_eviction *eviction)
+{
+    const struct pool_key *forced_by = eviction->cause->forced_by;
+    const struct pool_quota *quota;
+    size_t tenant;
+
+    if (eviction->cause->reason == POOL_REASON_LRU && eviction->part == 1)
+        check_nobody_goes_first(world, eviction);
+    if (forced_by == NULL || eviction->cause->reason == POOL_REASON_PRESSURE ||
+        world->n_asked == 0)
+        return;
+    tenant = forced_by->tenant_bytes == 0
+                 ? 0
+                 : (size_t)forced_by->tenant[0] - 'a' + 1;
+    quota = &world->quotas[tenant];
+    if (same_tenant(&eviction->key, forced_by))
+        return;
+    if (quota->soft_blocks > 0 &&
+        used_by(world, tenant) + world->n_asked > quota->soft_blocks)
+        world_fail(world, "another tenant gives up blocks for one beyond its "
+                          "quota");
 }
 
 /* ---- hooks; memory runs out in the pool only */
@@ -119,11 +190,16 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     if (at < WORLD_NAMED) {
         check_victim(world, at, eviction);
         world->actors[at].lost_now = true;
-    } else if (!eviction->preempted) {
+    } else if (!eviction->preempted &&
+               world->plan->settings[PLAN_BEGINNINGS] == 0) {
         world_fail(world, "a request without a session was evicted");
     }
+    check_tenants(world, eviction);
     leave_use(
         world, eviction->extents, eviction->n_extents, eviction->scrub_id);
+    if (eviction->part == 1)
+        world->last_freed_blocks = 0;
+    world->last_freed_blocks += eviction->blocks_freed;
     world->tally->n_evictions[eviction->cause->reason]++;
     world->tally->n_preempted += eviction->preempted;
     heap_pause();

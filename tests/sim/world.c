@@ -73,12 +73,40 @@ size_t world_actor(const struct world *world, const struct pool_key *key)
     return tenant * WORLD_IDS + (size_t)(key->id[1] - '0');
 }
 
+/* Whose session it is, with a name or without. */
+size_t world_actor_of(
+    const struct world *world, const struct pool_session *session)
+{
+    const struct pool_key key = pool_session_glance(session).key;
+
+    if (key.id_bytes > 0)
+        return world_actor(world, &key);
+    for (size_t i = WORLD_NAMED; i < WORLD_ACTORS; i++)
+        if (world_session(world, i) == session)
+            return i;
+    world_fail(world, "a request that nobody has made");
+}
+
 struct pool_session *world_session(const struct world *world, size_t actor)
 {
-    const struct pool_key key = world_key(actor);
+    struct pool_key key = world_key(actor);
 
-    return actor < WORLD_NAMED ? pool_session_find(world->pool, &key)
-                               : world->actors[actor].anonymous;
+    if (actor >= WORLD_NAMED) {
+        if (!world->actors[actor].exists)
+            return NULL;
+        key.id = world->actors[actor].place;
+        key.id_bytes = world->actors[actor].place_bytes;
+    }
+    return pool_session_find(world->pool, &key);
+}
+
+bool world_has_quotas(const struct world *world)
+{
+    for (int i = 0; i < WORLD_TENANTS; i++)
+        if (world->quotas[i].soft_blocks > 0 ||
+            world->quotas[i].hard_blocks > 0)
+            return true;
+    return false;
 }
 
 bool world_ranks_priority(const struct world *world)
@@ -192,12 +220,15 @@ static bool is_place(const struct world *world)
 {
     uint32_t n = 0, n_fixed = 0;
 
+    if (world_has_quotas(world))
+        return false; /* whose it would be is not known here */
+
     for (size_t i = 0; i < WORLD_ACTORS; i++) {
         const struct actor *actor = &world->actors[i];
 
         n += actor->exists;
-        n_fixed += actor->exists && (actor->active || i >= WORLD_NAMED ||
-                                        actor->state == POOL_SESSION_HELD);
+        n_fixed += actor->exists &&
+                   (actor->active || actor->state == POOL_SESSION_HELD);
     }
     return n < world->plan->settings[PLAN_SESSIONS] || n_fixed < n;
 }
@@ -249,6 +280,7 @@ static void do_anonymous(struct world *world, const struct op *op)
     const struct pool_key key = world_key(at);
     const struct moment before = take_moment(world);
     struct pool_session *session;
+    struct pool_key place;
     enum kv_status status;
 
     if (world->actors[at].exists)
@@ -265,10 +297,32 @@ static void do_anonymous(struct world *world, const struct op *op)
         return;
     }
     appear(world, at);
-    world->actors[at].anonymous = session;
+    place = pool_session_place(session);
+    memcpy(world->actors[at].place, place.id, place.id_bytes);
+    world->actors[at].place_bytes = place.id_bytes;
     world->actors[at].active = true;
     must(world, pool_session_begin(world->pool, session) == KV_OK,
         "a request without a session begins");
+}
+
+/* A request without a session may leave its full blocks behind. */
+static void leave(struct world *world, size_t at)
+{
+    const struct pool_session *session = world_session(world, at);
+    struct actor *actor = &world->actors[at];
+
+    actor->exists = session != NULL;
+    if (session == NULL)
+        return;
+    pool_session_tokens(session, &actor->n_tokens);
+    must(world, world->plan->settings[PLAN_BEGINNINGS] > 0,
+        "a request has left something");
+    must(world,
+        actor->n_tokens > 0 &&
+            actor->n_tokens % world->plan->settings[PLAN_BLOCK_TOKENS] == 0,
+        "what a request leaves is full blocks");
+    laws_check_content(world, at);
+    world->tally->n_beginnings++;
 }
 
 static void do_end(struct world *world, const struct op *op)
@@ -281,7 +335,7 @@ static void do_end(struct world *world, const struct op *op)
     world->actors[at].active = false;
     world->actors[at].released_ns = world->actors[at].kept_ns = world->now_ns;
     if (at >= WORLD_NAMED)
-        world->actors[at].exists = false;
+        leave(world, at);
 }
 
 static void do_forget(struct world *world, const struct op *op)
@@ -407,8 +461,32 @@ static enum kv_status expected_room(const struct world *world, size_t n_more)
     return n_more <= blocks.free ? KV_OK : KV_BUSY;
 }
 
-/* Nobody goes who need not, and for LRU nobody else: given up is what was
- * lacking, and less than that without the last victim. */
+/* With quotas there is what they leave, and no tenant gets beyond its own. */
+static bool is_expected(const struct world *world, size_t n_more,
+    enum kv_status status, enum kv_status expected, uint64_t n_obtainable)
+{
+    if (!world_has_quotas(world) || expected == KV_IO ||
+        expected == KV_POOL_FULL)
+        return status == expected ||
+               (status == KV_OVER_QUOTA && n_more > n_obtainable);
+    if (n_more > n_obtainable)
+        return status == KV_OVER_QUOTA;
+    return status == expected || status == KV_BUSY;
+}
+
+static void check_hard_quota(const struct world *world, size_t at)
+{
+    const struct pool_tenant_info tenant =
+        pool_session_tenant(world_session(world, at));
+
+    if (tenant.quota.hard_blocks > 0 &&
+        tenant.n_used_blocks > tenant.quota.hard_blocks)
+        world_fail(
+            world, "tenant %d has more than its quota", world_tenant(at));
+}
+
+/* Nobody goes who need not: given up is what was lacking, and less than that
+ * without the last victim. */
 static void check_room(const struct world *world, const struct moment *before,
     size_t n_more, enum kv_status status)
 {
@@ -417,12 +495,20 @@ static void check_room(const struct world *world, const struct moment *before,
     uint64_t n_evictions =
         pool_stats(world->pool).evictions - before->stats.evictions;
 
+    if (world_has_quotas(world))
+        return; /* a tenant may have to give up its own, room or not */
     if (status != KV_BUSY || !evicts) {
         must(world, n_evictions == 0, "an eviction that nobody needed");
         return;
     }
     must(world, n_evictions > 0 && blocks.free + blocks.scrubbing >= n_more,
         "room was said to come, and does not");
+    if (blocks.free + blocks.scrubbing - world->last_freed_blocks >= n_more)
+        world_fail(world,
+            "%" PRIu64 " evictions: %" PRIu64 " blocks are coming, %" PRIu64
+            " of the last one, and %zu were needed",
+            n_evictions, blocks.free + blocks.scrubbing,
+            world->last_freed_blocks, n_more);
 }
 
 static void do_reserve(struct world *world, const struct op *op)
@@ -433,6 +519,7 @@ static void do_reserve(struct world *world, const struct op *op)
     enum kv_status status, expected;
     struct pool_session_info info;
     struct pool_session *session;
+    uint64_t n_obtainable;
 
     if (at == WORLD_ACTORS)
         return;
@@ -444,18 +531,25 @@ static void do_reserve(struct world *world, const struct op *op)
     expected = n_needed > world->plan->settings[PLAN_BLOCKS]
                    ? KV_POOL_FULL
                    : expected_room(world, n_more);
+    n_obtainable = pool_obtainable_blocks(world->pool, session);
+    world->n_asked = n_more;
     status = pool_session_reserve(
         world->pool, session, n_tokens, NULL, world->now_ns);
+    world->n_asked = 0;
     if (status == KV_NO_MEMORY) {
         check_refusal(world, status, &before);
         return;
     }
-    must(world, status == expected, kv_status_text(status));
+    must(world, is_expected(world, n_more, status, expected, n_obtainable),
+        kv_status_text(status));
+    if (status == KV_OK && n_more > 0)
+        check_hard_quota(world, at);
     check_room(world, &before, n_more, status);
     world->tally->n_reserved += status == KV_OK && n_more > 0;
     world->tally->n_busy += status == KV_BUSY;
     world->tally->n_full += status == KV_POOL_FULL;
-    if (status == KV_POOL_FULL || status == KV_IO)
+    world->tally->n_over += status == KV_OVER_QUOTA;
+    if (status == KV_POOL_FULL || status == KV_OVER_QUOTA || status == KV_IO)
         must_be_as_before(world, &before);
 }
 
@@ -638,6 +732,54 @@ static void do_expire(struct world *world, const struct op *op)
         check_expired(world);
 }
 
+static void do_quotas(struct world *world, const struct op *op)
+{
+    uint32_t n_blocks = world->plan->settings[PLAN_BLOCKS];
+    struct pool_tenant_quota list[WORLD_TENANTS];
+    const struct pool_quotas quotas = {.list = list, .n = WORLD_TENANTS};
+    const struct moment before = take_moment(world);
+    struct pool_quota old = world->quotas[op->a % WORLD_TENANTS];
+    enum kv_status status;
+
+    if (world->plan->settings[PLAN_QUOTAS] == 0)
+        return;
+    world->quotas[op->a % WORLD_TENANTS] = (struct pool_quota){
+        .soft_blocks = op->b % 5 * n_blocks / 8,
+        .hard_blocks = op->c % 7 * n_blocks / 8,
+    };
+    for (int i = 0; i < WORLD_TENANTS; i++)
+        list[i] = (struct pool_tenant_quota){
+            tenants[i], strlen(tenants[i]), world->quotas[i]};
+    status = pool_set_quotas(world->pool, &quotas);
+    if (status == KV_OK)
+        return;
+    check_refusal(world, status, &before);
+    world->quotas[op->a % WORLD_TENANTS] = old;
+}
+
+/* Down to the low watermark, or to what is pinned, however small the slices;
+ * whom it takes is the tap's matter. */
+static void do_sweep(struct world *world, const struct op *op)
+{
+    uint64_t n_pinned = pool_blocks(world->pool).pinned;
+    struct pool_blocks after;
+
+    if (!pool_wants_sweep(world->pool) || world->refuses)
+        return;
+    must(world,
+        pool_sweep(world->pool, 1 + op->a % 8, world->now_ns) > 0 ||
+            pool_wants_sweep(world->pool) ||
+            pool_blocks(world->pool).cached == 0,
+        "a sweep ends without having found anybody");
+    after = pool_blocks(world->pool);
+    world->tally->n_swept++;
+    must(world, after.pinned == n_pinned, "a sweep has touched what is pinned");
+    must(world,
+        pool_wants_sweep(world->pool) || after.cached == 0 ||
+            after.pinned + after.cached <= pool_config(world->pool)->low_blocks,
+        "a sweep ends above the low watermark");
+}
+
 static void take_scrub(struct world *world)
 {
     if (pool_scrub_next(world->pool, &world->out[world->n_out]))
@@ -721,6 +863,12 @@ static void do_op(struct world *world, const struct op *op)
     case OP_EXPIRE:
         do_expire(world, op);
         break;
+    case OP_QUOTAS:
+        do_quotas(world, op);
+        break;
+    case OP_SWEEP:
+        do_sweep(world, op);
+        break;
     case OP_SCRUB_TAKE:
         take_scrub(world);
         break;
@@ -762,10 +910,11 @@ static void end_all(struct world *world)
     for (uint32_t i = 0; i < WORLD_ACTORS; i++)
         do_end(world, &(struct op){.kind = OP_END});
     laws_check(world, true);
-    for (uint32_t i = 0; i < WORLD_NAMED; i++) {
-        if (world_session(world, i) == NULL)
-            world->actors[i].exists = false;
-        do_forget(world, &(struct op){.kind = OP_FORGET, .a = i});
+    for (size_t i = 0; i < WORLD_ACTORS; i++) {
+        if (world->actors[i].exists)
+            pool_session_forget(
+                world->pool, world_session(world, i), world->now_ns);
+        world->actors[i].exists = false;
     }
     do {
         while (world->n_out > 0)
@@ -802,6 +951,9 @@ static void open_world(struct world *world)
         .default_idle_ttl_ns = settings[PLAN_IDLE_TTL_MS] * KV_NS_PER_MS,
         .eviction_policy = plan_policies[settings[PLAN_POLICY]],
         .share_prefixes = settings[PLAN_SHARES] > 0,
+        .high_blocks = settings[PLAN_BLOCKS] * settings[PLAN_HIGH] / 8,
+        .max_beginnings = settings[PLAN_BEGINNINGS],
+        .low_blocks = settings[PLAN_BLOCKS] * settings[PLAN_HIGH] / 12,
         .secret = {1, 2},
     };
     struct kv_error error;

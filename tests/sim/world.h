@@ -28,7 +28,7 @@
 #define WORLD_TENANTS 3
 #define WORLD_IDS 8 /* of each tenant */
 #define WORLD_NAMED (WORLD_TENANTS * WORLD_IDS)
-#define WORLD_ANONYMOUS (2 * WORLD_TENANTS) /* requests without a session */
+#define WORLD_ANONYMOUS (4 * WORLD_TENANTS) /* requests without a session */
 #define WORLD_ACTORS (WORLD_NAMED + WORLD_ANONYMOUS)
 /* As receipts name them: those without a session of a tenant look alike. */
 #define WORLD_HOLDERS (WORLD_NAMED + WORLD_TENANTS)
@@ -39,10 +39,12 @@
 #define WORLD_TWINS 4099
 #define WORLD_TTL_LATE_NS (2 * KV_NS_PER_MS)
 
-/* A session, or a request without one, as the operations have made it. */
+/* A session, or a request without one, as the operations have made it; of the
+ * latter also what is left of it when it has ended. */
 struct actor {
     bool exists, active;
-    struct pool_session *anonymous; /* NULL for those with a name */
+    char place[POOL_NAME_BYTES]; /* of those without a name, in the pool */
+    size_t place_bytes;
     uint32_t tokens[WORLD_MAX_TOKENS];
     uint64_t words[WORLD_MAX_TOKENS]; /* what lies in its slot */
     size_t n_tokens;
@@ -86,8 +88,9 @@ struct view {
 /* How often what happened; shared with who started the world. */
 struct tally {
     uint64_t n_ops, n_evictions[POOL_REASON_END], n_reserved, n_busy, n_full,
-        n_adopted, n_held, n_expired, n_preempted, n_refused, n_starved, n_dry,
-        n_forgotten, n_shared, n_receipts, n_truths, n_by_selector[6];
+        n_over, n_adopted, n_held, n_expired, n_preempted, n_refused, n_starved,
+        n_dry, n_forgotten, n_swept, n_beginnings, n_shared, n_receipts,
+        n_truths, n_by_selector[6];
     uint8_t root[32]; /* of the ledger's tree at the end */
 };
 
@@ -101,9 +104,12 @@ struct world {
     struct pool_observer observer; /* the tap */
     const struct pool_observer *recorder;
     int64_t now_ns;
-    bool refuses;      /* nothing may be recorded */
-    bool has_starved;  /* memory has run out at some time, */
-    uint32_t starving; /* or will, this many allocations on; 0: no */
+    bool refuses;     /* nothing may be recorded */
+    bool has_starved; /* memory has run out at some time, */
+    struct pool_quota quotas[WORLD_TENANTS];
+    size_t n_asked;             /* blocks that the operation needs */
+    uint64_t last_freed_blocks; /* by the last eviction */
+    uint32_t starving;          /* or will, this many allocations on; 0: no */
 
     struct actor actors[WORLD_ACTORS];
     bool twins[WORLD_TWINS]; /* by word: several blocks have ended with it */
@@ -126,6 +132,8 @@ __attribute__((format(printf, 2, 3), noreturn)) void world_fail(
 struct pool_key world_key(size_t actor);
 struct pool_session *world_session(const struct world *world, size_t actor);
 size_t world_actor(const struct world *world, const struct pool_key *key);
+size_t world_actor_of(
+    const struct world *world, const struct pool_session *session);
 int world_tenant(size_t actor);
 
 /* Whether the policy looks at priorities first. */
@@ -135,6 +143,9 @@ bool world_ranks_priority(const struct world *world);
  * there is none. */
 int64_t actor_hold_until_ns(const struct actor *actor);
 int64_t actor_due_ns(const struct actor *actor);
+
+/* Whether some tenant has a quota. */
+bool world_has_quotas(const struct world *world);
 
 /* ---- evict.c */
 

@@ -351,6 +351,32 @@ START_TEST(a_hole_in_what_was_acknowledged_is_named_and_left_alone)
 }
 END_TEST
 
+/* Closed files beside it do not make it ours. */
+START_TEST(somebody_elses_file_is_never_cut)
+{
+    static const char *const others[] = {
+        "hello\n", "{\"level\":\"info\"}\n", "{}\n{}\n", "\n"};
+    char *text = calloc(1, TEXT_BYTES);
+
+    jsonl_file_fini(&file);
+    open_file(1, 0);
+    issue(10);
+    write_all(10);
+    issue(10);
+    write_all(10);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        reopen_file();
+        remove_file();
+        append_bytes(others[i]);
+        cursor.sequence = 10;
+        ck_assert_int_eq(write_runs(10, 0), KV_INVALID);
+        ck_assert_uint_eq(read_file("r.jsonl", text), strlen(others[i]));
+        ck_assert_str_eq(text, others[i]);
+    }
+    free(text);
+}
+END_TEST
+
 START_TEST(what_is_no_file_is_refused_as_such)
 {
     char path[400];
@@ -678,6 +704,7 @@ int main(void)
         a_hole_in_what_was_not_acknowledged_is_written_again,
         a_hole_in_the_first_lines_behind_closed_files_is_written_again,
         a_hole_in_what_was_acknowledged_is_named_and_left_alone,
+        somebody_elses_file_is_never_cut,
         what_is_no_file_is_refused_as_such,
         a_file_of_other_things_is_left_alone,
         only_one_writes_a_file,
