@@ -6,31 +6,26 @@
  *     synth_model --arch bitnet --layers 4 --embd 512 --ff 1024 --heads 8
  *         --kv-heads 4 --vocab 1000 --context 256 --type tq2_0 OUT.gguf
  *
- * Weights are uniform with a variance of 1 / columns, so that activations keep
- * their size from layer to layer. Quantised blocks are drawn as they lie in the
- * file: any block of random quants with a good scale is what some weights would
- * have been quantised to. A matrix whose rows are no whole number of blocks is
- * F16, as llama.cpp's quantiser does it.
+ * A matrix whose rows are no whole number of blocks is F16, as llama.cpp's
+ * quantiser does it.
  *
  * The type q4_k_m is the mixture that people ship: Q4_K, but for Q6_K in the
  * output and in half of the values and down projections. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-#include "engine/quants_super.h"
+#include "bench/synth_blocks.h"
 
 #define ALIGNMENT 32
 #define N_FIXED_TOKENS 259 /* <unk>, <s>, </s> and the bytes */
 #define MAX_TENSORS 16384
 #define CHUNK_BLOCKS 4096
-#define MAX_BLOCK_BYTES 210
 
 enum { VALUE_U32 = 4, VALUE_I32, VALUE_F32, VALUE_BOOL, VALUE_STRING };
 
@@ -67,7 +62,6 @@ struct output {
     FILE *file;
     const char *path;
     uint64_t n;
-    uint64_t random;
     struct tensor *tensors;
     size_t n_tensors;
     uint64_t n_keys;
@@ -321,212 +315,46 @@ static void put_tensor_infos(struct output *output)
     }
 }
 
-/* xorshift64* */
-static uint64_t next_random(struct output *output)
-{
-    uint64_t x = output->random;
-
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    output->random = x;
-    return x * UINT64_C(0x2545F4914F6CDD1D);
-}
-
-static uint16_t half_of(float value)
-{
-    uint16_t sign = value < 0 ? 0x8000 : 0;
-    int exponent;
-    float fraction = frexpf(fabsf(value), &exponent);
-
-    if (exponent < -13)
-        return sign | (uint16_t)lrintf(ldexpf(fabsf(value), 24));
-    return sign |
-           (uint16_t)(((exponent + 13) << 10) + lrintf(ldexpf(fraction, 11)));
-}
-
-static void fill_random(struct output *output, unsigned char *out, size_t n)
-{
-    for (size_t i = 0; i < n; i += 8) {
-        uint64_t word = next_random(output);
-
-        memcpy(out + i, &word, n - i < 8 ? n - i : 8);
-    }
-}
-
-/* Trits of 5 (or 4, times 3) to a byte are fractions of 256, rounded up. */
-static unsigned char pack_trits(unsigned value)
-{
-    return (unsigned char)((value * 256 + 242) / 243);
-}
-
-/* Trits vary by 2/3, not 1/3. */
-static float ternary_scale(float half_range)
-{
-    return half_range / sqrtf(2.0f);
-}
-
-/* What a random byte becomes in a ternary block. */
-struct trit_tables {
-    unsigned char five[256], four[256], pairs[256];
-};
-
-static struct trit_tables make_trit_tables(void)
-{
-    struct trit_tables tables;
-
-    for (unsigned i = 0; i < 256; i++) {
-        unsigned trits = i * 81 / 256;
-
-        tables.five[i] = pack_trits(i * 243 / 256);
-        tables.four[i] = pack_trits(trits * 3);
-        tables.pairs[i] = (unsigned char)(trits % 3 | trits / 3 % 3 << 2 |
-                                          trits / 9 % 3 << 4 | trits / 27 << 6);
-    }
-    return tables;
-}
-
-/* What scales of the blocks make weights of the deviation: random integers,
- * less random minimums, have the ones given here. A minimum is worth as much as
- * the average weight, so that the weights of a block are about as often
- * negative. */
-static void shape_super_blocks(unsigned char *blocks, size_t n_blocks,
-    enum gguf_tensor_type type, float deviation)
-{
-    const size_t block_bytes = gguf_type_block_bytes(type);
-    const float scale = deviation / (type == GGUF_Q4_K      ? 258.0f
-                                        : type == GGUF_Q5_K ? 527.0f
-                                                            : 1365.0f);
-    const uint16_t half = half_of(scale);
-    const uint16_t min = half_of(scale * (type == GGUF_Q4_K ? 7.5f : 15.5f));
-
-    for (size_t b = 0; b < n_blocks; b++, blocks += block_bytes)
-        if (type == GGUF_Q6_K) {
-            memcpy(blocks + block_bytes - sizeof half, &half, sizeof half);
-        } else {
-            memcpy(blocks, &half, sizeof half);
-            memcpy(blocks + sizeof half, &min, sizeof min);
-        }
-}
-
-/* Random bytes become blocks. half_range is where the uniform weights end. */
-static void shape_blocks(unsigned char *blocks, size_t n_blocks,
-    enum gguf_tensor_type type, float half_range,
-    const struct trit_tables *tables)
-{
-    size_t block_bytes = gguf_type_block_bytes(type);
-    uint16_t scale = half_of(type == GGUF_Q8_0   ? half_range / 127
-                             : type == GGUF_Q4_0 ? half_range / 8
-                                                 : ternary_scale(half_range));
-
-    for (size_t b = 0; b < n_blocks; b++) {
-        unsigned char *block = blocks + b * block_bytes;
-        size_t n_quants = block_bytes - sizeof scale;
-
-        if (type == GGUF_Q8_0 || type == GGUF_Q4_0) {
-            memcpy(block, &scale, sizeof scale);
-            for (size_t i = 2; type == GGUF_Q8_0 && i < block_bytes; i++)
-                if (block[i] == 0x80) /* -128, which quantising never gives */
-                    block[i] = 0x81;
-            continue;
-        }
-        memcpy(block + n_quants, &scale, sizeof scale);
-        for (size_t i = 0; i < n_quants; i++)
-            block[i] = type == GGUF_TQ2_0 ? tables->pairs[block[i]]
-                       : i < 48           ? tables->five[block[i]]
-                                          : tables->four[block[i]];
-    }
-}
-
-/* The scale is behind them. */
-static void shape_i2_s(
-    unsigned char *bytes, size_t n, const struct trit_tables *tables)
-{
-    for (size_t i = 0; i < n; i++)
-        bytes[i] = tables->pairs[bytes[i]];
-}
-
 static void put_tail(struct output *output, const struct tensor *tensor)
 {
-    const float tail[8] = {ternary_scale(sqrtf(3.0f / (float)tensor->n_cols))};
+    const float tail[8] = {synth_blocks_tail_scale(tensor->n_cols)};
     const size_t n = gguf_type_tail_bytes(tensor->type);
 
     if (n > 0)
         put(output, tail, n);
 }
 
-static void shape_floats(unsigned char *out, size_t n, float half_range)
-{
-    for (size_t i = 0; i < n; i++) {
-        int32_t random;
-        float value;
-
-        memcpy(&random, out + 4 * i, sizeof random);
-        value = (float)random * 0x1p-31f * half_range;
-        memcpy(out + 4 * i, &value, sizeof value);
-    }
-}
-
-/* 4096 values are enough to choose from. */
-static void shape_halves(
-    unsigned char *out, size_t n, enum gguf_tensor_type type, float half_range)
-{
-    uint16_t values[4096], random;
-
-    for (int i = 0; i < 4096; i++) {
-        const float value = ((float)i - 2047.5f) / 2048.0f * half_range;
-        uint32_t bits;
-
-        memcpy(&bits, &value, sizeof bits);
-        values[i] = type == GGUF_BF16 ? (uint16_t)(bits >> 16) : half_of(value);
-    }
-    for (size_t i = 0; i < n; i++) {
-        memcpy(&random, out + 2 * i, sizeof random);
-        memcpy(out + 2 * i, &values[random % 4096], sizeof random);
-    }
-}
-
 static void put_matrix(struct output *output, const struct tensor *tensor,
-    const struct trit_tables *tables, unsigned char *chunk)
+    struct synth_blocks *blocks, unsigned char *chunk)
 {
     size_t block_bytes = gguf_type_block_bytes(tensor->type);
     uint64_t n_left =
         (tensor->n_bytes - gguf_type_tail_bytes(tensor->type)) / block_bytes;
-    float half_range = sqrtf(3.0f / (float)tensor->n_cols);
 
     while (n_left > 0) {
         size_t n = n_left < CHUNK_BLOCKS ? (size_t)n_left : CHUNK_BLOCKS;
 
-        fill_random(output, chunk, n * block_bytes);
-        if (tensor->type == GGUF_F32)
-            shape_floats(chunk, n, half_range);
-        else if (tensor->type == GGUF_F16 || tensor->type == GGUF_BF16)
-            shape_halves(chunk, n, tensor->type, half_range);
-        else if (tensor->type == GGUF_I2_S)
-            shape_i2_s(chunk, n * block_bytes, tables);
-        else if (quants_super_has(tensor->type))
-            shape_super_blocks(
-                chunk, n, tensor->type, half_range / sqrtf(3.0f));
-        else
-            shape_blocks(chunk, n, tensor->type, half_range, tables);
+        synth_blocks_fill(blocks, chunk, n, tensor->type, tensor->n_cols);
         put(output, chunk, n * block_bytes);
         n_left -= n;
     }
     put_tail(output, tensor);
 }
 
-static void put_data(struct output *output)
+static void put_data(struct output *output, uint64_t seed)
 {
-    struct trit_tables tables = make_trit_tables();
-    unsigned char *chunk = malloc((size_t)CHUNK_BLOCKS * MAX_BLOCK_BYTES);
+    struct synth_blocks blocks;
+    unsigned char *chunk =
+        malloc((size_t)CHUNK_BLOCKS * SYNTH_BLOCKS_MAX_BYTES);
 
     if (chunk == NULL)
         fail("data", "out of memory");
+    synth_blocks_init(&blocks, seed);
     for (size_t i = 0; i < output->n_tensors; i++) {
         const struct tensor *tensor = &output->tensors[i];
 
         if (tensor->n_rows > 0)
-            put_matrix(output, tensor, &tables, chunk);
+            put_matrix(output, tensor, &blocks, chunk);
         for (uint64_t j = 0; tensor->n_rows == 0 && j < tensor->n_cols; j++)
             put(output, &(float){1.0f}, sizeof(float));
         put_padding(output);
@@ -537,8 +365,7 @@ static void put_data(struct output *output)
 static void write_model(const char *path, const struct shape *shape,
     enum gguf_tensor_type output_type, uint64_t seed)
 {
-    struct output output = {
-        .path = path, .random = seed * UINT64_C(0x9E3779B97F4A7C15) | 1};
+    struct output output = {.path = path};
 
     output.tensors = calloc(MAX_TENSORS, sizeof *output.tensors);
     output.file = fopen(path, "wb");
@@ -554,7 +381,7 @@ static void write_model(const char *path, const struct shape *shape,
     put_vocabulary(&output, shape->vocab);
     put_tensor_infos(&output);
     put_padding(&output);
-    put_data(&output);
+    put_data(&output, seed);
     if (fseek(output.file, 16, SEEK_SET) != 0)
         fail(path, strerror(errno));
     put_u64(&output, output.n_keys);
