@@ -126,8 +126,7 @@ START_TEST(who_is_beyond_the_soft_quota_gives_first)
     ck_assert_int_eq(try_run("new", "a", 4 * 6), KV_BUSY);
     ck_assert(has_blocks("old", "a") && !has_blocks("q", "a"));
     ck_assert(has_blocks("q", "b")); /* within its quota again */
-    ck_assert_int_eq(
-        fixture.auditor.last.cause->reason == POOL_REASON_QUOTA, true);
+    ck_assert(fixture.auditor.member_reason == POOL_REASON_QUOTA);
     fixture_scrub();
     /* From here on it is the policy's turn. */
     cache("new", "b", 2);
