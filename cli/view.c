@@ -103,7 +103,9 @@ void view_ledger(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
                 &kvpool__v1__ledger_mode__descriptor, (int)ledger->mode));
         line(out, "  stored", "%s of %s, oldest %" PRIu64,
             text_bytes(ledger->stored_bytes).s,
-            text_bytes(ledger->limit_bytes).s, ledger->oldest_sequence);
+            ledger->limit_bytes > 0 ? text_bytes(ledger->limit_bytes).s
+                                    : "no limit",
+            ledger->oldest_sequence);
         if (ledger->error[0] != '\0')
             line(out, "  error", "%s", text_name(ledger->error).s);
     }
