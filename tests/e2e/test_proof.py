@@ -602,7 +602,7 @@ class KeyFileTest(unittest.TestCase):
             self.assertNotEqual(found[0][1], found[1][1])
             self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
             with open(path, encoding="ascii") as file:
-                secret = file.read().split("+")[-1].strip()
+                secret = file.read().split("+", 4)[4].strip()  # PRIVATE+KEY+name+id+
             self.assertFalse([l for l in server.lines if secret in l])
 
     def test_a_file_that_is_no_key_stops_the_start(self):
