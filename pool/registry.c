@@ -212,6 +212,13 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     return status;
 }
 
+void registry_trim(struct pool *pool, struct pool_session *session)
+{
+    pool->session_bytes -= session_metadata_bytes(session);
+    session_trim(session);
+    pool->session_bytes += session_metadata_bytes(session);
+}
+
 /* ---- the facade's part */
 
 /* Somebody goes for a new session: the longest kept, who loses least, or else

@@ -130,6 +130,8 @@ void registry_set_timer(struct pool *pool, struct pool_session *session);
 /* Calls session_grow_* and keeps count of the memory. */
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks);
+/* The same for session_trim. */
+void registry_trim(struct pool *pool, struct pool_session *session);
 
 /* ---- retention.c */
 
