@@ -68,7 +68,7 @@ static uint32_t count_found(
 {
     uint32_t n = session->n_sealed;
 
-    while (n > 0 && !pool->prefixes.entries[session->blocks[n - 1]].listed)
+    while (n > 0 && !prefix_is_listed(&pool->prefixes, session->blocks[n - 1]))
         n--;
     return n;
 }

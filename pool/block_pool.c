@@ -241,10 +241,10 @@ void block_pool_free(struct block_pool *pool, const struct pool_extent *extent)
 void block_pool_set_tokens(
     struct block_pool *pool, pool_block_id id, uint32_t n_tokens)
 {
-    assert(is_used(pool, id));
+    assert(is_used(pool, id) && n_tokens <= BLOCK_POOL_MAX_TOKENS);
     pool->n_tokens += n_tokens;
     pool->n_tokens -= pool->blocks[id].n_tokens;
-    pool->blocks[id].n_tokens = n_tokens;
+    pool->blocks[id].n_tokens = n_tokens & BLOCK_POOL_MAX_TOKENS;
 }
 
 uint64_t block_pool_metadata_bytes(const struct block_pool *pool)

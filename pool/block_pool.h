@@ -32,10 +32,13 @@
 #define BLOCK_POOL_MAX_BLOCKS INT32_MAX
 #define BLOCK_NONE UINT32_MAX
 
+#define BLOCK_POOL_MAX_TOKENS 16383  /* of a block */
+#define BLOCK_POOL_MAX_REFS 33554431 /* to a block */
+
 struct block {
-    uint32_t n_refs;   /* 0: free or scrubbing */
-    uint32_t n_pins;   /* of these, by who runs or holds */
-    uint32_t n_tokens; /* whose keys and values it holds */
+    uint64_t n_refs : 25;   /* 0: free or scrubbing */
+    uint64_t n_pins : 25;   /* of these, by who runs or holds */
+    uint64_t n_tokens : 14; /* whose keys and values it holds */
 };
 
 struct block_pool {

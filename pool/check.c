@@ -50,18 +50,18 @@ static bool check_sealed(
             prefixes, session->tenant->name, session->tenant->name_bytes, &key))
         return equal(census, "a hash that can be had", 0, 1);
     for (uint32_t i = 0; i < session->n_sealed; i++) {
-        const struct prefix_entry *entry =
-            &prefixes->entries[session->blocks[i]];
+        uint32_t id = session->blocks[i];
         const uint32_t *tokens = session->tokens + (size_t)i * block_tokens;
 
         if (!prefix_key_after(prefixes, &key, tokens, &key))
             return equal(census, "a hash that can be had", 0, 1);
-        if (!equal(census, "a sealed block of the table", entry->sealed, 1) ||
+        if (!equal(census, "a sealed block of the table",
+                prefix_is_sealed(prefixes, id), 1) ||
             !equal(census, "the key of a sealed block",
-                memcmp(&entry->key, &key, sizeof key) == 0, 1) ||
+                memcmp(&prefixes->entries[id].key, &key, sizeof key) == 0, 1) ||
             !equal(census, "a listed block is found by its tokens",
-                !entry->listed ||
-                    prefix_find(prefixes, &key, tokens) == session->blocks[i],
+                !prefix_is_listed(prefixes, id) ||
+                    share_find(census->pool, &key, tokens, i) == id,
                 1))
             return false;
     }
@@ -76,10 +76,11 @@ static bool check_prefix(const struct census *census, uint32_t id)
     if (prefixes->entries == NULL)
         return true;
     return equal(census, "a sealed block that nobody holds",
-               prefixes->entries[id].sealed && census->n_refs[id] == 0, 0) &&
-           equal(census, "a listed block that is not sealed",
-               prefixes->entries[id].listed && !prefixes->entries[id].sealed,
-               0);
+               prefix_is_sealed(prefixes, id) && census->n_refs[id] == 0, 0) &&
+           equal(census, "a copy of the tokens that no owner has",
+               prefix_kept_tokens(prefixes, id) != NULL,
+               prefix_is_listed(prefixes, id) &&
+                   owners_find(&census->pool->owners, id) == NULL);
 }
 
 /* ---- sessions */

@@ -115,7 +115,6 @@ static uint64_t drop_references(
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
         bool is_last;
 
-        owners_release(&pool->owners, session->blocks[i], session->number);
         if (is_pinned)
             block_pool_unpin(&pool->blocks, session->blocks[i]);
         is_last = block_pool_release(&pool->blocks, session->blocks[i]);

@@ -1,4 +1,5 @@
-/* For each block one of the sessions that hold it, for whoever draws the arena.
+/* For each block one of the sessions that hold it, for whoever draws the arena,
+ * and to find the tokens of a block that is found (see share.c).
  *
  * The first that holds a block is its owner. When it gives the block up and
  * others have it still, nobody is known until the next that takes it. Sessions
@@ -6,6 +7,7 @@
 #ifndef POOL_OWNERS_H
 #define POOL_OWNERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,10 +40,16 @@ static inline void owners_hold(
         owners->by_block[block] = number;
 }
 
+static inline bool owners_is(
+    const struct owners *owners, uint32_t block, uint32_t number)
+{
+    return owners->by_block[block] == number;
+}
+
 static inline void owners_release(
     struct owners *owners, uint32_t block, uint32_t number)
 {
-    if (owners->by_block[block] == number)
+    if (owners_is(owners, block, number))
         owners->by_block[block] = 0;
 }
 

@@ -16,9 +16,17 @@ static enum kv_status check_config(
     if (config->block_tokens == 0)
         return kv_error_set(error, KV_INVALID,
             "a block cannot hold 0 tokens: at least 1 is needed");
+    if (config->block_tokens > BLOCK_POOL_MAX_TOKENS)
+        return kv_error_set(error, KV_INVALID,
+            "a block cannot hold %" PRIu32 " tokens: at most %d are allowed",
+            config->block_tokens, BLOCK_POOL_MAX_TOKENS);
     if (config->max_sessions == 0)
         return kv_error_set(error, KV_INVALID,
             "the pool cannot have 0 sessions: at least 1 is needed");
+    if (config->max_sessions > BLOCK_POOL_MAX_REFS)
+        return kv_error_set(error, KV_INVALID,
+            "the pool cannot have %" PRIu32 " sessions: at most %d are allowed",
+            config->max_sessions, BLOCK_POOL_MAX_REFS);
     if (config->kept_ttl_ns < 0)
         return kv_error_set(error, KV_INVALID,
             "tokens cannot be kept for %" PRId64

@@ -7,16 +7,24 @@
 #include <openssl/hmac.h>
 
 #include "base/heap.h"
+#include "base/list.h"
 
-/* A bucket for each block, rounded up to a power of two: keys are hashes
- * already, so their first bytes choose. */
-static uint32_t count_buckets(uint32_t n_blocks)
+/* A bucket is a first look; the others of its blocks are one more each. */
+#define BLOCKS_PER_BUCKET 2
+
+/* Copies are few, and cost a look at some more where they are not. */
+#define BLOCKS_PER_COPY 16
+
+struct copy {
+    struct kv_map_node node; /* its hash is the block: nobody chooses those */
+    uint32_t tokens[];
+};
+
+static bool is_of_block(const struct kv_map_node *node, const void *key)
 {
-    uint32_t n = 1;
+    const uint32_t *block = key;
 
-    while (n < n_blocks)
-        n *= 2;
-    return n;
+    return node->hash == *block;
 }
 
 enum kv_status prefix_index_init(struct prefix_index *index, uint32_t n_blocks,
@@ -24,7 +32,7 @@ enum kv_status prefix_index_init(struct prefix_index *index, uint32_t n_blocks,
 {
     *index = (struct prefix_index){
         .n_blocks = n_blocks,
-        .n_buckets = count_buckets(n_blocks),
+        .n_buckets = n_blocks / BLOCKS_PER_BUCKET + 1,
         .block_tokens = block_tokens,
         .secret = {secret[0], secret[1]},
         .sha256 = EVP_MD_fetch(NULL, "SHA256", NULL),
@@ -33,27 +41,33 @@ enum kv_status prefix_index_init(struct prefix_index *index, uint32_t n_blocks,
     index->entries = kv_calloc(n_blocks, sizeof *index->entries);
     index->buckets = kv_calloc(index->n_buckets, sizeof *index->buckets);
     if (index->entries == NULL || index->buckets == NULL ||
+        kv_map_init(&index->copies, n_blocks / BLOCKS_PER_COPY, secret,
+            is_of_block) != KV_OK ||
         index->sha256 == NULL || index->context == NULL ||
         EVP_DigestInit_ex2(index->context, index->sha256, NULL) != 1) {
         prefix_index_fini(index);
         return KV_NO_MEMORY;
     }
-    memset(index->buckets, 0xFF, index->n_buckets * sizeof *index->buckets);
+    for (uint32_t i = 0; i < index->n_buckets; i++)
+        index->buckets[i] = PREFIX_LAST;
     return KV_OK;
 }
 
-static void drop_tokens(struct prefix_entry *entry)
+static void free_copies(struct kv_map *copies)
 {
-    if (entry->owns_tokens)
-        kv_free((void *)(uintptr_t)entry->tokens);
-    entry->owns_tokens = false;
-    entry->tokens = NULL;
+    for (size_t i = 0; copies->buckets != NULL && i < copies->n_buckets; i++)
+        while (copies->buckets[i] != NULL) {
+            struct kv_map_node *node = copies->buckets[i];
+
+            copies->buckets[i] = node->next;
+            kv_free(node);
+        }
+    kv_map_fini(copies);
 }
 
 void prefix_index_fini(struct prefix_index *index)
 {
-    for (uint32_t i = 0; index->entries != NULL && i < index->n_blocks; i++)
-        drop_tokens(&index->entries[i]);
+    free_copies(&index->copies);
     kv_free(index->entries);
     kv_free(index->buckets);
     EVP_MD_CTX_free(index->context);
@@ -87,35 +101,29 @@ bool prefix_key_after(const struct prefix_index *index,
 
 /* ---- the list */
 
+/* Keys are hashes already, so their first bytes choose. */
 static uint32_t *bucket_of(
     const struct prefix_index *index, const struct prefix_key *key)
 {
     uint32_t hash;
 
     memcpy(&hash, key->bytes, sizeof hash);
-    return &index->buckets[hash & (index->n_buckets - 1)];
+    return &index->buckets[(uint64_t)hash * index->n_buckets >> 32];
 }
 
-static uint32_t find_key(
+uint32_t prefix_find(
     const struct prefix_index *index, const struct prefix_key *key)
 {
-    uint32_t block = *bucket_of(index, key);
+    uint32_t link = *bucket_of(index, key);
 
-    while (block != PREFIX_NONE &&
-           memcmp(&index->entries[block].key, key, sizeof *key) != 0)
-        block = index->entries[block].next;
-    return block;
-}
+    while (link != PREFIX_LAST) {
+        uint32_t block = link - PREFIX_NEXT;
 
-uint32_t prefix_find(const struct prefix_index *index,
-    const struct prefix_key *key, const uint32_t *tokens)
-{
-    uint32_t block = find_key(index, key);
-
-    if (block == PREFIX_NONE || memcmp(index->entries[block].tokens, tokens,
-                                    index->block_tokens * sizeof *tokens) != 0)
-        return PREFIX_NONE;
-    return block;
+        if (memcmp(&index->entries[block].key, key, sizeof *key) == 0)
+            return block;
+        link = index->entries[block].link;
+    }
+    return PREFIX_NONE;
 }
 
 static void unlist(struct prefix_index *index, uint32_t block)
@@ -123,71 +131,84 @@ static void unlist(struct prefix_index *index, uint32_t block)
     struct prefix_entry *entry = &index->entries[block];
     uint32_t *at = bucket_of(index, &entry->key);
 
-    while (*at != block)
-        at = &index->entries[*at].next;
-    *at = entry->next;
-    entry->listed = false;
+    while (*at != PREFIX_NEXT + block)
+        at = &index->entries[*at - PREFIX_NEXT].link;
+    *at = entry->link;
+    entry->link = PREFIX_UNLISTED;
 }
 
-void prefix_seal(struct prefix_index *index, uint32_t block,
-    const struct prefix_key *key, const uint32_t *tokens)
+void prefix_seal(
+    struct prefix_index *index, uint32_t block, const struct prefix_key *key)
 {
     struct prefix_entry *entry = &index->entries[block];
     uint32_t *bucket = bucket_of(index, key);
 
-    assert(!entry->sealed);
-    *entry = (struct prefix_entry){.key = *key, .sealed = true};
-    if (find_key(index, key) != PREFIX_NONE)
+    assert(!prefix_is_sealed(index, block));
+    *entry = (struct prefix_entry){.key = *key, .link = PREFIX_UNLISTED};
+    if (prefix_find(index, key) != PREFIX_NONE)
         return;
-    entry->tokens = tokens;
-    entry->listed = true;
-    entry->next = *bucket;
-    *bucket = block;
+    entry->link = *bucket;
+    *bucket = PREFIX_NEXT + block;
 }
 
 void prefix_unseal(struct prefix_index *index, uint32_t block)
 {
-    struct prefix_entry *entry = &index->entries[block];
-
-    if (entry->listed)
+    if (prefix_is_listed(index, block))
         unlist(index, block);
-    drop_tokens(entry);
-    entry->sealed = false;
+    index->entries[block].link = PREFIX_OPEN;
 }
 
-/* ---- where tokens lie */
+/* ---- copies of tokens */
 
-void prefix_move_tokens(struct prefix_index *index, uint32_t block,
-    uintptr_t from, const uint32_t *to)
+static struct copy *find_copy(const struct prefix_index *index, uint32_t block)
 {
-    struct prefix_entry *entry = &index->entries[block];
+    struct kv_map_node *node = index->copies.n_entries > 0
+                                   ? kv_map_find(&index->copies, block, &block)
+                                   : NULL;
 
-    if (!entry->owns_tokens && (uintptr_t)entry->tokens == from)
-        entry->tokens = to;
+    return node == NULL ? NULL : KV_LIST_ENTRY(node, struct copy, node);
 }
 
 void prefix_keep_tokens(
-    struct prefix_index *index, uint32_t block, const uint32_t *from)
+    struct prefix_index *index, uint32_t block, const uint32_t *tokens)
 {
-    struct prefix_entry *entry = &index->entries[block];
-    size_t n_bytes = index->block_tokens * sizeof *from;
-    uint32_t *copy;
+    size_t n_bytes = index->block_tokens * sizeof *tokens;
+    struct copy *copy;
 
-    if (entry->owns_tokens || entry->tokens != from)
+    if (!prefix_is_listed(index, block))
         return;
-    copy = kv_realloc(NULL, n_bytes);
+    copy = kv_realloc(NULL, sizeof *copy + n_bytes);
     if (copy == NULL) {
         unlist(index, block);
-        entry->tokens = NULL;
         return;
     }
-    memcpy(copy, from, n_bytes);
-    entry->tokens = copy;
-    entry->owns_tokens = true;
+    memcpy(copy->tokens, tokens, n_bytes);
+    kv_map_insert(&index->copies, &copy->node, block);
+}
+
+const uint32_t *prefix_kept_tokens(
+    const struct prefix_index *index, uint32_t block)
+{
+    const struct copy *copy = find_copy(index, block);
+
+    return copy == NULL ? NULL : copy->tokens;
+}
+
+void prefix_drop_tokens(struct prefix_index *index, uint32_t block)
+{
+    struct copy *copy = find_copy(index, block);
+
+    if (copy == NULL)
+        return;
+    kv_map_remove(&index->copies, &copy->node);
+    kv_free(copy);
 }
 
 uint64_t prefix_metadata_bytes(const struct prefix_index *index)
 {
     return index->n_blocks * sizeof *index->entries +
-           index->n_buckets * sizeof *index->buckets;
+           index->n_buckets * sizeof *index->buckets +
+           index->copies.n_buckets * sizeof *index->copies.buckets +
+           index->copies.n_entries *
+               (sizeof(struct copy) + index->block_tokens * sizeof(uint32_t));
 }

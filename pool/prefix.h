@@ -10,10 +10,9 @@
  * without the secret can make a key, and two tenants never have one in common.
  *
  * A block is sealed when it has become full, by the session that filled it. Of
- * several sealed blocks with one key, the first is listed, and found. On a hit
- * the tokens are compared as well; they are not stored twice: those of a block
- * lie in the session that sealed it, and in a copy once that one has given the
- * block up and others have not.
+ * several sealed blocks with one key, the first is listed, and found. Tokens
+ * are not stored here, but for copies of those of which no session is known
+ * that has them (see share.c).
  *
  * Thread: the owner's. */
 #ifndef POOL_PREFIX_H
@@ -25,6 +24,7 @@
 
 #include <openssl/types.h>
 
+#include "base/map.h"
 #include "base/status.h"
 #include "pool/observer.h"
 
@@ -35,18 +35,25 @@ struct prefix_key {
     uint8_t bytes[PREFIX_KEY_BYTES];
 };
 
+/* What is known of a block in four bytes; from PREFIX_NEXT on it is listed, and
+ * the next of its bucket is this much less. */
+enum prefix_link {
+    PREFIX_OPEN,     /* not sealed */
+    PREFIX_UNLISTED, /* sealed */
+    PREFIX_LAST,     /* listed, and the last of its bucket */
+    PREFIX_NEXT,
+};
+
 struct prefix_entry {
     struct prefix_key key;
-    const uint32_t *tokens; /* NULL: not sealed, or not to be found */
-    uint32_t next;          /* of its bucket */
-    bool sealed, listed;
-    bool owns_tokens; /* they are a copy */
+    uint32_t link;
 };
 
 /* The caller's memory; fields are for reading only. */
 struct prefix_index {
     struct prefix_entry *entries; /* by block; NULL: nothing is shared */
-    uint32_t *buckets;
+    uint32_t *buckets;            /* as links */
+    struct kv_map copies;         /* of tokens, by block */
     uint32_t n_blocks, n_buckets, block_tokens;
     uint64_t secret[2];
     EVP_MD *sha256;
@@ -66,25 +73,37 @@ bool prefix_key_after(const struct prefix_index *index,
     const struct prefix_key *parent, const uint32_t *tokens,
     struct prefix_key *out);
 
-/* The listed block with this key and these tokens, or PREFIX_NONE. */
-uint32_t prefix_find(const struct prefix_index *index,
-    const struct prefix_key *key, const uint32_t *tokens);
+/* The listed block with this key, or PREFIX_NONE. */
+uint32_t prefix_find(
+    const struct prefix_index *index, const struct prefix_key *key);
 
-/* The block holds what the key says; its tokens stay where they are until
- * prefix_move_tokens or prefix_keep_tokens. */
-void prefix_seal(struct prefix_index *index, uint32_t block,
-    const struct prefix_key *key, const uint32_t *tokens);
-/* It no longer does. */
+/* The block holds what the key says. */
+void prefix_seal(
+    struct prefix_index *index, uint32_t block, const struct prefix_key *key);
+/* It no longer does; there is no copy of its tokens. */
 void prefix_unseal(struct prefix_index *index, uint32_t block);
 
-/* The tokens that lay at `from` lie at `to` now, if they are this block's. */
-void prefix_move_tokens(struct prefix_index *index, uint32_t block,
-    uintptr_t from, const uint32_t *to);
+static inline bool prefix_is_sealed(
+    const struct prefix_index *index, uint32_t block)
+{
+    return index->entries[block].link != PREFIX_OPEN;
+}
 
-/* The tokens at `from` go, if they are this block's, which lives on: it has a
- * copy from here, or is found no longer where there is no memory for one. */
+static inline bool prefix_is_listed(
+    const struct prefix_index *index, uint32_t block)
+{
+    return index->entries[block].link >= PREFIX_LAST;
+}
+
+/* Keeps a copy of a listed block's tokens; where there is no memory for it, the
+ * block is listed no longer. */
 void prefix_keep_tokens(
-    struct prefix_index *index, uint32_t block, const uint32_t *from);
+    struct prefix_index *index, uint32_t block, const uint32_t *tokens);
+/* The copy, or NULL. */
+const uint32_t *prefix_kept_tokens(
+    const struct prefix_index *index, uint32_t block);
+/* Does without the copy, if there is one. */
+void prefix_drop_tokens(struct prefix_index *index, uint32_t block);
 
 uint64_t prefix_metadata_bytes(const struct prefix_index *index);
 

@@ -199,21 +199,24 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks)
 {
     size_t bytes;
-    uintptr_t tokens;
     enum kv_status status;
 
     if (n_tokens <= session->token_capacity &&
         n_blocks <= session->block_capacity)
         return KV_OK;
     bytes = session_metadata_bytes(session);
-    tokens = (uintptr_t)session->tokens;
     status = session_grow_tokens(session, n_tokens);
-    if ((uintptr_t)session->tokens != tokens)
-        share_move_tokens(pool, session, tokens);
     if (status == KV_OK)
         status = session_grow_blocks(session, n_blocks);
     pool->session_bytes += session_metadata_bytes(session) - bytes;
     return status;
+}
+
+void registry_trim(struct pool *pool, struct pool_session *session)
+{
+    pool->session_bytes -= session_metadata_bytes(session);
+    session_trim(session);
+    pool->session_bytes += session_metadata_bytes(session);
 }
 
 /* ---- the facade's part */

@@ -259,6 +259,7 @@ void pool_session_end(
         return;
     }
     registry_unpin(pool, session);
+    registry_trim(pool, session);
     session->released_ns = now_ns;
     registry_settle(pool, session, now_ns);
 }

@@ -32,8 +32,8 @@ void session_close(struct pool_session *session)
     kv_free(session);
 }
 
-/* A sixteenth more than needed keeps growing cheap without keeping much that is
- * not used: tokens are most of what the pool knows of a block. */
+/* A sixteenth more than needed keeps growing cheap while a session runs; what
+ * is not used is given back then, see session_trim. */
 static size_t roomy(size_t n)
 {
     return n + n / 16 + 4;
@@ -81,6 +81,28 @@ enum kv_status session_grow_leases(struct pool_session *session, uint32_t n)
     session->leases = leases;
     session->lease_capacity = n;
     return KV_OK;
+}
+
+void session_trim(struct pool_session *session)
+{
+    size_t n_tokens = session->n_tokens > 0 ? session->n_tokens : 1;
+    uint32_t n_blocks = session->n_blocks > 0 ? session->n_blocks : 1;
+    void *less;
+
+    if (n_tokens < session->token_capacity) {
+        less = kv_realloc(session->tokens, n_tokens * sizeof *session->tokens);
+        if (less != NULL) {
+            session->tokens = less;
+            session->token_capacity = n_tokens;
+        }
+    }
+    if (n_blocks < session->block_capacity) {
+        less = kv_realloc(session->blocks, n_blocks * sizeof *session->blocks);
+        if (less != NULL) {
+            session->blocks = less;
+            session->block_capacity = n_blocks;
+        }
+    }
 }
 
 size_t session_metadata_bytes(const struct pool_session *session)

@@ -46,12 +46,13 @@ struct pool_session {
     struct kv_list link; /* on one list of the pool, by state */
     enum pool_session_state state;
     uint32_t n_blocks;
-    uint32_t number;     /* as an owner of blocks */
+    uint32_t number; /* as an owner of blocks */
+    uint32_t block_capacity;
     int64_t released_ns; /* end of the last run, or creation */
     int64_t idle_ttl_ns;
     int64_t absolute_ttl_ns; /* from creation; 0: none */
     int64_t pin_until_ns;    /* 0: not pinned */
-    uint32_t n_leases;
+    uint32_t n_leases, lease_capacity;
     struct timer timer; /* set by registry_due_ns, perhaps for earlier */
 
     bool anonymous;       /* its id is hidden, see session_place */
@@ -59,7 +60,6 @@ struct pool_session {
     bool has_held_blocks; /* at some time */
     uint8_t priority;     /* 0 goes first, 100 last */
     uint8_t id_bytes;
-    uint32_t block_capacity;
     pool_block_id *blocks;
     uint32_t *tokens;
     size_t n_tokens, token_capacity;
@@ -71,7 +71,6 @@ struct pool_session {
     int64_t created_ns;
     uint64_t hits, evictions;
     struct session_lease *leases;
-    uint32_t lease_capacity;
     struct session_loss loss;
     struct policy_place place;
     struct kv_list beginning; /* of all, in the order of their ends */
@@ -92,6 +91,10 @@ void session_close(struct pool_session *session);
 enum kv_status session_grow_tokens(struct pool_session *session, size_t n);
 enum kv_status session_grow_blocks(struct pool_session *session, uint32_t n);
 enum kv_status session_grow_leases(struct pool_session *session, uint32_t n);
+
+/* Gives back room for tokens and blocks that are not there; where that takes
+ * memory that cannot be had, it stays. */
+void session_trim(struct pool_session *session);
 
 size_t session_metadata_bytes(const struct pool_session *session);
 

@@ -9,10 +9,17 @@
  * never change. Who wants to go on from within one gives it up and computes a
  * block of its own, of which at most block_tokens - 1 tokens are lost: that is
  * the copy on write here. The last token of a conversation is never adopted,
- * for its logits say how to go on, and computing it writes. */
+ * for its logits say how to go on, and computing it writes.
+ *
+ * On a hit the tokens are compared as well. They are not stored twice: those of
+ * a listed block lie in the session that is its owner, at the block's place in
+ * its table, which is the same in all that have it, for a key stands for all
+ * that comes before; and in a copy, once the owner has given the block up and
+ * others have not, until the next that takes it is its owner. */
 #include "pool/state.h"
 
 #include <assert.h>
+#include <string.h>
 
 static const uint32_t *tokens_at(
     const struct pool *pool, const struct pool_session *session, uint32_t index)
@@ -46,32 +53,34 @@ void share_seal(struct pool *pool, struct pool_session *session)
         return;
     while (session->n_sealed < n_full &&
            key_at(pool, session, session->n_sealed, &key)) {
-        prefix_seal(&pool->prefixes, session->blocks[session->n_sealed], &key,
-            tokens_at(pool, session, session->n_sealed));
-        session->n_sealed++;
+        pool_block_id id = session->blocks[session->n_sealed++];
+
+        owners_hold(&pool->owners, id, session->number);
+        prefix_seal(&pool->prefixes, id, &key);
     }
+}
+
+static void unseal(struct pool *pool, pool_block_id id, bool has_owner)
+{
+    if (!has_owner)
+        prefix_drop_tokens(&pool->prefixes, id);
+    prefix_unseal(&pool->prefixes, id);
 }
 
 void share_leave(struct pool *pool, const struct pool_session *session,
     uint32_t index, bool is_last)
 {
+    pool_block_id id = session->blocks[index];
+    bool is_owner = owners_is(&pool->owners, id, session->number);
+
+    owners_release(&pool->owners, id, session->number);
     if (index >= session->n_sealed)
         return;
     if (is_last)
-        prefix_unseal(&pool->prefixes, session->blocks[index]);
-    else
-        prefix_keep_tokens(&pool->prefixes, session->blocks[index],
-            tokens_at(pool, session, index));
-}
-
-void share_move_tokens(
-    struct pool *pool, const struct pool_session *session, uintptr_t from)
-{
-    size_t step = pool->config.block_tokens * sizeof *session->tokens;
-
-    for (uint32_t i = 0; i < session->n_sealed; i++)
-        prefix_move_tokens(&pool->prefixes, session->blocks[i], from + i * step,
-            tokens_at(pool, session, i));
+        unseal(pool, id, is_owner);
+    else if (is_owner)
+        prefix_keep_tokens(
+            &pool->prefixes, id, tokens_at(pool, session, index));
 }
 
 static const uint8_t *key_before(
@@ -108,15 +117,45 @@ bool share_is_shared(const struct pool *pool, pool_block_id id)
 
 void share_open(struct pool *pool, struct pool_session *session, uint32_t index)
 {
+    pool_block_id id = session->blocks[index];
+
     if (index >= session->n_sealed)
         return;
-    prefix_unseal(&pool->prefixes, session->blocks[index]);
+    unseal(pool, id, owners_is(&pool->owners, id, session->number));
     session->n_sealed = index;
     if (session->n_told > index)
         session->n_told = index;
 }
 
 /* ---- adopting */
+
+/* Those of the block that is number `index` wherever it is; NULL if they cannot
+ * be had. */
+static const uint32_t *tokens_of(
+    const struct pool *pool, pool_block_id id, uint32_t index)
+{
+    const struct pool_session *owner = owners_find(&pool->owners, id);
+
+    if (owner == NULL)
+        return prefix_kept_tokens(&pool->prefixes, id);
+    return index < owner->n_blocks && owner->blocks[index] == id
+               ? tokens_at(pool, owner, index)
+               : NULL;
+}
+
+uint32_t share_find(const struct pool *pool, const struct prefix_key *key,
+    const uint32_t *tokens, uint32_t index)
+{
+    pool_block_id id = prefix_find(&pool->prefixes, key);
+    const uint32_t *others =
+        id != PREFIX_NONE ? tokens_of(pool, id, index) : NULL;
+
+    return others != NULL &&
+                   memcmp(others, tokens,
+                       pool->config.block_tokens * sizeof *tokens) == 0
+               ? id
+               : PREFIX_NONE;
+}
 
 /* The block of somebody else that comes next in this conversation. */
 static uint32_t find_next(
@@ -126,7 +165,7 @@ static uint32_t find_next(
 
     if (!key_at(pool, session, index, &key))
         return PREFIX_NONE;
-    return prefix_find(&pool->prefixes, &key, tokens_at(pool, session, index));
+    return share_find(pool, &key, tokens_at(pool, session, index), index);
 }
 
 static void take_shared(
@@ -135,6 +174,8 @@ static void take_shared(
     session->tenant->n_pinned += pool->blocks.blocks[id].n_pins == 0;
     block_pool_retain(&pool->blocks, id);
     block_pool_pin(&pool->blocks, id);
+    if (owners_find(&pool->owners, id) == NULL)
+        prefix_drop_tokens(&pool->prefixes, id);
     owners_hold(&pool->owners, id, session->number);
     if (session->n_blocks == 0)
         registry_count_holder(pool, session);

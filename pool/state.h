@@ -130,6 +130,8 @@ void registry_set_timer(struct pool *pool, struct pool_session *session);
 /* Calls session_grow_* and keeps count of the memory. */
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks);
+/* The same for session_trim. */
+void registry_trim(struct pool *pool, struct pool_session *session);
 
 /* ---- retention.c */
 
@@ -158,10 +160,6 @@ void share_seal(struct pool *pool, struct pool_session *session);
 void share_leave(struct pool *pool, const struct pool_session *session,
     uint32_t index, bool is_last);
 
-/* The session's tokens lay at `from` until now. */
-void share_move_tokens(
-    struct pool *pool, const struct pool_session *session, uintptr_t from);
-
 /* Block `index` of the table, the session's alone, is about to hold less. */
 void share_open(
     struct pool *pool, struct pool_session *session, uint32_t index);
@@ -172,6 +170,11 @@ void share_tell(struct pool *pool, struct pool_session *session,
     struct pool_allocation *allocation);
 
 bool share_is_shared(const struct pool *pool, pool_block_id id);
+
+/* The block with that key and those tokens at that place of a table, or
+ * PREFIX_NONE. */
+uint32_t share_find(const struct pool *pool, const struct prefix_key *key,
+    const uint32_t *tokens, uint32_t index);
 
 /* ---- beginning.c */
 

@@ -68,9 +68,13 @@ START_TEST(open_refuses_what_has_no_meaning)
 
     config.block_tokens = 0;
     expect_refusal(&config, KV_INVALID, "0 tokens");
+    config.block_tokens = 16384;
+    expect_refusal(&config, KV_INVALID, "16384 tokens: at most 16383");
     config = fixture_config();
     config.max_sessions = 0;
     expect_refusal(&config, KV_INVALID, "0 sessions");
+    config.max_sessions = 33554432;
+    expect_refusal(&config, KV_INVALID, "33554432 sessions: at most 33554431");
     config = fixture_config();
     config.kept_ttl_ns = -1;
     expect_refusal(&config, KV_INVALID, "-1 ns");
@@ -163,7 +167,7 @@ START_TEST(a_large_pool_opens_at_once_and_knows_little_of_each_block)
     config.block_tokens = 16;
     fixture_open(&config);
     ck_assert_uint_le(
-        pool_totals(fixture.pool).metadata_bytes / config.n_blocks, 28);
+        pool_totals(fixture.pool).metadata_bytes / config.n_blocks, 20);
     fixture_run("a", 100);
     pool_close(fixture.pool);
     auditor_fini(&fixture.auditor);

@@ -461,6 +461,23 @@ START_TEST(prompt_blocks_are_counted_as_told)
 }
 END_TEST
 
+START_TEST(room_for_growing_is_given_back_at_the_end_of_a_run)
+{
+    struct pool_session *session = fixture_get("a");
+    const uint32_t tokens[20] = {0};
+    uint64_t bytes = pool_totals(fixture.pool).metadata_bytes;
+
+    ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);
+    ck_assert_int_eq(
+        pool_session_append(fixture.pool, session, tokens, 20), KV_OK);
+    ck_assert_uint_gt(
+        pool_totals(fixture.pool).metadata_bytes - bytes, sizeof tokens);
+    pool_session_end(fixture.pool, session, fixture.now_ns);
+    ck_assert_uint_eq(
+        pool_totals(fixture.pool).metadata_bytes - bytes, sizeof tokens);
+}
+END_TEST
+
 /* The call must fail with KV_NO_MEMORY once per allocation it makes, and leave
  * the laws and the numbers as they were each time. */
 #define CHECK_FAILS_CLEANLY(call)                                              \
@@ -531,6 +548,7 @@ int main(void)
         forgetting_takes_the_tokens_of_idle_sessions_that_nobody_holds,
         forgetting_spares_who_runs_and_who_is_held, kept_tokens_expire,
         prompt_blocks_are_counted_as_told,
+        room_for_growing_is_given_back_at_the_end_of_a_run,
         every_failed_allocation_leaves_the_state_as_it_was};
 
     return CHECK_RUN("pool_session", fixture_set_up, fixture_tear_down, tests);

@@ -136,6 +136,21 @@ START_TEST(a_block_is_found_after_the_session_that_filled_it_is_gone)
 }
 END_TEST
 
+START_TEST(a_block_is_found_however_often_it_changes_hands)
+{
+    talk("a", "once upon a time");
+    talk("b", "once upon a hill");
+    fixture_evict("a", false);
+    ck_assert_uint_eq(talk("c", "once upon a rock"), 12);
+    fixture_evict("c", false);
+    fixture_check();
+    ck_assert_uint_eq(talk("d", "once upon a road"), 12);
+    fixture_evict("b", false);
+    fixture_check();
+    ck_assert_uint_eq(talk("e", "once upon a wall"), 12);
+}
+END_TEST
+
 START_TEST(without_memory_for_its_tokens_a_block_is_found_no_longer)
 {
     talk("a", "once upon a time");
@@ -270,6 +285,7 @@ int main(void)
         the_last_token_is_computed_into_a_block_of_ones_own,
         a_shared_block_survives_the_eviction_of_one_holder,
         a_block_is_found_after_the_session_that_filled_it_is_gone,
+        a_block_is_found_however_often_it_changes_hands,
         without_memory_for_its_tokens_a_block_is_found_no_longer,
         tokens_may_move_while_others_compare_them,
         going_on_from_within_a_shared_block_leaves_it_to_the_others,
