@@ -7,39 +7,7 @@
 #include <string.h>
 
 #include "engine/gguf.h"
-
-struct writer {
-    unsigned char *bytes;
-    size_t n, n_max;
-};
-
-static void put(struct writer *writer, const void *data, size_t n)
-{
-    if (writer->n + n > writer->n_max) {
-        writer->n_max = 2 * (writer->n + n);
-        writer->bytes = realloc(writer->bytes, writer->n_max);
-        assert(writer->bytes != NULL);
-    }
-    if (n > 0)
-        memcpy(writer->bytes + writer->n, data, n);
-    writer->n += n;
-}
-
-static void put_u32(struct writer *writer, uint32_t value)
-{
-    put(writer, &value, sizeof value);
-}
-
-static void put_u64(struct writer *writer, uint64_t value)
-{
-    put(writer, &value, sizeof value);
-}
-
-static void put_string(struct writer *writer, const char *text)
-{
-    put_u64(writer, strlen(text));
-    put(writer, text, strlen(text));
-}
+#include "tests/engine/gguf_writer.h"
 
 static void add_matrix(
     struct tiny_model *tiny, const char *name, uint64_t n_cols, uint64_t n_rows)
@@ -222,16 +190,16 @@ void tiny_model_drop_tensor(struct tiny_model *tiny, const char *name)
     tiny->n_tensors--;
 }
 
-static void put_key(struct writer *writer, const struct tiny_key *key)
+static void put_key(struct gguf_writer *writer, const struct tiny_key *key)
 {
     static const size_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
-    put_string(writer, key->name);
-    put_u32(writer, key->type);
+    gguf_put_text(writer, key->name);
+    gguf_put_u32(writer, key->type);
     if (key->type == TINY_STRING)
-        put_string(writer, key->text);
+        gguf_put_text(writer, key->text);
     else if (key->type < sizeof bytes / sizeof *bytes)
-        put(writer, &key->bits, bytes[key->type]);
+        gguf_put(writer, &key->bits, bytes[key->type]);
 }
 
 static struct tiny_word word_at(
@@ -248,29 +216,31 @@ static struct tiny_word word_at(
     return (struct tiny_word){byte_name, 0, 6};
 }
 
-static void put_array_key(
-    struct writer *writer, const char *name, uint32_t element_type, size_t n)
+static void put_array_key(struct gguf_writer *writer, const char *name,
+    uint32_t element_type, size_t n)
 {
-    put_string(writer, name);
-    put_u32(writer, 9);
-    put_u32(writer, element_type);
-    put_u64(writer, n);
+    gguf_put_text(writer, name);
+    gguf_put_u32(writer, 9);
+    gguf_put_u32(writer, element_type);
+    gguf_put_u64(writer, n);
 }
 
-static void put_vocabulary(struct writer *writer, const struct tiny_model *tiny)
+static void put_vocabulary(
+    struct gguf_writer *writer, const struct tiny_model *tiny)
 {
     size_t n = TINY_N_FIXED + tiny->n_words;
     char name[8];
 
     put_array_key(writer, "tokenizer.ggml.tokens", TINY_STRING, n);
     for (size_t i = 0; i < n; i++)
-        put_string(writer, word_at(tiny, i, name).text);
+        gguf_put_text(writer, word_at(tiny, i, name).text);
     put_array_key(writer, "tokenizer.ggml.scores", TINY_F32, n);
     for (size_t i = 0; i < n; i++)
-        put(writer, &(float){word_at(tiny, i, name).score}, sizeof(float));
+        gguf_put(writer, &(float){word_at(tiny, i, name).score}, sizeof(float));
     put_array_key(writer, "tokenizer.ggml.token_type", TINY_I32, n);
     for (size_t i = 0; i < n; i++)
-        put(writer, &(int32_t){word_at(tiny, i, name).kind}, sizeof(int32_t));
+        gguf_put(
+            writer, &(int32_t){word_at(tiny, i, name).kind}, sizeof(int32_t));
 }
 
 /* Of a tensor whose shape is sound; the others need no data to be refused. */
@@ -285,28 +255,28 @@ static size_t data_bytes(const struct tiny_tensor *tensor)
            gguf_type_tail_bytes(tensor->type);
 }
 
-static void pad(struct writer *writer, size_t from, uint64_t alignment)
+static void pad(struct gguf_writer *writer, size_t from, uint64_t alignment)
 {
     if (alignment > 4096) /* such a file is refused before its data */
         return;
     while (alignment > 0 && (writer->n - from) % alignment != 0)
-        put(writer, "", 1);
+        gguf_put(writer, "", 1);
 }
 
 static void put_tensor_infos(
-    struct writer *writer, const struct tiny_model *tiny)
+    struct gguf_writer *writer, const struct tiny_model *tiny)
 {
     uint64_t offset = 0;
 
     for (size_t i = 0; i < tiny->n_tensors; i++) {
         const struct tiny_tensor *tensor = &tiny->tensors[i];
 
-        put_string(writer, tensor->name);
-        put_u32(writer, tensor->n_dims);
+        gguf_put_text(writer, tensor->name);
+        gguf_put_u32(writer, tensor->n_dims);
         for (uint32_t j = 0; j < tensor->n_dims && j < 4; j++)
-            put_u64(writer, tensor->dims[j]);
-        put_u32(writer, tensor->type);
-        put_u64(writer, offset + tensor->offset_skew);
+            gguf_put_u64(writer, tensor->dims[j]);
+        gguf_put_u32(writer, tensor->type);
+        gguf_put_u64(writer, offset + tensor->offset_skew);
         offset += data_bytes(tensor);
         while (tiny->alignment > 0 && offset % tiny->alignment != 0)
             offset++;
@@ -342,7 +312,7 @@ float tiny_model_value(
                                : 1.7f * value / sqrtf((float)tensor->dims[0]);
 }
 
-static void put_data(struct writer *writer, const struct tiny_model *tiny,
+static void put_data(struct gguf_writer *writer, const struct tiny_model *tiny,
     const struct tiny_tensor *tensor)
 {
     size_t n = data_bytes(tensor);
@@ -353,21 +323,21 @@ static void put_data(struct writer *writer, const struct tiny_model *tiny,
                 ? tiny_model_value(tiny, tensor, i / sizeof(float))
                 : 0;
 
-        put(writer, &value, n - i < sizeof value ? n - i : sizeof value);
+        gguf_put(writer, &value, n - i < sizeof value ? n - i : sizeof value);
     }
 }
 
 unsigned char *tiny_model_write(const struct tiny_model *tiny, size_t *n)
 {
-    struct writer writer = {NULL, 0, 0};
+    struct gguf_writer writer = {.bytes = NULL};
     struct tiny_key alignment = {"general.alignment", TINY_U32, 0, NULL};
     size_t n_own = 3, data;
 
     alignment.bits = tiny->alignment;
-    put(&writer, "GGUF", 4);
-    put_u32(&writer, tiny->version);
-    put_u64(&writer, tiny->n_tensors);
-    put_u64(&writer, tiny->n_keys + n_own + (tiny->alignment != 32));
+    gguf_put(&writer, "GGUF", 4);
+    gguf_put_u32(&writer, tiny->version);
+    gguf_put_u64(&writer, tiny->n_tensors);
+    gguf_put_u64(&writer, tiny->n_keys + n_own + (tiny->alignment != 32));
     for (size_t i = 0; i < tiny->n_keys; i++)
         put_key(&writer, &tiny->keys[i]);
     if (tiny->alignment != 32)

@@ -4,14 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/engine/gguf_writer.h"
+
 /* Value types of GGUF. */
 enum { TYPE_U32 = 4, TYPE_I32, TYPE_BOOL = 7, TYPE_STRING, TYPE_ARRAY };
-
-struct writer {
-    unsigned char *bytes;
-    size_t n, n_max;
-    uint64_t n_keys;
-};
 
 void tiny_vocabulary_init(struct tiny_vocabulary *tiny, const char *pre)
 {
@@ -64,76 +60,50 @@ void tiny_vocabulary_spell(unsigned byte, char out[3])
     out[1] = (char)(0x80 | (code & 0x3F));
 }
 
-static void put(struct writer *writer, const void *data, size_t n)
+static void put_key(struct gguf_writer *writer, const char *name, uint32_t type)
 {
-    if (writer->n + n > writer->n_max) {
-        writer->n_max = 2 * (writer->n + n);
-        writer->bytes = realloc(writer->bytes, writer->n_max);
-        assert(writer->bytes != NULL);
-    }
-    if (n > 0)
-        memcpy(writer->bytes + writer->n, data, n);
-    writer->n += n;
-}
-
-static void put_u32(struct writer *writer, uint32_t value)
-{
-    put(writer, &value, sizeof value);
-}
-
-static void put_u64(struct writer *writer, uint64_t value)
-{
-    put(writer, &value, sizeof value);
-}
-
-static void put_text(struct writer *writer, const char *text)
-{
-    put_u64(writer, strlen(text));
-    put(writer, text, strlen(text));
-}
-
-static void put_key(struct writer *writer, const char *name, uint32_t type)
-{
-    put_text(writer, name);
-    put_u32(writer, type);
+    gguf_put_text(writer, name);
+    gguf_put_u32(writer, type);
     writer->n_keys++;
 }
 
 static void put_text_key(
-    struct writer *writer, const char *name, const char *value)
+    struct gguf_writer *writer, const char *name, const char *value)
 {
     if (value == NULL)
         return;
     put_key(writer, name, TYPE_STRING);
-    put_text(writer, value);
+    gguf_put_text(writer, value);
 }
 
-static void put_uint_key(struct writer *writer, const char *name, int64_t value)
+static void put_uint_key(
+    struct gguf_writer *writer, const char *name, int64_t value)
 {
     if (value < 0)
         return;
     put_key(writer, name, TYPE_U32);
-    put_u32(writer, (uint32_t)value);
+    gguf_put_u32(writer, (uint32_t)value);
 }
 
-static void put_bool_key(struct writer *writer, const char *name, int value)
+static void put_bool_key(
+    struct gguf_writer *writer, const char *name, int value)
 {
     if (value < 0)
         return;
     put_key(writer, name, TYPE_BOOL);
-    put(writer, &(char){(char)value}, 1);
+    gguf_put(writer, &(char){(char)value}, 1);
 }
 
-static void put_array_key(
-    struct writer *writer, const char *name, uint32_t element_type, size_t n)
+static void put_array_key(struct gguf_writer *writer, const char *name,
+    uint32_t element_type, size_t n)
 {
     put_key(writer, name, TYPE_ARRAY);
-    put_u32(writer, element_type);
-    put_u64(writer, n);
+    gguf_put_u32(writer, element_type);
+    gguf_put_u64(writer, n);
 }
 
 static void put_vocabulary(
-    struct writer *writer, const struct tiny_vocabulary *tiny)
+    struct gguf_writer *writer, const struct tiny_vocabulary *tiny)
 {
     uint32_t n = tiny_vocabulary_size(tiny);
     char byte[3];
@@ -141,35 +111,35 @@ static void put_vocabulary(
     put_array_key(writer, "tokenizer.ggml.tokens", TYPE_STRING, n);
     for (int i = 0; i < 256; i++) {
         tiny_vocabulary_spell((unsigned)i, byte);
-        put_text(writer, i == tiny->missing_byte ? "[none]" : byte);
+        gguf_put_text(writer, i == tiny->missing_byte ? "[none]" : byte);
     }
-    put_text(writer, "<|endoftext|>");
+    gguf_put_text(writer, "<|endoftext|>");
     for (size_t i = 0; i < tiny->n_words; i++)
-        put_text(writer, tiny->words[i].text);
+        gguf_put_text(writer, tiny->words[i].text);
     put_array_key(writer, "tokenizer.ggml.token_type", TYPE_I32, n);
     for (int i = 0; i < 256; i++)
-        put_u32(writer, 1);
-    put_u32(writer, 3);
+        gguf_put_u32(writer, 1);
+    gguf_put_u32(writer, 3);
     for (size_t i = 0; i < tiny->n_words; i++)
-        put_u32(writer, (uint32_t)tiny->words[i].kind);
+        gguf_put_u32(writer, (uint32_t)tiny->words[i].kind);
     if (tiny->no_merges_key)
         return;
     put_array_key(writer, "tokenizer.ggml.merges", TYPE_STRING, tiny->n_merges);
     for (size_t i = 0; i < tiny->n_merges; i++)
-        put_text(writer, tiny->merges[i]);
+        gguf_put_text(writer, tiny->merges[i]);
 }
 
 unsigned char *tiny_vocabulary_write(
     const struct tiny_vocabulary *tiny, size_t *n)
 {
-    struct writer writer = {NULL, 0, 0, 0};
+    struct gguf_writer writer = {NULL, 0, 0, 0};
     size_t n_keys_at;
 
-    put(&writer, "GGUF", 4);
-    put_u32(&writer, 3);
-    put_u64(&writer, 0);
+    gguf_put(&writer, "GGUF", 4);
+    gguf_put_u32(&writer, 3);
+    gguf_put_u64(&writer, 0);
     n_keys_at = writer.n;
-    put_u64(&writer, 0);
+    gguf_put_u64(&writer, 0);
     put_text_key(&writer, "tokenizer.ggml.model", "gpt2");
     put_text_key(&writer, "tokenizer.ggml.pre", tiny->pre);
     put_uint_key(&writer, "tokenizer.ggml.eos_token_id", TINY_END);
@@ -181,7 +151,7 @@ unsigned char *tiny_vocabulary_write(
     put_vocabulary(&writer, tiny);
     memcpy(writer.bytes + n_keys_at, &writer.n_keys, sizeof writer.n_keys);
     while (writer.n % 32 != 0)
-        put(&writer, "", 1);
+        gguf_put(&writer, "", 1);
     *n = writer.n;
     return writer.bytes;
 }
