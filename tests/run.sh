@@ -307,6 +307,9 @@ done
 for gate in $failed_gates; do
     printf '\n--- %s: the end of build/gates/%s.log\n' "$gate" "$gate"
     tail -n 60 "build/gates/$gate.log"
+    # What failed within the tests: ctest ends with their names only.
+    grep -E ':[FE]:|^[A-Za-z.]*Error: |Sanitizer: |runtime error: ' \
+        "build/gates/$gate.log" | sort -u | head -n 20
 done
 printf '\n%d gates in %d s\n' "$(wc -w <<<"$gates")" $SECONDS
 printf '%d passed, %d failed\n' $n_passed $n_failed
