@@ -57,8 +57,8 @@ def wait_until(condition, what):
 
 
 class MetricsTest(ServerTest):
-    flags = (HTTP, "--enable-receipts", "--kv-cache-size-mb=6",
-             "--snapshot-interval-ms=0")
+    flags = (HTTP, "--admin-idle-s=2", "--enable-receipts",
+             "--kv-cache-size-mb=6", "--snapshot-interval-ms=0")
 
     def test_the_numbers_are_those_of_snapshot(self):
         self.generate(text="What is a dog?", session="a", tenant="t \"1\"")
