@@ -118,6 +118,7 @@
     UINT(lossy_lag_receipts, 16384, 1024, 1099511627776, "",                   \
         "a subscriber that may miss receipts is moved ahead beyond this")      \
     UINT(max_calls, 4096, 1, 1048576, "", "calls at once")                     \
+    UINT(max_connections, 2048, 1, 1048576, "", "connections at once")         \
     UINT(max_streams_per_connection, 1024, 1, 1048576, "",                     \
         "calls of one connection at once")                                     \
     UINT(max_request_bytes, 4194304, 1024, 1073741824, "bytes",                \

@@ -201,6 +201,7 @@ static enum kv_status open_rpc(struct server *server, struct kv_error *error)
         .loop = server->loop,
         .max_request_bytes = (size_t)options->max_request_bytes,
         .max_calls = (uint32_t)options->max_calls,
+        .max_connections = (uint32_t)options->max_connections,
         .max_streams_per_connection =
             (uint32_t)options->max_streams_per_connection,
         .keepalive_ns = (int64_t)options->keepalive_s * KV_NS_PER_S,
