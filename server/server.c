@@ -146,6 +146,11 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
                      "no memory for the quotas of tenants");
 }
 
+static void on_model_lost(void *ctx)
+{
+    server_lose_model(ctx);
+}
+
 static enum kv_status open_compute(struct server *server,
     const struct progress *progress, struct kv_error *error)
 {
@@ -177,6 +182,9 @@ static enum kv_status open_compute(struct server *server,
     struct step_config step = {
         .loop = server->loop,
         .pool = server->pool,
+        .model = server->model,
+        .on_model_lost = on_model_lost,
+        .ctx = server,
         .max_slices = (uint32_t)options->max_batch_size,
         .sweep_blocks = (uint32_t)options->sweep_blocks,
         .fill_wait_ns = (int64_t)options->batch_timeout_ms * KV_NS_PER_MS,
@@ -508,6 +516,20 @@ static void on_ledger_changed(struct ledger_watcher *watcher)
         set_serving(server, false);
 }
 
+void server_lose_model(struct server *server)
+{
+    struct kv_error error;
+
+    if (server->model_lost || model_check_file(server->model, &error) == KV_OK)
+        return;
+    server->model_lost = true;
+    kv_log(KV_LOG_ERROR, SERVER_LOG_TARGET,
+        "model lost; requests are refused until a restart",
+        KV_LOG_TEXT("cause", error.text));
+    rpc_server_set_serving(server->rpc, services[0], false);
+    rpc_server_set_serving(server->rpc, services[2], false);
+}
+
 static void on_snapshot_tick(uv_timer_t *timer)
 {
     struct server *server = timer->data;
@@ -574,9 +596,12 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
     return KV_OK;
 }
 
-bool server_has_failed(const struct server *server)
+enum kv_status server_check(const struct server *server, struct kv_error *error)
 {
-    return recorder_state(server->recorder) == LEDGER_FAILED;
+    if (recorder_state(server->recorder) == LEDGER_FAILED)
+        return kv_error_set(
+            error, KV_IO, "stopped; receipts could not be kept");
+    return model_check_file(server->model, error);
 }
 
 void server_close(struct server *server)
