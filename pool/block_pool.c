@@ -165,6 +165,17 @@ void block_pool_unpin(struct block_pool *pool, pool_block_id id)
     pool->n_pinned -= --pool->blocks[id].n_pins == 0;
 }
 
+void block_pool_pin_single(struct block_pool *pool, uint32_t n)
+{
+    pool->n_pinned += n;
+}
+
+void block_pool_unpin_single(struct block_pool *pool, uint32_t n)
+{
+    assert(pool->n_pinned >= n);
+    pool->n_pinned -= n;
+}
+
 bool block_pool_release(struct block_pool *pool, pool_block_id id)
 {
     struct block *block = &pool->blocks[id];

@@ -37,7 +37,8 @@
 
 struct block {
     uint64_t n_refs : 25;   /* 0: free or scrubbing */
-    uint64_t n_pins : 25;   /* of these, by who runs or holds */
+    uint64_t n_pins : 25;   /* of these, by who runs or holds, as far as they
+                               are counted: see registry.c */
     uint64_t n_tokens : 14; /* whose keys and values it holds */
 };
 
@@ -79,6 +80,11 @@ void block_pool_retain(struct block_pool *pool, pool_block_id id);
  * last holder. */
 void block_pool_pin(struct block_pool *pool, pool_block_id id);
 void block_pool_unpin(struct block_pool *pool, pool_block_id id);
+
+/* The same for n blocks at once that have one holder each: how many there are
+ * is all that is kept of these pins. */
+void block_pool_pin_single(struct block_pool *pool, uint32_t n);
+void block_pool_unpin_single(struct block_pool *pool, uint32_t n);
 
 /* One reference less. true if it was the last, and the block waits for the
  * next sweep; false if the block lives on. */

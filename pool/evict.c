@@ -107,16 +107,17 @@ static uint64_t drop_references(
     struct pool *pool, const struct departure *departure)
 {
     const struct pool_session *session = departure->session;
-    bool is_pinned = session->state == POOL_SESSION_RUNNING ||
-                     session->state == POOL_SESSION_HELD;
+    bool is_pinned = session_pins(session);
     uint32_t n_pinned = pool->blocks.n_pinned;
     uint64_t n_kept = 0;
 
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
         bool is_last;
 
-        if (is_pinned)
+        if (is_pinned && i < session->n_counted)
             block_pool_unpin(&pool->blocks, session->blocks[i]);
+        else if (is_pinned)
+            block_pool_unpin_single(&pool->blocks, 1);
         is_last = block_pool_release(&pool->blocks, session->blocks[i]);
         share_leave(pool, session, i, is_last);
         n_kept += !is_last;
@@ -133,6 +134,8 @@ static void close_departure(
 
     session->n_blocks = departure->n_left;
     session->n_cached = n_cached;
+    if (session->n_counted > departure->n_left)
+        session->n_counted = departure->n_left;
     if (session->n_sealed > departure->n_left)
         session->n_sealed = departure->n_left;
     if (session->n_told > departure->n_left)
@@ -323,7 +326,7 @@ static struct pool_session *next_of_tenant(
 
     KV_LIST_EACH (link, &tenant->cached) {
         struct pool_session *at =
-            KV_LIST_ENTRY(link, struct pool_session, of_tenant);
+            KV_LIST_ENTRY(link, struct pool_session, link);
 
         if (n++ == MAX_PASSED_OVER)
             break;
@@ -442,8 +445,8 @@ bool evict_has_place(struct pool *pool, struct pool_tenant *asking)
 {
     const struct quota_turn turn = quota_turn_for_place(pool, asking);
 
-    return !kv_list_empty(
-        turn.tenant != NULL ? &turn.tenant->cached : &pool->cached);
+    return turn.tenant != NULL ? !kv_list_empty(&turn.tenant->cached)
+                               : policy_next(pool, NULL) != NULL;
 }
 
 void evict_for_place(struct pool *pool, struct pool_session *victim,

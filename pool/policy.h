@@ -53,7 +53,7 @@ struct policy_class {
     bool (*goes_before)(
         const struct pool_session *a, const struct pool_session *b);
 
-    /* Any of these may be NULL, but not next. */
+    /* Of these settle, chosen, and init with fini may be NULL. */
     enum kv_status (*init)(struct pool *pool); /* KV_NO_MEMORY */
     void (*fini)(struct pool *pool);
     void (*add)(struct pool *pool, struct pool_session *session);
@@ -78,6 +78,9 @@ extern const struct policy_class policy_lru, policy_lru_tail, policy_priority,
 /* What the policy of a pool keeps beside the sessions' places. */
 struct policy {
     const struct policy_class *class;
+
+    /* lru, lru_tail: the head was released longest ago */
+    struct kv_list released;
 
     /* priority */
     struct kv_list levels[POLICY_PRIORITIES];

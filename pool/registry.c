@@ -92,12 +92,22 @@ static void keep(
         registry_remove(pool, longest_kept(pool));
 }
 
+/* ---- pins
+ *
+ * A block that one session holds is pinned while that session runs or is held,
+ * which need not be written down: only what others hold too counts its pins.
+ * Sessions share beginnings, so each counts for its first blocks, up to the
+ * last that was ever shared, and beginning a run of a conversation that has
+ * nothing in common with others takes the same time however long it is. */
+
 void registry_pin(struct pool *pool, struct pool_session *session)
 {
     uint32_t n_before = pool->blocks.n_pinned;
 
-    for (uint32_t i = 0; i < session->n_blocks; i++)
+    for (uint32_t i = 0; i < session->n_counted; i++)
         block_pool_pin(&pool->blocks, session->blocks[i]);
+    block_pool_pin_single(
+        &pool->blocks, session->n_blocks - session->n_counted);
     session->tenant->n_pinned += pool->blocks.n_pinned - n_before;
 }
 
@@ -105,9 +115,33 @@ void registry_unpin(struct pool *pool, struct pool_session *session)
 {
     uint32_t n_before = pool->blocks.n_pinned;
 
-    for (uint32_t i = 0; i < session->n_blocks; i++)
+    for (uint32_t i = 0; i < session->n_counted; i++)
         block_pool_unpin(&pool->blocks, session->blocks[i]);
+    block_pool_unpin_single(
+        &pool->blocks, session->n_blocks - session->n_counted);
     session->tenant->n_pinned -= n_before - pool->blocks.n_pinned;
+}
+
+void registry_count_pins(
+    struct pool *pool, struct pool_session *session, uint32_t n)
+{
+    uint32_t n_more = n > session->n_counted ? n - session->n_counted : 0;
+
+    if (session_pins(session)) {
+        block_pool_unpin_single(&pool->blocks, n_more);
+        for (uint32_t i = 0; i < n_more; i++)
+            block_pool_pin(
+                &pool->blocks, session->blocks[session->n_counted + i]);
+    }
+    session->n_counted += n_more;
+}
+
+bool registry_is_pinned(const struct pool *pool, pool_block_id id)
+{
+    const struct pool_session *owner = owners_find(&pool->owners, id);
+
+    return pool->blocks.blocks[id].n_pins > 0 ||
+           (owner != NULL && session_pins(owner));
 }
 
 void registry_count_holder(struct pool *pool, struct pool_session *session)
@@ -123,7 +157,7 @@ static void leave(struct pool *pool, struct pool_session *session)
 {
     if (session->state == POOL_SESSION_CACHED) {
         policy_remove(pool, session);
-        tenant_uncache(&pool->tenants, session->tenant, &session->of_tenant);
+        tenant_uncache(&pool->tenants, session->tenant, &session->link);
     }
     if (session->state == POOL_SESSION_HELD) {
         registry_unpin(pool, session);
@@ -144,9 +178,8 @@ static void cache(
     } else {
         session->state = POOL_SESSION_CACHED;
         session->idle_ns = now_ns;
-        kv_list_append(&pool->cached, &session->link);
         policy_add(pool, session);
-        tenant_cache(&pool->tenants, session->tenant, &session->of_tenant);
+        tenant_cache(&pool->tenants, session->tenant, &session->link);
     }
     registry_set_timer(pool, session);
 }

@@ -84,7 +84,6 @@ static size_t take_blocks(
         registry_count_holder(pool, session);
     for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
-        block_pool_pin(&pool->blocks, id);
         owners_hold(&pool->owners, id, session->number);
         session->blocks[session->n_blocks++] = id;
         if (id * block_bytes == end)
@@ -94,6 +93,7 @@ static size_t take_blocks(
                 (struct pool_extent){id * block_bytes, block_bytes};
         end = (id + UINT64_C(1)) * block_bytes;
     }
+    block_pool_pin_single(&pool->blocks, n);
     session->tenant->n_pinned += n;
     tenant_use(&pool->tenants, session->tenant, n);
     return n_extents;

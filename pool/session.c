@@ -20,7 +20,6 @@ struct pool_session *session_open(
     kv_list_init(&session->link);
     kv_list_init(&session->place.link);
     kv_list_init(&session->beginning);
-    kv_list_init(&session->of_tenant);
     return session;
 }
 

@@ -43,7 +43,7 @@ struct session_lease {
 
 struct pool_session {
     /* What every run touches comes first, together. */
-    struct kv_list link; /* on one list of the pool, by state */
+    struct kv_list link; /* on one list by state, see pool/state.h */
     enum pool_session_state state;
     uint32_t n_blocks;
     uint32_t number; /* as an owner of blocks */
@@ -61,6 +61,8 @@ struct pool_session {
     uint8_t priority;     /* 0 goes first, 100 last */
     uint8_t id_bytes;
     pool_block_id *blocks;
+    uint32_t n_counted; /* first blocks that count their pins one by one; of
+                           the others it is the only holder */
     uint32_t *tokens;
     size_t n_tokens, token_capacity;
     size_t n_cached;   /* tokens whose keys and values lie in blocks */
@@ -78,7 +80,6 @@ struct pool_session {
     struct kv_map_node node;
     struct treap_node order;
     struct pool_tenant *tenant;
-    struct kv_list of_tenant; /* CACHED: on the tenant's list */
     char id[];
 };
 
@@ -120,6 +121,13 @@ static inline struct pool_key session_key(const struct pool_session *session)
     if (session->anonymous)
         key.id_bytes = 0;
     return key;
+}
+
+/* Whether its blocks are pinned. */
+static inline bool session_pins(const struct pool_session *session)
+{
+    return session->state == POOL_SESSION_RUNNING ||
+           session->state == POOL_SESSION_HELD;
 }
 
 /* Between begin and end. */

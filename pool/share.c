@@ -168,17 +168,24 @@ static uint32_t find_next(
     return share_find(pool, &key, tokens_at(pool, session, index), index);
 }
 
+/* A block that has one holder, and counts no pins, has it for its owner. */
 static void take_shared(
     struct pool *pool, struct pool_session *session, pool_block_id id)
 {
+    struct pool_session *owner = owners_find(&pool->owners, id);
+
+    if (owner != NULL)
+        registry_count_pins(pool, owner, session->n_blocks + 1);
+    registry_count_pins(pool, session, session->n_blocks);
     session->tenant->n_pinned += pool->blocks.blocks[id].n_pins == 0;
     block_pool_retain(&pool->blocks, id);
     block_pool_pin(&pool->blocks, id);
-    if (owners_find(&pool->owners, id) == NULL)
+    if (owner == NULL)
         prefix_drop_tokens(&pool->prefixes, id);
     owners_hold(&pool->owners, id, session->number);
     if (session->n_blocks == 0)
         registry_count_holder(pool, session);
+    session->n_counted++;
     session->blocks[session->n_blocks++] = id;
     session->n_sealed = session->n_blocks;
     session->n_cached += pool->config.block_tokens;

@@ -16,8 +16,8 @@
  * Every session is in the map, in the index, and on one list:
  *
  *   active  between begin and end; also an anonymous session before
- *   cached  idle with blocks, in the policy's order too; the head was released
- *           longest ago
+ *   cached  idle with blocks: its tenant's list, in the policy's order too; the
+ *           head was released longest ago
  *   held    idle with blocks, under a pin or a lease
  *   kept    idle without blocks; the head has been so for longest */
 #ifndef POOL_STATE_H
@@ -50,8 +50,8 @@ struct pool {
     struct tenant_table tenants;
     struct timer_wheel wheel;
     struct policy policy;
-    struct kv_list active, cached, held, kept;
-    uint32_t n_sessions;       /* on the four lists */
+    struct kv_list active, held, kept;
+    uint32_t n_sessions;       /* on these, and cached */
     struct kv_list beginnings; /* oldest end first */
     struct kv_map leaves;      /* the same, by their last blocks */
     uint64_t last_anonymous;   /* number of the latest */
@@ -102,6 +102,14 @@ void registry_settle(
 /* Every block of the session has a pin more, or one less. */
 void registry_pin(struct pool *pool, struct pool_session *session);
 void registry_unpin(struct pool *pool, struct pool_session *session);
+
+/* The first n blocks of the session are about to be held by others too, or are
+ * already: their pins are counted from now on. */
+void registry_count_pins(
+    struct pool *pool, struct pool_session *session, uint32_t n);
+
+/* Of a used block. */
+bool registry_is_pinned(const struct pool *pool, pool_block_id id);
 
 /* The session, which had none, holds blocks. */
 void registry_count_holder(struct pool *pool, struct pool_session *session);
