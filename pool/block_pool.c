@@ -138,7 +138,7 @@ pool_block_id block_pool_acquire(struct block_pool *pool, pool_block_id near)
         id = bit_tree_least(&pool->free);
     bit_tree_remove(&pool->free, id);
     pool->n_free_runs += unused_sides(pool, id, 1) - 1;
-    pool->blocks[id].n_refs = 1;
+    pool->blocks[id] = (struct block){.n_refs = 1};
     flip_used(pool, id);
     pool->n_free--;
     pool->n_used++;

@@ -35,11 +35,23 @@
 #define BLOCK_POOL_MAX_TOKENS 16383  /* of a block */
 #define BLOCK_POOL_MAX_REFS 33554431 /* to a block */
 
+/* What a used block holds; and where there are no references, what the queue
+ * for zeroing keeps there (see scrub_queue.h). */
 struct block {
-    uint64_t n_refs : 25;   /* 0: free or scrubbing */
-    uint64_t n_pins : 25;   /* of these, by who runs or holds, as far as they
-                               are counted: see registry.c */
-    uint64_t n_tokens : 14; /* whose keys and values it holds */
+    union {
+        struct {
+            uint64_t n_refs : 25;   /* 0: free or scrubbing */
+            uint64_t n_pins : 25;   /* of these, by who runs or holds, as far as
+                                       they are counted: see registry.c */
+            uint64_t n_tokens : 14; /* whose keys and values it holds */
+        };
+        struct {
+            uint64_t no_refs : 25; /* 0 */
+            uint64_t word : 31;
+            uint64_t has_length : 1;
+            uint64_t is_last : 1;
+        } waiting;
+    };
 };
 
 struct block_pool {

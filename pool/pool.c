@@ -92,8 +92,8 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
         &pool->blocks, config->block_bytes, config->n_blocks, error);
     if (status != KV_OK)
         goto free_pool;
-    status =
-        scrub_queue_init(&pool->scrubs, config->block_bytes, config->n_blocks);
+    status = scrub_queue_init(
+        &pool->scrubs, config->block_bytes, pool->blocks.blocks);
     if (status != KV_OK) {
         kv_error_set(error, status,
             "no memory for zeroing the pool's %" PRIu32 " blocks",
@@ -347,7 +347,7 @@ struct pool_totals pool_totals(const struct pool *pool)
         .metadata_bytes = sizeof *pool + pool->session_bytes +
                           pool->tenants.metadata_bytes +
                           block_pool_metadata_bytes(&pool->blocks) +
-                          scrub_queue_metadata_bytes(&pool->scrubs) +
+                          scrub_queue_metadata_bytes() +
                           prefix_metadata_bytes(&pool->prefixes) +
                           owners_metadata_bytes(pool->config.n_blocks,
                               pool->config.max_sessions) +
