@@ -66,7 +66,9 @@ static void report_eviction(struct pool *pool,
         .before = part->before,
         .after = state_stats(pool),
         .scrub_id = part->scrub_id,
-        .note = part->number == 1 ? &session->loss.note : NULL,
+        .note = part->number == 1 && session->loss != NULL
+                    ? &session->loss->note
+                    : NULL,
         .mono_ns = now_ns,
     };
 
@@ -128,7 +130,7 @@ static uint64_t drop_references(
 
 /* What changes once, with the last part. */
 static void close_departure(
-    struct pool *pool, const struct departure *departure, size_t n_cached)
+    struct pool *pool, const struct departure *departure, uint32_t n_cached)
 {
     struct pool_session *session = departure->session;
 
@@ -144,7 +146,7 @@ static void close_departure(
     session->tenant->n_holding -= departure->n_left == 0;
     if (departure->cause == NULL)
         return;
-    session->evictions++;
+    session->evictions += session->evictions < UINT32_MAX;
     session->tenant->evictions++;
     pool->evictions++;
     pool->evictions_by_reason[departure->cause->reason]++;
@@ -194,21 +196,33 @@ static uint32_t count_parts(const struct pool *pool,
     return n > 0 ? n : 1;
 }
 
+/* What is gone with all tokens is not computed again, and of a session without
+ * a name nobody is told. */
+static void remember_loss(struct pool *pool, const struct departure *departure)
+{
+    struct pool_session *session = departure->session;
+    const struct session_loss loss = {
+        .evicted_ns = departure->now_ns,
+        .reason = departure->cause->reason,
+    };
+    bool is_told = departure->tokens_kept > 0 && !session->anonymous;
+
+    registry_set_loss(pool, session, is_told ? &loss : NULL);
+}
+
 static void give_up(struct pool *pool, const struct departure *departure)
 {
     struct pool_session *session = departure->session;
     size_t n_room = (size_t)departure->n_left * pool->config.block_tokens;
-    size_t n_cached = session->n_cached < n_room ? session->n_cached : n_room;
+    uint32_t n_cached =
+        session->n_cached < n_room ? session->n_cached : (uint32_t)n_room;
     uint64_t tokens_after =
         pool->session_tokens - (session->n_cached - n_cached);
     struct part part = {.n_shared_kept = drop_references(pool, departure)};
     uint32_t at = departure->n_left;
 
     if (departure->cause != NULL)
-        session->loss = (struct session_loss){
-            .evicted_ns = departure->now_ns,
-            .reason = departure->cause->reason,
-        };
+        remember_loss(pool, departure);
     part.n_parts = count_parts(pool, departure, part.n_shared_kept);
     while (part.number++ < part.n_parts) {
         part.before = state_stats(pool);

@@ -33,6 +33,7 @@ struct policy_place {
             double rank;     /* the least goes first */
             uint32_t at;     /* place in the heap */
         };
+        int64_t idle_ns; /* of sessions without blocks: since when */
     };
     uint32_t n_blocks; /* s3fifo: that it was counted with */
     uint8_t list;      /* s3fifo: on which, or on which it was */

@@ -43,7 +43,7 @@ static int64_t kept_until_ns(
 
     if (pool->config.kept_ttl_ns == 0 ||
         __builtin_add_overflow(
-            session->idle_ns, pool->config.kept_ttl_ns, &due_ns))
+            session->place.idle_ns, pool->config.kept_ttl_ns, &due_ns))
         return INT64_MAX;
     return due_ns;
 }
@@ -86,7 +86,7 @@ static void keep(
 {
     kv_list_append(&pool->kept, &session->link);
     pool->kept_tokens += session->n_tokens;
-    session->idle_ns = now_ns;
+    session->place.idle_ns = now_ns;
     registry_set_timer(pool, session);
     while (pool->kept_tokens > pool->config.max_kept_tokens)
         registry_remove(pool, longest_kept(pool));
@@ -177,7 +177,6 @@ static void cache(
         kv_list_append(&pool->held, &session->link);
     } else {
         session->state = POOL_SESSION_CACHED;
-        session->idle_ns = now_ns;
         policy_add(pool, session);
         tenant_cache(&pool->tenants, session->tenant, &session->link);
     }
@@ -245,6 +244,14 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     return status;
 }
 
+void registry_set_loss(struct pool *pool, struct pool_session *session,
+    const struct session_loss *loss)
+{
+    pool->session_bytes -= session_metadata_bytes(session);
+    session_set_loss(session, loss);
+    pool->session_bytes += session_metadata_bytes(session);
+}
+
 void registry_trim(struct pool *pool, struct pool_session *session)
 {
     pool->session_bytes -= session_metadata_bytes(session);
@@ -293,14 +300,13 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         return KV_NO_MEMORY;
     status = check_place(pool, tenant);
     if (status == KV_OK) {
-        session = session_open(tenant, key->id, key->id_bytes);
+        session = session_open(tenant, key->id, key->id_bytes, anonymous);
         status = session != NULL ? KV_OK : KV_NO_MEMORY;
     }
     if (status != KV_OK) {
         tenant_leave(&pool->tenants, tenant);
         return status;
     }
-    session->anonymous = anonymous;
     if (is_full(pool))
         make_place(pool, session, trace_id, now_ns);
     session->created_ns = session->released_ns = now_ns;

@@ -52,7 +52,7 @@ struct pool {
     struct policy policy;
     struct kv_list active, held, kept;
     uint32_t n_sessions;       /* on these, and cached */
-    struct kv_list beginnings; /* oldest end first */
+    struct kv_list beginnings; /* by beginning.link, oldest end first */
     struct kv_map leaves;      /* the same, by their last blocks */
     uint64_t last_anonymous;   /* number of the latest */
     uint64_t n_holding;        /* sessions with blocks */
@@ -69,6 +69,7 @@ struct pool {
 
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
     struct pool_sealed sealed[POOL_PART_SEALED];
+    struct prefix_key told_keys[POOL_PART_SEALED + 1]; /* and the parent's */
 };
 
 /* What pool_stats answers; inline, for a report takes two of them. */
@@ -141,6 +142,10 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
 /* The same for session_trim. */
 void registry_trim(struct pool *pool, struct pool_session *session);
 
+/* And for session_set_loss. */
+void registry_set_loss(struct pool *pool, struct pool_session *session,
+    const struct session_loss *loss);
+
 /* ---- retention.c */
 
 /* The end of the last pin or lease; 0 if there is none. Those that are over are
@@ -181,7 +186,7 @@ bool share_is_shared(const struct pool *pool, pool_block_id id);
 
 /* The block with that key and those tokens at that place of a table, or
  * PREFIX_NONE. */
-uint32_t share_find(const struct pool *pool, const struct prefix_key *key,
+uint32_t share_find(const struct pool *pool, const struct prefix_start *key,
     const uint32_t *tokens, uint32_t index);
 
 /* ---- beginning.c */
