@@ -74,7 +74,7 @@ enum kv_status block_pool_init(struct block_pool *pool, size_t block_bytes,
     status = map_arena(pool, error);
     if (status != KV_OK)
         return status;
-    pool->blocks = kv_calloc(n_blocks, sizeof *pool->blocks);
+    pool->blocks = kv_calloc_table(n_blocks, sizeof *pool->blocks);
     if (pool->blocks == NULL)
         goto unmap_arena;
     pool->used = kv_calloc(used_words(pool), sizeof *pool->used);

@@ -38,8 +38,8 @@ enum kv_status prefix_index_init(struct prefix_index *index, uint32_t n_blocks,
         .sha256 = EVP_MD_fetch(NULL, "SHA256", NULL),
         .context = EVP_MD_CTX_new(),
     };
-    index->entries = kv_calloc(n_blocks, sizeof *index->entries);
-    index->buckets = kv_calloc(index->n_buckets, sizeof *index->buckets);
+    index->entries = kv_calloc_table(n_blocks, sizeof *index->entries);
+    index->buckets = kv_calloc_table(index->n_buckets, sizeof *index->buckets);
     if (index->entries == NULL || index->buckets == NULL ||
         kv_map_init(&index->copies, n_blocks / BLOCKS_PER_COPY, secret,
             is_of_block) != KV_OK ||

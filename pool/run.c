@@ -68,6 +68,18 @@ enum kv_status pool_session_truncate(struct pool *pool,
     return KV_OK;
 }
 
+/* Blocks are taken in the order of the arena, so those of the next word of free
+ * ones come soon. */
+static void fetch_ahead(const struct pool *pool, pool_block_id id)
+{
+    uint32_t next = bit_tree_word_after(&pool->blocks.free, id);
+
+    if (next == BIT_TREE_NONE)
+        return;
+    __builtin_prefetch(&pool->blocks.blocks[next], 1);
+    __builtin_prefetch(&pool->owners.by_block[next], 1);
+}
+
 /* Puts n free blocks, at most POOL_PART_EXTENTS, on the end of the table.
  * Returns how many runs they are, which lie in pool->extents. */
 static size_t take_blocks(
@@ -84,6 +96,7 @@ static size_t take_blocks(
         registry_count_holder(pool, session);
     for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
+        fetch_ahead(pool, id);
         owners_hold(&pool->owners, id, session->number);
         session->blocks[session->n_blocks++] = id;
         if (id * block_bytes == end)

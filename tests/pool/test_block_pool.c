@@ -74,6 +74,27 @@ static void open_blocks(uint32_t n)
     ck_assert_int_eq(block_pool_init(&blocks, 64, n, NULL), KV_OK);
 }
 
+START_TEST(a_bit_tree_finds_the_next_word_of_members)
+{
+    struct bit_tree tree;
+
+    ck_assert_int_eq(bit_tree_init(&tree, 5000), KV_OK);
+    bit_tree_add_run(&tree, 3, 4);
+    bit_tree_add(&tree, 700);
+    bit_tree_add(&tree, 4999);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 3), 700);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 64), 700);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 700), BIT_TREE_NONE);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 4095), BIT_TREE_NONE);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 4096), 4999);
+    bit_tree_fini(&tree);
+    ck_assert_int_eq(bit_tree_init(&tree, 10), KV_OK);
+    bit_tree_add_run(&tree, 0, 10);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 0), BIT_TREE_NONE);
+    bit_tree_fini(&tree);
+}
+END_TEST
+
 START_TEST(a_block_is_handed_out_next_to_the_one_before_or_lowest)
 {
     open_blocks(8);
@@ -238,6 +259,7 @@ int main(void)
 {
     const TTest *tests[] = {a_bit_tree_finds_the_least_whatever_its_depth,
         a_bit_tree_agrees_with_an_array,
+        a_bit_tree_finds_the_next_word_of_members,
         a_block_is_handed_out_next_to_the_one_before_or_lowest,
         a_block_with_two_references_survives_the_first_release,
         a_sweep_gives_ascending_runs_that_do_not_touch,
