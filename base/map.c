@@ -60,7 +60,7 @@ enum kv_status kv_map_init(struct kv_map *map, size_t n_expected,
 
     while (n_buckets < n_expected)
         n_buckets *= 2;
-    map->buckets = kv_calloc(n_buckets, sizeof *map->buckets);
+    map->buckets = kv_calloc_table(n_buckets, sizeof *map->buckets);
     if (map->buckets == NULL)
         return KV_NO_MEMORY;
     map->n_buckets = n_buckets;
