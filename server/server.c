@@ -393,6 +393,9 @@ static void on_flushed(void *ctx)
     struct server *server = ctx;
 
     close_timers(server);
+    /* Another signal finds nothing to hurry, and must not end it otherwise. */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
     close_pages(server);
     rpc_loop_stop(server->loop);
 }
