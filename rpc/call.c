@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/heap.h"
 #include "base/log.h"
+#include "rpc/cork.h"
 #include "rpc/message.h"
 #include "rpc/trace.h"
 
@@ -163,6 +164,17 @@ static void start_batch(struct rpc_call *call, const grpc_op *ops, size_t n_ops,
     grpc_call_cancel(call->core, NULL);
 }
 
+/* Its descriptor, by which core knows a connection that it was handed: "fd:7".
+ */
+static int connection_of(const struct rpc_call *call)
+{
+    char *name = grpc_call_get_peer(call->core);
+    int fd = strncmp(name, "fd:", 3) == 0 ? atoi(name + 3) : -1;
+
+    gpr_free(name);
+    return fd;
+}
+
 static grpc_op initial_metadata_op(void)
 {
     return (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
@@ -213,6 +225,8 @@ static void send_last_batch(struct rpc_call *call, grpc_byte_buffer *message)
     if (!call->watched)
         ops[n++] = close_op(call);
     call->started = true;
+    rpc_cork_before_answer(
+        rpc_loop_cork(call->class->server->config.loop), connection_of(call));
     start_batch(call, ops, n, &call->finished);
 }
 
@@ -540,19 +554,10 @@ static void describe_socket(char out[MAX_PEER_BYTES], int fd)
     }
 }
 
-/* Core knows a connection that it was handed by its descriptor: "fd:7". */
 const char *rpc_call_peer(struct rpc_call *call)
 {
-    char *name;
-
-    if (call->peer[0] != '\0')
-        return call->peer;
-    name = grpc_call_get_peer(call->core);
-    if (strncmp(name, "fd:", 3) == 0)
-        describe_socket(call->peer, atoi(name + 3));
-    else
-        snprintf(call->peer, sizeof call->peer, "%s", name);
-    gpr_free(name);
+    if (call->peer[0] == '\0')
+        describe_socket(call->peer, connection_of(call));
     return call->peer;
 }
 

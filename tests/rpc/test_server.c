@@ -251,8 +251,8 @@ START_TEST(connections_beyond_the_limit_are_closed_and_room_comes_back)
     char byte;
     int port, silent, refused;
 
-    rig_open(&rig, (struct rpc_server_config){.max_connections = 2},
-        "127.0.0.1:0");
+    rig_open(
+        &rig, (struct rpc_server_config){.max_connections = 2}, "127.0.0.1:0");
     rig_start(&rig);
     kv_log_set_level(KV_LOG_ERROR);
     port = port_of(rig.address);
