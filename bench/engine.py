@@ -28,7 +28,8 @@ import sys
 
 ROW = re.compile(r"(pp|tg)(\d+)(?:@(\d+))?(?:\+(busy|loose))?$")
 N_STEPS = 32  # of ours
-N_BUSY_STEPS = 8  # of the peer, which takes a second for one
+N_FEW_STEPS = 12  # of the peer, where one takes long
+FEW_SEQUENCES = 4
 
 
 class Ours:
@@ -69,7 +70,8 @@ def output(command):
 
 def peers(args, row):
     kind, n, depth, neighbour = ROW.match(row).groups()
-    n_steps = str(N_BUSY_STEPS if neighbour else N_STEPS)
+    is_slow = neighbour or int(n) > FEW_SEQUENCES
+    n_steps = str(N_FEW_STEPS if is_slow else N_STEPS)
     common = ["-m", args.model, "-t", str(args.threads)]
     if kind == "tg" and int(n) > 1:
         out = output([f"{args.llama}/llama-batched-bench", *common, "-npp",
