@@ -68,28 +68,14 @@ static void add_layer_product(
     add_product(f, matrices_of_layer(f->matrices, f->layer_index, role), out);
 }
 
-/* Groups that are worth a chunk. Several tokens are read once for some of them,
- * as long as there are chunks enough for all threads to end together. */
-static size_t chunk_of_groups(const struct forward *f, size_t n_groups)
-{
-    const size_t macs = (size_t)PACKED_ROWS * f->input.n_cols * f->n_tokens;
-    const size_t n_worth = FORWARD_CHUNK_MACS / macs;
-    const size_t n_fair =
-        n_groups / (FORWARD_CHUNKS_EACH * team_n_threads(f->team));
-    const size_t n_shared = n_fair < PACKED_PANELS ? n_fair : PACKED_PANELS;
-
-    if (f->n_tokens > 1 && n_worth < n_shared)
-        return n_shared;
-    return n_worth > 0 ? n_worth : 1;
-}
-
 static void multiply(struct forward *f)
 {
-    const size_t n_groups = f->products[f->n_products - 1].group_end;
+    const size_t macs = (size_t)PACKED_ROWS * f->input.n_cols * f->n_tokens;
+    const size_t chunk = FORWARD_CHUNK_MACS / macs;
 
     f->input.n_rows = f->n_tokens;
-    team_each(
-        f->team, n_groups, chunk_of_groups(f, n_groups), multiply_groups, f);
+    team_each(f->team, f->products[f->n_products - 1].group_end,
+        chunk > 0 ? chunk : 1, multiply_groups, f);
     f->n_products = 0;
 }
 

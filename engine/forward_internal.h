@@ -8,7 +8,6 @@
 #include "engine/kv_layout.h"
 
 #define FORWARD_CHUNK_MACS 131072 /* multiplications that are worth a chunk */
-#define FORWARD_CHUNKS_EACH 8     /* of a thread, so that all end together */
 #define FORWARD_MAX_PRODUCTS 3
 
 struct forward_token {

@@ -15,23 +15,24 @@
 #define TILE 4   /* tokens at most */
 #define HALVES 2 /* registers of a line */
 
-/* What the processor fetches by itself is two thirds of what memory gives to
- * one thread. */
-AVX2_INLINE void load_line(
-    const unsigned char *line, size_t ahead, __m256i w[HALVES])
+/* Bytes. What the processor fetches by itself is two thirds of what memory
+ * gives to one thread. */
+#define AHEAD 1024
+
+AVX2_INLINE void load_line(const unsigned char *line, __m256i w[HALVES])
 {
-    _mm_prefetch(line + ahead, _MM_HINT_T1);
+    _mm_prefetch(line + AHEAD, _MM_HINT_T0);
     w[0] = _mm256_load_si256((const void *)line);
     w[1] = _mm256_load_si256((const void *)(line + PACKED_LINE / 2));
 }
 
 AVX2_INLINE void load_step(const unsigned char *lines, size_t step,
-    size_t ahead, struct packed_form form, __m256i w[HALVES])
+    struct packed_form form, __m256i w[HALVES])
 {
     const int shift = (int)(step % form.n_fields * form.n_bits);
     const __m256i mask = _mm256_set1_epi8((char)((1 << form.n_bits) - 1));
 
-    load_line(lines + step / form.n_fields * PACKED_LINE, ahead, w);
+    load_line(lines + step / form.n_fields * PACKED_LINE, w);
     for (int half = 0; half < HALVES; half++)
         w[half] = _mm256_and_si256(_mm256_srli_epi16(w[half], shift), mask);
 }
@@ -45,14 +46,13 @@ AVX2_INLINE __m256i repeat_step(const int8_t *quants)
 }
 
 /* A block of signed bytes; a half at a time, or registers would not do. */
-AVX2_INLINE void add_bytes(const struct packed_tile *tile,
-    const unsigned char *lines, const int8_t *quants, size_t n_tokens,
-    __m256i dots[TILE][HALVES])
+AVX2_INLINE void add_bytes(const unsigned char *lines, const int8_t *quants,
+    size_t n_cols, size_t n_tokens, __m256i dots[TILE][HALVES])
 {
     const __m256i ones = _mm256_set1_epi16(1);
 
     for (size_t step = 0; step < PACKED_STEPS; step++) {
-        _mm_prefetch(lines + step * PACKED_LINE + tile->ahead, _MM_HINT_T1);
+        _mm_prefetch(lines + step * PACKED_LINE + AHEAD, _MM_HINT_T0);
         for (int half = 0; half < HALVES; half++) {
             const __m256i w = _mm256_load_si256(
                 (const void *)(lines + step * PACKED_LINE + 32 * half));
@@ -60,7 +60,7 @@ AVX2_INLINE void add_bytes(const struct packed_tile *tile,
 
             for (size_t t = 0; t < n_tokens; t++) {
                 const __m256i q =
-                    repeat_step(quants + t * tile->n_cols + step * PACKED_STEP);
+                    repeat_step(quants + t * n_cols + step * PACKED_STEP);
                 const __m256i pairs =
                     _mm256_maddubs_epi16(size, _mm256_sign_epi8(q, w));
 
@@ -72,9 +72,9 @@ AVX2_INLINE void add_bytes(const struct packed_tile *tile,
 }
 
 /* As many blocks of fields as 16 bits hold. */
-AVX2_INLINE void add_fields(const struct packed_tile *tile,
-    const unsigned char *lines, const int8_t *quants, size_t n_tokens,
-    size_t n_blocks, struct packed_form form, __m256i dots[TILE][HALVES])
+AVX2_INLINE void add_fields(const unsigned char *lines, const int8_t *quants,
+    size_t n_cols, size_t n_tokens, size_t n_blocks, struct packed_form form,
+    __m256i dots[TILE][HALVES])
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i pairs[TILE][HALVES];
@@ -86,10 +86,10 @@ AVX2_INLINE void add_fields(const struct packed_tile *tile,
         for (size_t step = 0; step < PACKED_STEPS; step++) {
             __m256i w[HALVES];
 
-            load_step(lines, step, tile->ahead, form, w);
+            load_step(lines, step, form, w);
             for (size_t t = 0; t < n_tokens; t++) {
                 const __m256i q =
-                    repeat_step(quants + t * tile->n_cols + step * PACKED_STEP);
+                    repeat_step(quants + t * n_cols + step * PACKED_STEP);
 
                 for (int half = 0; half < HALVES; half++)
                     pairs[t][half] = _mm256_add_epi16(
@@ -117,12 +117,12 @@ AVX2_INLINE void dot_group(const struct packed_tile *tile, size_t g,
         for (int half = 0; half < HALVES; half++)
             dots[t][half] = _mm256_setzero_si256();
     if (form.n_bits == 8) {
-        add_bytes(tile, lines, quants, n_tokens, dots);
+        add_bytes(lines, quants, tile->n_cols, n_tokens, dots);
         return;
     }
     for (size_t at = 0; at < form.group; at += n_at_once)
-        add_fields(tile, lines + at * group_bytes / form.group, quants + at,
-            n_tokens, n_at_once / PACKED_BLOCK, form, dots);
+        add_fields(lines + at * group_bytes / form.group, quants + at,
+            tile->n_cols, n_tokens, n_at_once / PACKED_BLOCK, form, dots);
     for (size_t t = 0; t < n_tokens; t++) {
         const __m256i sum =
             _mm256_set1_epi32(tile->x_sums[t * tile->x_stride + g]);

@@ -3,8 +3,7 @@
  *
  * A tile is a stretch of a panel's columns and a few tokens, whose sums stay in
  * registers; fields are unpacked there, which costs less than to store what was
- * unpacked. The same stretch of a few panels stays in the first cache while all
- * tokens pass by, and a tile's tokens do while they meet those panels. However
+ * unpacked. A stretch and its tokens fit into the first cache together. However
  * it is cut, a row's groups are added to its sum in the order of the columns,
  * one by one. */
 #ifndef ENGINE_KERNELS_PACKED_H
@@ -21,7 +20,6 @@
 
 #define PACKED_TOGETHER 32  /* tokens */
 #define PACKED_STRETCH 1024 /* columns */
-#define PACKED_AHEAD 1024   /* bytes of lines that are met in one go */
 
 /* How the weights of a tile lie. */
 struct packed_form {
@@ -35,19 +33,13 @@ struct packed_form {
 /* Where a tile begins. */
 struct packed_tile {
     const unsigned char *scales, *lines;
-    size_t n_panels, panel_bytes; /* that meet its tokens one by one */
     size_t n_groups;
-    size_t token;          /* of the sums */
     const int8_t *quants;  /* [n_tokens][n_cols] */
     const float *x_scales; /* [n_tokens][x_stride] */
     const int32_t *x_sums;
     const int16_t *x_parts; /* [n_tokens][n_cols / ACTIVATION_PART] */
     size_t n_cols, x_stride;
-    size_t ahead; /* bytes, at which lines are fetched early */
 };
-
-/* Of a panel. */
-typedef float packed_sums[PACKED_TOGETHER][PACKED_ROWS];
 
 /* sums[token] += the tile's products. n_tokens is 1, 2, 4 or 8. */
 typedef void (*packed_add_cb)(const struct packed_tile *tile, size_t n_tokens,
@@ -72,29 +64,13 @@ PACKED_INLINE size_t packed_low_bytes(struct packed_form form)
     return (size_t)PACKED_STEPS / form.n_fields * PACKED_LINE;
 }
 
-/* So many that their stretches take half of a first cache of 32 KiB. */
-PACKED_INLINE uint32_t packed_panels_at_once(struct packed_form form)
-{
-    const uint32_t n = 8 / (form.n_bits + form.n_high_bits);
-
-    return n < PACKED_PANELS ? n : PACKED_PANELS;
-}
-
-/* Tiles of n tokens as long as so many are left, each over all the panels;
- * returns how many are not. */
+/* Tiles of n tokens as long as so many are left; returns how many are not. */
 PACKED_INLINE size_t packed_add_tiles(struct packed_tile *tile, size_t n_tokens,
     size_t n, struct packed_form form, struct packed_ways ways,
-    packed_sums *sums)
+    float (*sums)[PACKED_ROWS])
 {
-    for (; n_tokens >= n; n_tokens -= n) {
-        struct packed_tile each = *tile;
-
-        for (size_t p = 0; p < tile->n_panels; p++) {
-            ways.add(&each, n, form, sums[p] + tile->token);
-            each.scales += tile->panel_bytes;
-            each.lines += tile->panel_bytes;
-        }
-        tile->token += n;
+    for (; n_tokens >= n; n_tokens -= n, sums += n) {
+        ways.add(tile, n, form, sums);
         tile->quants += n * tile->n_cols;
         tile->x_scales += n * tile->x_stride;
         tile->x_sums += n * tile->x_stride;
@@ -105,22 +81,24 @@ PACKED_INLINE size_t packed_add_tiles(struct packed_tile *tile, size_t n_tokens,
 }
 
 PACKED_INLINE void packed_add_tokens(struct packed_tile tile, size_t n_tokens,
-    struct packed_form form, struct packed_ways ways, packed_sums *sums)
+    struct packed_form form, struct packed_ways ways,
+    float (*sums)[PACKED_ROWS])
 {
+    float(*end)[PACKED_ROWS] = sums + n_tokens;
     size_t left = n_tokens;
 
     if (ways.max_tokens >= 8)
-        left = packed_add_tiles(&tile, left, 8, form, ways, sums);
+        left = packed_add_tiles(&tile, left, 8, form, ways, end - left);
     if (ways.max_tokens >= 4)
-        left = packed_add_tiles(&tile, left, 4, form, ways, sums);
-    left = packed_add_tiles(&tile, left, 2, form, ways, sums);
-    packed_add_tiles(&tile, left, 1, form, ways, sums);
+        left = packed_add_tiles(&tile, left, 4, form, ways, end - left);
+    left = packed_add_tiles(&tile, left, 2, form, ways, end - left);
+    packed_add_tiles(&tile, left, 1, form, ways, end - left);
 }
 
-/* All columns of the panels, stretch by stretch. */
+/* All columns of a panel, stretch by stretch. */
 PACKED_INLINE void packed_add_stretches(struct packed_tile tile,
     size_t n_tokens, struct packed_form form, struct packed_ways ways,
-    packed_sums *sums)
+    float (*sums)[PACKED_ROWS])
 {
     const size_t n_at_once = PACKED_STRETCH / form.group;
 
@@ -128,7 +106,6 @@ PACKED_INLINE void packed_add_stretches(struct packed_tile tile,
         const size_t n = left < n_at_once ? left : n_at_once;
 
         tile.n_groups = n;
-        tile.ahead = n * packed_group_bytes(form);
         packed_add_tokens(tile, n_tokens, form, ways, sums);
         tile.scales +=
             n * packed_scale_bytes(form.group, form.part, form.has_mins);
@@ -156,13 +133,12 @@ PACKED_INLINE void packed_store(const struct packed *weight, uint32_t panel,
             out[i] = scale * sums[t][i];
 }
 
-/* A few panels and tokens. */
-PACKED_INLINE void packed_multiply_some(const struct packed *weight,
-    uint32_t panel, uint32_t n_panels, const struct activations *x,
-    uint32_t token, uint32_t n_tokens, struct packed_form form,
-    struct packed_ways ways, float *out)
+PACKED_INLINE void packed_multiply_panel(const struct packed *weight,
+    uint32_t panel, const struct activations *x, uint32_t token,
+    uint32_t n_tokens, struct packed_form form, struct packed_ways ways,
+    float *out)
 {
-    _Alignas(PACKED_LINE) packed_sums sums[PACKED_PANELS];
+    _Alignas(PACKED_LINE) float sums[PACKED_TOGETHER][PACKED_ROWS];
     const unsigned char *data =
         weight->panels + (size_t)panel * weight->panel_bytes;
     const struct activation_quants *quants =
@@ -171,8 +147,6 @@ PACKED_INLINE void packed_multiply_some(const struct packed *weight,
     const struct packed_tile tile = {
         .scales = data,
         .lines = data + weight->scales_bytes,
-        .n_panels = n_panels,
-        .panel_bytes = weight->panel_bytes,
         .n_groups = n_groups,
         .quants = quants->quants + (size_t)token * x->n_cols,
         .x_scales = quants->scales + token * n_groups,
@@ -182,18 +156,15 @@ PACKED_INLINE void packed_multiply_some(const struct packed *weight,
                        : x->part_sums + token * (x->n_cols / ACTIVATION_PART),
         .n_cols = x->n_cols,
         .x_stride = n_groups,
-        .ahead = PACKED_AHEAD,
     };
 
-    for (uint32_t p = 0; p < n_panels; p++)
-        memset(sums[p], 0, n_tokens * sizeof *sums[p]);
+    memset(sums, 0, n_tokens * sizeof *sums);
     if (n_tokens == 1)
-        ways.add(&tile, 1, form, sums[0]);
+        ways.add(&tile, 1, form, sums);
     else
         packed_add_stretches(tile, n_tokens, form, ways, sums);
-    for (uint32_t p = 0; p < n_panels; p++)
-        packed_store(weight, panel + p, n_tokens, sums[p],
-            out + (size_t)token * weight->n_rows);
+    packed_store(
+        weight, panel, n_tokens, sums, out + (size_t)token * weight->n_rows);
 }
 
 PACKED_INLINE void packed_multiply_panels(const struct packed *weight,
@@ -201,15 +172,11 @@ PACKED_INLINE void packed_multiply_panels(const struct packed *weight,
     struct packed_form form, struct packed_ways ways)
 {
     for (uint32_t token = 0; token < x->n_rows; token += PACKED_TOGETHER) {
-        const uint32_t tokens_left = x->n_rows - token;
-        const uint32_t n_tokens =
-            tokens_left < PACKED_TOGETHER ? tokens_left : PACKED_TOGETHER;
-        const uint32_t step = n_tokens == 1 ? 1 : packed_panels_at_once(form);
+        const uint32_t left = x->n_rows - token;
+        const uint32_t n = left < PACKED_TOGETHER ? left : PACKED_TOGETHER;
 
-        for (uint32_t panel = begin; panel < end; panel += step)
-            packed_multiply_some(weight, panel,
-                end - panel < step ? end - panel : step, x, token, n_tokens,
-                form, ways, out);
+        for (uint32_t panel = begin; panel < end; panel++)
+            packed_multiply_panel(weight, panel, x, token, n, form, ways, out);
     }
 }
 

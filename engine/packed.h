@@ -37,8 +37,7 @@
 #define PACKED_BLOCK 32 /* columns */
 #define PACKED_STEP 4   /* columns */
 #define PACKED_STEPS (PACKED_BLOCK / PACKED_STEP)
-#define PACKED_LINE 64  /* bytes */
-#define PACKED_PANELS 4 /* at most, that share a reading of the tokens */
+#define PACKED_LINE 64 /* bytes */
 
 struct packed {
     uint32_t n_rows, n_cols;
