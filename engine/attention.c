@@ -117,12 +117,13 @@ static void weigh(const struct attention *attention, struct states *states,
     for (size_t q = 0; q < states->n; q++) {
         const float max = largest(scores[q], run->n, states->max[q]);
 
-        keep[q] = states->max[q];
-        kernels->exp_sum(&keep[q], 1, max);
-        states->sum[q] =
-            states->sum[q] * keep[q] + kernels->exp_sum(scores[q], run->n, max);
+        keep[q] = states->max[q] - max;
         states->max[q] = max;
     }
+    kernels->exp_sum(keep, states->n, 0);
+    for (size_t q = 0; q < states->n; q++)
+        states->sum[q] = states->sum[q] * keep[q] +
+                         kernels->exp_sum(scores[q], run->n, states->max[q]);
 }
 
 static void score_run(const struct attention *attention, const struct run *run,

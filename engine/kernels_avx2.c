@@ -53,12 +53,19 @@ void avx2_silu_mul(float *out, const float *gate, const float *up, size_t n)
 
 float avx2_exp_sum(float *x, size_t n, float offset)
 {
+    const __m256 back = _mm256_set1_ps(offset);
     __m256 sum = _mm256_setzero_ps();
+    size_t i = 0;
 
-    for (size_t i = 0; i < n; i += 8) {
-        const __m256 e = exp_lanes(
-            _mm256_sub_ps(avx2_load_f32(x, i, n), _mm256_set1_ps(offset)));
-        const __m256i mask = avx2_mask(n - i < 8 ? n - i : 8);
+    for (; i + 8 <= n; i += 8) {
+        const __m256 e = exp_lanes(_mm256_sub_ps(_mm256_loadu_ps(x + i), back));
+
+        _mm256_storeu_ps(x + i, e);
+        sum = _mm256_add_ps(sum, e);
+    }
+    if (i < n) {
+        const __m256i mask = avx2_mask(n - i);
+        const __m256 e = exp_lanes(_mm256_sub_ps(avx2_load_f32(x, i, n), back));
 
         avx2_store(x, i, n, e);
         sum = _mm256_add_ps(sum, _mm256_and_ps(e, _mm256_castsi256_ps(mask)));
