@@ -14,21 +14,30 @@ such a process runs where the system puts it.
 Ours and the peer take turns, row by row, in every round; ours packs its weights
 once and waits for its turn asleep. A figure is the median of the rounds, a ratio
 that of the medians, and in brackets stand the least and the greatest ratio of
-one round. "Memory allows" is what reading the weights, keys
+one round. Where others took more than a tenth of the processors meanwhile, the
+hypervisor's other guests among them, a row does not count and is measured again
+in the next round, until there are --rounds of all rows or --seconds are over.
+--keep FILE adds to what earlier runs have left in it. "Memory allows" is what reading the weights, keys
 and values of a step takes where all threads do nothing else: the bound of one
 sequence; prompts and batches are bound by arithmetic long before.
 """
 import argparse
 import json
 import os
+import pathlib
 import re
+import resource
 import statistics
 import subprocess
 import sys
+import time
 
 ROW = re.compile(r"(pp|tg)(\d+)(?:@(\d+))?(?:\+(busy|loose))?$")
 N_STEPS = 32  # of ours
-N_BUSY_STEPS = 8  # of the peer, which takes a second for one
+N_FEW_STEPS = 12  # of the peer, where one takes long
+FEW_SEQUENCES = 4
+CALM = 0.1  # of the processors, at most, for others
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Ours:
@@ -56,6 +65,11 @@ class Ours:
         cells = self.line_with(f"| {plain} |").split("|")
         return float(cells[2]), float(cells[3])
 
+    def seconds(self):
+        """Processor time so far."""
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
+        return sum(map(int, stat.rpartition(")")[2].split()[11:13])) / TICKS
+
     def close(self):
         self.process.stdin.close()
         self.process.wait()
@@ -69,7 +83,8 @@ def output(command):
 
 def peers(args, row):
     kind, n, depth, neighbour = ROW.match(row).groups()
-    n_steps = str(N_BUSY_STEPS if neighbour else N_STEPS)
+    is_slow = neighbour or int(n) > FEW_SEQUENCES
+    n_steps = str(N_FEW_STEPS if is_slow else N_STEPS)
     common = ["-m", args.model, "-t", str(args.threads)]
     if kind == "tg" and int(n) > 1:
         out = output([f"{args.llama}/llama-batched-bench", *common, "-npp",
@@ -106,10 +121,39 @@ class Neighbour:
             self.process.wait()
 
 
+def times(ours):
+    """Seconds: of the clock, of all that ran, of what we started."""
+    user, nice, system, _, _, *rest = map(
+        int, pathlib.Path("/proc/stat").read_text().split(maxsplit=9)[1:9])
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (time.monotonic(), (user + nice + system + sum(rest)) / TICKS,
+            children.ru_utime + children.ru_stime + ours.seconds())
+
+
 def measure(args, ours, row):
+    """Both rates and the bound, and the others' share of the processors."""
+    before = times(ours)
     with Neighbour(ROW.match(row)[4]):
         rate, bound = ours.measure(row)
-        return rate, peers(args, row), bound
+        measured = rate, peers(args, row), bound
+    elapsed, ran, own = (b - a for a, b in zip(before, times(ours)))
+    return measured, (ran - own) / elapsed / os.cpu_count()
+
+
+def run(args, ours, rounds):
+    """Adds to the rounds of each row until there are enough, or time is up."""
+    end = time.monotonic() + args.seconds
+    while any(len(r) < args.rounds for r in rounds.values()):
+        for row, done in rounds.items():
+            if time.monotonic() > end:
+                return
+            if len(done) >= args.rounds:
+                continue
+            measured, others = measure(args, ours, row)
+            print(f"{row}: {measured[0]:.1f} {measured[1]:.1f}, others took "
+                  f"{others:.0%}", file=sys.stderr)
+            if others < CALM:
+                done.append(measured)
 
 
 def print_row(row, rounds):
@@ -129,14 +173,16 @@ def print_busy(row, quiet, busy):
 def print_table(args, ours, rounds):
     print(ours.about)
     print(f"{os.path.basename(args.model)}, {args.threads} threads, medians of "
-          f"{min(len(r) for r in rounds.values())}\n")
+          f"{min(map(len, rounds.values()))} to "
+          f"{max(map(len, rounds.values()))} rounds\n")
     print("| tokens a second | kvpool | llama.cpp | ratio | memory allows |")
     print("|---|---|---|---|---|")
     for row, measured in rounds.items():
-        print_row(row, measured)
+        if measured:
+            print_row(row, measured)
     print()
     for row, measured in rounds.items():
-        if "+" in row:
+        if "+" in row and measured and rounds[row.split("+")[0]]:
             print_busy(row, rounds[row.split("+")[0]], measured)
 
 
@@ -149,6 +195,8 @@ def main():
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3600)
+    parser.add_argument("--keep", metavar="FILE")
     args = parser.parse_args()
     for row in args.rows:
         if not ROW.match(row):
@@ -156,13 +204,16 @@ def main():
                          "or +loose")
     rounds = {row: [] for asked in args.rows
               for row in (asked.split("+")[0], asked)}
-    ours = Ours(args, rounds)
-    for _ in range(args.rounds):
-        for row, measured in rounds.items():
-            measured.append(measure(args, ours, row))
-            print(f"{row}: {measured[-1][0]:.1f} {measured[-1][1]:.1f}",
-                  file=sys.stderr)
+    asked = list(rounds)
+    kept = pathlib.Path(args.keep) if args.keep else None
+    if kept and kept.exists():
+        for row, measured in json.loads(kept.read_text()).items():
+            rounds[row] = [tuple(m) for m in measured]
+    ours = Ours(args, asked)
+    run(args, ours, {row: rounds[row] for row in asked})
     ours.close()
+    if kept:
+        kept.write_text(json.dumps(rounds))
     print_table(args, ours, rounds)
 
 
