@@ -8,8 +8,8 @@ import threading
 import unittest
 
 from kvpool_e2e import (CALL_SECONDS, SOURCE, Kvpoold, ServerTest, generate,
-                        generate_request, grpc_message, inference, main, pool,
-                        receipts, session_target)
+                        generate_request, grpc_message, inference, main,
+                        session_target)
 
 DEMO = os.path.join(SOURCE, "engine", "demo", "demo.gguf")
 SERVING, NOT_SERVING = 1, 2
@@ -77,7 +77,7 @@ class ModelFileTest(ServerTest):
 
     def read_until_it_fails(self, session, first, ended):
         call = self.server.inference.Generate(
-            generate_request(text="The cat", session=session, max_tokens=1000,
+            generate_request(text="The cat", session=session, max_tokens=480,
                              ignore_eos=True), timeout=CALL_SECONDS)
 
         def read():
@@ -98,7 +98,7 @@ class ModelFileTest(ServerTest):
             readers = [self.read_until_it_fails(session, first, ended)
                        for session in ("a", "b")]
             for _ in readers:
-                first.acquire(timeout=CALL_SECONDS)
+                self.assertTrue(first.acquire(timeout=CALL_SECONDS))
             self.cut()
             for reader in readers:
                 reader.join(CALL_SECONDS)
@@ -107,9 +107,8 @@ class ModelFileTest(ServerTest):
             # What was computed before is still there, to be given up.
             outcomes = self.evict(session_target("kept")).outcomes
             self.assertEqual(len(outcomes), 1)
-            self.assertGreater(outcomes[0].freed_blocks, 0)
-            self.assertGreater(len(kept.tokens), 0)
-            self.assertGreater(self.snapshot().ledger.durable_sequence, 0)
+            self.assertGreater(outcomes[0].blocks_freed, 0)
+            self.assertGreater(len(kept.ids), 0)
             self.check_stop()
 
     def test_in_mid_sentence_requests_end_with_a_clear_error(self):
@@ -143,7 +142,7 @@ class ModelFileTest(ServerTest):
                 file.write(b"something else")
             os.rename(other, self.path)
             after = generate(server, text="The cat", max_tokens=16)
-            self.assertEqual(before.tokens, after.tokens)
+            self.assertEqual(before.ids, after.ids)
 
 
 if __name__ == "__main__":
