@@ -330,14 +330,36 @@ static struct pool_session *next_of_all(struct pool *pool)
     return at;
 }
 
-/* The same within one tenant: of those released longest ago whom the policy
- * likes least. It was not their turn by the policy, which is not told. */
+/* The first of a tenant's in the policy's order, if it is near. */
+static struct pool_session *near_of_tenant(
+    struct pool *pool, const struct pool_tenant *tenant)
+{
+    struct pool_session *at;
+    int n = 0;
+
+    policy_settle(pool);
+    at = policy_next(pool, NULL);
+    while (at != NULL && n++ < MAX_PASSED_OVER) {
+        if (at->tenant == tenant && frees_something(pool, at))
+            return at;
+        at = policy_next(pool, at);
+    }
+    return NULL;
+}
+
+/* The same within one tenant: whom the policy likes least, or where that one is
+ * far, of those released longest ago. It was not their turn by the policy,
+ * which is not told. */
 static struct pool_session *next_of_tenant(
     struct pool *pool, struct pool_tenant *tenant)
 {
     struct pool_session *first = NULL, *best = NULL;
     int n = 0;
 
+    if (pool->policy.class->goes_before != NULL)
+        best = near_of_tenant(pool, tenant);
+    if (best != NULL)
+        return best;
     KV_LIST_EACH (link, &tenant->cached) {
         struct pool_session *at =
             KV_LIST_ENTRY(link, struct pool_session, link);
