@@ -8,11 +8,13 @@ FOLDER holds llama-bench and llama-batched-bench, built beside the repository by
 whoever measures. A row is ppN, a prompt of N tokens; tgN, N sequences that each
 take one token after the other; @D behind it: after D tokens; +busy behind it:
 while another process keeps the last of the processors busy, which is compared
-with the same row on an idle machine, for ours and for the peer.
+with the same row on an idle machine, for ours and for the peer; +loose: while
+such a process runs where the system puts it.
 
-Ours and the peer take turns in every round; a figure is the median of the
-rounds, a ratio that of the medians, and in brackets stand the least and the
-greatest ratio of one round. "Memory allows" is what reading the weights, keys
+Ours and the peer take turns, row by row, in every round; ours packs its weights
+once and waits for its turn asleep. A figure is the median of the rounds, a ratio
+that of the medians, and in brackets stand the least and the greatest ratio of
+one round. "Memory allows" is what reading the weights, keys
 and values of a step takes where all threads do nothing else: the bound of one
 sequence; prompts and batches are bound by arithmetic long before.
 """
@@ -24,8 +26,39 @@ import statistics
 import subprocess
 import sys
 
-ROW = re.compile(r"(pp|tg)(\d+)(?:@(\d+))?(\+busy)?$")
-N_STEPS = 32
+ROW = re.compile(r"(pp|tg)(\d+)(?:@(\d+))?(?:\+(busy|loose))?$")
+N_STEPS = 32  # of ours
+N_BUSY_STEPS = 8  # of the peer, which takes a second for one
+
+
+class Ours:
+    """bench_engine, which measures a row when it is told to."""
+
+    def __init__(self, args, rows):
+        self.rows = list(dict.fromkeys(row.split("+")[0] for row in rows))
+        self.process = subprocess.Popen(
+            [f"{args.build}/bench/bench_engine", "-t", str(args.threads),
+             "-r", "1", "-i", args.model, *self.rows],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about = self.process.stdout.readline().strip()
+        self.line_with("|---|")
+
+    def line_with(self, start):
+        for line in self.process.stdout:
+            if line.startswith(start):
+                return line
+        raise SystemExit("bench_engine ended early")
+
+    def measure(self, row):
+        """Tokens a second, and what memory allows."""
+        plain = row.split("+")[0]
+        print(self.rows.index(plain), file=self.process.stdin, flush=True)
+        cells = self.line_with(f"| {plain} |").split("|")
+        return float(cells[2]), float(cells[3])
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def output(command):
@@ -34,42 +67,33 @@ def output(command):
         stderr=subprocess.DEVNULL, text=True).stdout
 
 
-def ours(args, row):
-    """Tokens a second, and what memory allows."""
-    plain = row.removesuffix("+busy")
-    out = output([f"{args.build}/bench/bench_engine", "-t", str(args.threads),
-                  "-r", "1", args.model, plain])
-    rate, bound = re.search(
-        rf"^\| {re.escape(plain)} \| ([0-9.]+) \| ([0-9.]+) \|", out,
-        re.M).groups()
-    return float(rate), float(bound)
-
-
 def peers(args, row):
-    kind, n, depth, _ = ROW.match(row).groups()
+    kind, n, depth, neighbour = ROW.match(row).groups()
+    n_steps = str(N_BUSY_STEPS if neighbour else N_STEPS)
     common = ["-m", args.model, "-t", str(args.threads)]
     if kind == "tg" and int(n) > 1:
         out = output([f"{args.llama}/llama-batched-bench", *common, "-npp",
-                      depth or "1", "-ntg", str(N_STEPS), "-npl", n, "-c",
+                      depth or "1", "-ntg", n_steps, "-npl", n, "-c",
                       str(int(n) * (int(depth or 1) + N_STEPS + 32)),
                       "--output-format", "jsonl"])
         return next(json.loads(line)["speed_tg"] for line in out.splitlines()
                     if line.startswith("{"))
-    sizes = ["-p", n, "-n", "0"] if kind == "pp" else ["-p", "0", "-n",
-                                                       str(N_STEPS)]
+    sizes = ["-p", n, "-n", "0"] if kind == "pp" else ["-p", "0", "-n", n_steps]
     out = output([f"{args.llama}/llama-bench", *common, *sizes, "-d",
                   depth or "0", "-r", "1", "-o", "json"])
     return json.loads(out)[0]["avg_ts"]
 
 
 class Neighbour:
-    """A process that keeps the last processor busy, if there is to be one."""
+    """A process that keeps a processor busy, the last one or any."""
 
-    def __init__(self, wanted):
+    def __init__(self, kind):
         self.process = None
-        if wanted:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", "while True: pass"])
+        if kind is None:
+            return
+        self.process = subprocess.Popen([sys.executable, "-c",
+                                         "while True: pass"])
+        if kind == "busy":
             os.sched_setaffinity(
                 self.process.pid, {max(os.sched_getaffinity(0))})
 
@@ -82,9 +106,9 @@ class Neighbour:
             self.process.wait()
 
 
-def measure(args, row):
-    with Neighbour(row.endswith("+busy")):
-        rate, bound = ours(args, row)
+def measure(args, ours, row):
+    with Neighbour(ROW.match(row)[4]):
+        rate, bound = ours.measure(row)
         return rate, peers(args, row), bound
 
 
@@ -102,6 +126,20 @@ def print_busy(row, quiet, busy):
         print(f"{row}: {who} keeps {share:.0%} of its speed")
 
 
+def print_table(args, ours, rounds):
+    print(ours.about)
+    print(f"{os.path.basename(args.model)}, {args.threads} threads, medians of "
+          f"{min(len(r) for r in rounds.values())}\n")
+    print("| tokens a second | kvpool | llama.cpp | ratio | memory allows |")
+    print("|---|---|---|---|---|")
+    for row, measured in rounds.items():
+        print_row(row, measured)
+    print()
+    for row, measured in rounds.items():
+        if "+" in row:
+            print_busy(row, rounds[row.split("+")[0]], measured)
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -114,25 +152,18 @@ def main():
     args = parser.parse_args()
     for row in args.rows:
         if not ROW.match(row):
-            parser.error(f"'{row}' is no row: ppN or tgN, then @D, then +busy")
-    rows = list(dict.fromkeys(
-        plain for row in args.rows
-        for plain in (row.removesuffix("+busy"), row)))
-    rounds = {row: [] for row in rows}
+            parser.error(f"'{row}' is no row: ppN or tgN, then @D, then +busy "
+                         "or +loose")
+    rounds = {row: [] for asked in args.rows
+              for row in (asked.split("+")[0], asked)}
+    ours = Ours(args, rounds)
     for _ in range(args.rounds):
-        for row in rows:
-            rounds[row].append(measure(args, row))
-
-    print(f"{os.path.basename(args.model)}, {args.threads} threads, "
-          f"medians of {args.rounds}\n")
-    print("| tokens a second | kvpool | llama.cpp | ratio | memory allows |")
-    print("|---|---|---|---|---|")
-    for row in rows:
-        print_row(row, rounds[row])
-    print()
-    for row in rows:
-        if row.endswith("+busy"):
-            print_busy(row, rounds[row.removesuffix("+busy")], rounds[row])
+        for row, measured in rounds.items():
+            measured.append(measure(args, ours, row))
+            print(f"{row}: {measured[-1][0]:.1f} {measured[-1][1]:.1f}",
+                  file=sys.stderr)
+    ours.close()
+    print_table(args, ours, rounds)
 
 
 if __name__ == "__main__":

@@ -227,6 +227,40 @@ static void conclude(struct rpc_call *call)
     release_later(call);
 }
 
+/* ---- what was received */
+
+/* Core counts what came over the wire; what it inflates to is counted here. */
+static void refuse_compressed(struct rpc_call *call, enum kv_status status)
+{
+    size_t limit = call->class->server->config.max_request_bytes;
+    struct rpc_error error;
+
+    if (status == KV_LIMIT) {
+        rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE",
+            "the compressed request inflates to more than %zu bytes", limit);
+        rpc_error_add_metadata(&error, "limit", "%zu", limit);
+    } else if (status == KV_INVALID) {
+        rpc_error_init(&error, RPC_INVALID_ARGUMENT, "INVALID_FIELD",
+            "the compressed request is damaged");
+    } else {
+        rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY",
+            "the server has no memory to inflate the request");
+    }
+    rpc_call_fail(call, &error);
+}
+
+/* false: the call has failed. */
+static bool open_view(
+    struct rpc_call *call, grpc_byte_buffer *payload, struct message_view *view)
+{
+    enum kv_status status = message_view_init(
+        view, payload, call->class->server->config.max_request_bytes);
+
+    if (status != KV_OK)
+        refuse_compressed(call, status);
+    return status == KV_OK;
+}
+
 /* ---- tags */
 
 static void on_finished(struct rpc_tag *tag, bool ok)
@@ -276,10 +310,10 @@ static void on_received(struct rpc_tag *tag, bool ok)
         if (!call->ended)
             call->on_message(call, NULL, 0);
     } else {
-        message_view_init(&view, payload);
-        if (ok && !call->ended)
+        if (ok && !call->ended && open_view(call, payload, &view)) {
             call->on_message(call, view.bytes, view.n);
-        message_view_fini(&view);
+            message_view_fini(&view);
+        }
         grpc_byte_buffer_destroy(payload);
     }
     release(call);
@@ -340,8 +374,7 @@ static void handle(struct rpc_call *call)
         class->handler(class->ctx, call, NULL, 0);
     } else if (call->payload == NULL) {
         refuse_missing(call);
-    } else {
-        message_view_init(&view, call->payload);
+    } else if (open_view(call, call->payload, &view)) {
         class->handler(class->ctx, call, view.bytes, view.n);
         message_view_fini(&view);
     }
