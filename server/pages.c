@@ -82,8 +82,10 @@ static void make_metrics(struct http_page *page, struct server *server)
 
 static void make_readiness(struct http_page *page, const struct server *server)
 {
-    if (server_has_failed(server))
-        say(page, 503, "receipts cannot be kept any more\n");
+    struct kv_error error;
+
+    if (server_check(server, &error) != KV_OK)
+        say(page, 503, error.text);
     else if (server->draining)
         say(page, 503, "the server is stopping\n");
     else

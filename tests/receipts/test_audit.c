@@ -327,7 +327,7 @@ START_TEST(a_key_that_others_or_the_session_itself_do_not_have_is_missed)
 {
     size_t n_parents = 0;
 
-    pool_history_run(&history, 17, 200, true);
+    pool_history_run(&history, 18, 200, true);
     for (size_t i = 0; i < history.n_receipts; i++) {
         Kvpool__V1__Receipt *receipt = history.receipts[i];
 
@@ -470,7 +470,7 @@ START_TEST(an_audit_without_memory_says_so)
         faulty_heap_fail_at(nth);
         status = audit_init(&audit);
         faulty_heap_fail_at(-1);
-        ck_assert_int_eq(status, nth < 4 ? KV_NO_MEMORY : KV_OK);
+        ck_assert_int_eq(status, nth < 5 ? KV_NO_MEMORY : KV_OK);
         audit_fini(&audit);
         ck_assert_int_eq(faulty_heap_live(), 0);
     }
