@@ -218,9 +218,12 @@ static void give_up(struct pool *pool, const struct departure *departure)
         session->n_cached < n_room ? session->n_cached : (uint32_t)n_room;
     uint64_t tokens_after =
         pool->session_tokens - (session->n_cached - n_cached);
-    struct part part = {.n_shared_kept = drop_references(pool, departure)};
+    struct part part;
     uint32_t at = departure->n_left;
 
+    part.n_shared_kept = drop_references(pool, departure);
+    part.number = 0;
+    part.n_shared = 0;
     if (departure->cause != NULL)
         remember_loss(pool, departure);
     part.n_parts = count_parts(pool, departure, part.n_shared_kept);

@@ -13,7 +13,7 @@
 #define BLOCKS_PER_BUCKET 3
 
 /* Copies are few, and cost a look at some more where they are not. */
-#define BLOCKS_PER_COPY 64
+#define BLOCKS_PER_COPY 128
 
 /* Blocks with one key are listed up to so many, since a bucket is walked. */
 #define MAX_SAME 4
