@@ -119,10 +119,11 @@ static void allocate_part(struct pool *pool, struct pool_session *session,
 {
     const struct share_told told = share_tell(pool, session, true);
     const struct pool_stats before = state_stats(pool);
+    const size_t n_extents = take_blocks(pool, session, n);
     const struct pool_allocation allocation = {
         .key = session_key(session),
         .extents = pool->extents,
-        .n_extents = take_blocks(pool, session, n),
+        .n_extents = n_extents,
         .reused = NULL,
         .n_reused = 0,
         .parent_key = told.parent_key,
