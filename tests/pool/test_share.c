@@ -117,6 +117,40 @@ START_TEST(where_several_computed_one_beginning_the_next_is_found)
 }
 END_TEST
 
+static enum pool_block_state state_of(const char *id, size_t index)
+{
+    size_t n_blocks;
+    const pool_block_id *blocks =
+        pool_session_blocks(fixture_find(id), &n_blocks);
+
+    ck_assert_uint_lt(index, n_blocks);
+    return pool_block_run(fixture.pool, blocks[index], 1).state;
+}
+
+START_TEST(a_block_is_pinned_while_any_of_its_holders_is)
+{
+    struct pool_session *a = begin("a"), *b;
+
+    run(a, "abcdefghABCD", 12);
+    b = begin("b");
+    ck_assert_uint_eq(run(b, "abcdefghWXYZ", 12), 8);
+    ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 4);
+    pool_session_end(fixture.pool, a, fixture.now_ns);
+    ck_assert_int_eq(state_of("a", 1), POOL_BLOCK_PINNED); /* by b */
+    ck_assert_int_eq(state_of("a", 2), POOL_BLOCK_CACHED);
+    ck_assert_int_eq(state_of("b", 2), POOL_BLOCK_PINNED);
+    fixture_check();
+    fixture_evict("a", false);
+    ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 3);
+    pool_session_end(fixture.pool, b, fixture.now_ns);
+    ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 0);
+    /* Alone with them it pins them once more, and all of them. */
+    pool_session_begin(fixture.pool, fixture_find("b"));
+    ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 3);
+    fixture_check();
+}
+END_TEST
+
 START_TEST(tenants_share_nothing)
 {
     const struct pool_key key = {"other", 5, "a", 1};
@@ -323,6 +357,7 @@ int main(void)
         two_sessions_with_one_beginning_hold_the_same_blocks,
         a_block_is_found_by_all_that_came_before_it,
         where_several_computed_one_beginning_the_next_is_found,
+        a_block_is_pinned_while_any_of_its_holders_is,
         tenants_share_nothing,
         the_last_token_is_computed_into_a_block_of_ones_own,
         a_shared_block_survives_the_eviction_of_one_holder,
