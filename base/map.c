@@ -71,6 +71,27 @@ enum kv_status kv_map_init(struct kv_map *map, size_t n_expected,
     return KV_OK;
 }
 
+enum kv_status kv_map_grow(struct kv_map *map)
+{
+    struct kv_map larger;
+    enum kv_status status;
+
+    if (map->n_entries < map->n_buckets)
+        return KV_OK;
+    status = kv_map_init(&larger, 2 * map->n_buckets, map->secret, map->equal);
+    if (status != KV_OK)
+        return status;
+    for (size_t i = 0; i < map->n_buckets; i++)
+        for (struct kv_map_node *node = map->buckets[i], *next; node != NULL;
+             node = next) {
+            next = node->next;
+            kv_map_insert(&larger, node, node->hash);
+        }
+    kv_map_fini(map);
+    *map = larger;
+    return KV_OK;
+}
+
 void kv_map_fini(struct kv_map *map)
 {
     kv_free(map->buckets);

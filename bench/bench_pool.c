@@ -32,6 +32,7 @@ enum measure {
     MISS_HUGE,
     TOUCH_RANDOM,
     EVICT,
+    CHOICE,
     STATS,
     N_MEASURES,
 };
@@ -46,6 +47,7 @@ static const char *const measure_names[N_MEASURES] = {
     [TOUCH_RANDOM] = "touch (begin + end), random sessions",
     [TOUCH_ONE] = "touch (begin + end), the same session",
     [EVICT] = "evict: victim chosen, all its blocks given up",
+    [CHOICE] = "next victim named",
     [STATS] = "statistics read",
 };
 
@@ -368,6 +370,20 @@ static double measure_stats(struct bench *bench)
     return per_operation(since_ns);
 }
 
+/* Who is next changes each time. */
+static double measure_choice(struct bench *bench)
+{
+    struct pool_session *session = NULL;
+    int64_t since_ns = cpu_ns();
+
+    for (int i = 0; i < N_OPERATIONS; i++) {
+        session = pool_victim_after(bench->pool, session);
+        if (session == NULL)
+            fail("there are too few victims");
+    }
+    return per_operation(since_ns);
+}
+
 /* Evicted sessions come back, so that each repetition finds a full pool. */
 static void refill(struct bench *bench)
 {
@@ -407,6 +423,7 @@ static void repeat(struct bench *bench, int repetition)
     ns[TOUCH_RANDOM][repetition] = measure_touch(bench, false);
     ns[TOUCH_ONE][repetition] = measure_touch(bench, true);
     ns[STATS][repetition] = measure_stats(bench);
+    ns[CHOICE][repetition] = measure_choice(bench);
     append_runner(bench);
     ns[EVICT][repetition] = measure_evict(bench);
     scrub_all(bench);

@@ -73,7 +73,7 @@ static uint32_t count_found(
 {
     uint32_t n = session->n_sealed;
 
-    while (n > 0 && !prefix_is_listed(&pool->prefixes, session->blocks[n - 1]))
+    while (n > 0 && !prefix_is_found(&pool->prefixes, session->blocks[n - 1]))
         n--;
     return n;
 }

@@ -64,7 +64,7 @@ static bool check_sealed(
                 memcmp(&prefixes->entries[id].key, &start, sizeof start) == 0,
                 1) ||
             !equal(census, "a listed block is found by its tokens",
-                !prefix_is_listed(prefixes, id) ||
+                !prefix_is_found(prefixes, id) ||
                     share_find(census->pool, &start, tokens, i) == id,
                 1))
             return false;

@@ -218,9 +218,12 @@ static void give_up(struct pool *pool, const struct departure *departure)
         session->n_cached < n_room ? session->n_cached : (uint32_t)n_room;
     uint64_t tokens_after =
         pool->session_tokens - (session->n_cached - n_cached);
-    struct part part = {.n_shared_kept = drop_references(pool, departure)};
+    struct part part;
     uint32_t at = departure->n_left;
 
+    part.n_shared_kept = drop_references(pool, departure);
+    part.number = 0;
+    part.n_shared = 0;
     if (departure->cause != NULL)
         remember_loss(pool, departure);
     part.n_parts = count_parts(pool, departure, part.n_shared_kept);
@@ -330,14 +333,36 @@ static struct pool_session *next_of_all(struct pool *pool)
     return at;
 }
 
-/* The same within one tenant: of those released longest ago whom the policy
- * likes least. It was not their turn by the policy, which is not told. */
+/* The first of a tenant's in the policy's order, if it is near. */
+static struct pool_session *near_of_tenant(
+    struct pool *pool, const struct pool_tenant *tenant)
+{
+    struct pool_session *at;
+    int n = 0;
+
+    policy_settle(pool);
+    at = policy_next(pool, NULL);
+    while (at != NULL && n++ < MAX_PASSED_OVER) {
+        if (at->tenant == tenant && frees_something(pool, at))
+            return at;
+        at = policy_next(pool, at);
+    }
+    return NULL;
+}
+
+/* The same within one tenant: whom the policy likes least, or where that one is
+ * far, of those released longest ago. It was not their turn by the policy,
+ * which is not told. */
 static struct pool_session *next_of_tenant(
     struct pool *pool, struct pool_tenant *tenant)
 {
     struct pool_session *first = NULL, *best = NULL;
     int n = 0;
 
+    if (pool->policy.class->goes_before != NULL)
+        best = near_of_tenant(pool, tenant);
+    if (best != NULL)
+        return best;
     KV_LIST_EACH (link, &tenant->cached) {
         struct pool_session *at =
             KV_LIST_ENTRY(link, struct pool_session, link);

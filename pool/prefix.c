@@ -13,7 +13,10 @@
 #define BLOCKS_PER_BUCKET 3
 
 /* Copies are few, and cost a look at some more where they are not. */
-#define BLOCKS_PER_COPY 64
+#define BLOCKS_PER_COPY 128
+
+/* Blocks with one key are listed up to so many, since a bucket is walked. */
+#define MAX_SAME 4
 
 struct copy {
     struct kv_map_node node; /* its hash is the block: nobody chooses those */
@@ -153,14 +156,25 @@ void prefix_seal(
     struct prefix_index *index, uint32_t block, const struct prefix_start *key)
 {
     struct prefix_entry *entry = &index->entries[block];
-    uint32_t *bucket = bucket_of(index, key);
+    uint32_t *at = bucket_of(index, key);
+    int n_same = 0;
 
     assert(!prefix_is_sealed(index, block));
     *entry = (struct prefix_entry){.key = *key, .link = PREFIX_UNLISTED};
-    if (prefix_find(index, key) != PREFIX_NONE)
+    /* Behind those with the same key, which follow one another. */
+    for (uint32_t *next = at; *next != PREFIX_LAST && n_same < MAX_SAME;) {
+        struct prefix_entry *other = &index->entries[*next - PREFIX_NEXT];
+
+        next = &other->link;
+        if (memcmp(&other->key, key, sizeof *key) == 0) {
+            n_same++;
+            at = next;
+        }
+    }
+    if (n_same == MAX_SAME)
         return;
-    entry->link = *bucket;
-    *bucket = PREFIX_NEXT + block;
+    entry->link = *at;
+    *at = PREFIX_NEXT + block;
 }
 
 void prefix_unseal(struct prefix_index *index, uint32_t block)
@@ -168,6 +182,12 @@ void prefix_unseal(struct prefix_index *index, uint32_t block)
     if (prefix_is_listed(index, block))
         unlist(index, block);
     index->entries[block].link = PREFIX_OPEN;
+}
+
+bool prefix_is_found(const struct prefix_index *index, uint32_t block)
+{
+    return prefix_is_listed(index, block) &&
+           prefix_find(index, &index->entries[block].key) == block;
 }
 
 /* ---- copies of tokens */

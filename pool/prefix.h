@@ -16,7 +16,8 @@
  * without the secret can make a key, and two tenants never have one in common.
  *
  * A block is sealed when it has become full, by the session that filled it. Of
- * several sealed blocks with one key, the first is listed, and found. Tokens
+ * several sealed blocks with one key the first few are listed, and the first is
+ * found: when it goes, the next one is. Tokens
  * are not stored here, but for copies of those of which no session is known
  * that has them (see share.c).
  *
@@ -49,7 +50,7 @@ struct prefix_start {
  * the next of its bucket is this much less. */
 enum prefix_link {
     PREFIX_OPEN,     /* not sealed */
-    PREFIX_UNLISTED, /* sealed */
+    PREFIX_UNLISTED, /* sealed; enough others have its key */
     PREFIX_LAST,     /* listed, and the last of its bucket */
     PREFIX_NEXT,
 };
@@ -84,7 +85,7 @@ bool prefix_key_after(const struct prefix_index *index,
     struct prefix_key *out);
 struct prefix_start prefix_start(const struct prefix_key *key);
 
-/* The listed block with this key, or PREFIX_NONE. */
+/* The first listed block with this key, or PREFIX_NONE. */
 uint32_t prefix_find(
     const struct prefix_index *index, const struct prefix_start *key);
 
@@ -105,6 +106,9 @@ static inline bool prefix_is_listed(
 {
     return index->entries[block].link >= PREFIX_LAST;
 }
+
+/* Whether it is the one that is found by its key. */
+bool prefix_is_found(const struct prefix_index *index, uint32_t block);
 
 /* Keeps a copy of a listed block's tokens; where there is no memory for it, the
  * block is listed no longer. */

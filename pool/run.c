@@ -112,30 +112,48 @@ static size_t take_blocks(
     return n_extents;
 }
 
+/* Takes n free blocks, at most POOL_PART_EXTENTS, as a part of an allocation.
+ * Every field of the report is named, so that nobody clears all of it first. */
+static void allocate_part(struct pool *pool, struct pool_session *session,
+    uint32_t n, uint32_t part, uint32_t n_parts, int64_t now_ns)
+{
+    const struct share_told told = share_tell(pool, session, true);
+    const struct pool_stats before = state_stats(pool);
+    const size_t n_extents = take_blocks(pool, session, n);
+    const struct pool_allocation allocation = {
+        .key = session_key(session),
+        .extents = pool->extents,
+        .n_extents = n_extents,
+        .reused = NULL,
+        .n_reused = 0,
+        .parent_key = told.parent_key,
+        .sealed = pool->sealed,
+        .n_sealed = told.n_sealed,
+        .part = part,
+        .n_parts = n_parts,
+        .before = before,
+        .after = state_stats(pool),
+        .mono_ns = now_ns,
+    };
+
+    pool->observer->allocated(pool->observer->ctx, &allocation);
+}
+
 /* Takes n free blocks; where somebody listens in parts, each within the runs of
  * a report. */
 static void allocate(
     struct pool *pool, struct pool_session *session, uint32_t n, int64_t now_ns)
 {
-    struct pool_allocation allocation = {
-        .key = session_key(session),
-        .extents = pool->extents,
-        .n_parts = n / POOL_PART_EXTENTS + (n % POOL_PART_EXTENTS > 0),
-        .mono_ns = now_ns,
-    };
+    uint32_t n_parts = n / POOL_PART_EXTENTS + (n % POOL_PART_EXTENTS > 0);
 
-    while (allocation.part++ < allocation.n_parts) {
+    for (uint32_t part = 1; part <= n_parts; part++) {
         uint32_t n_part = n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS;
 
         n -= n_part;
         if (pool->observer->allocated != NULL)
-            share_tell(pool, session, &allocation);
-        allocation.before = state_stats(pool);
-        allocation.n_extents = take_blocks(pool, session, n_part);
-        if (pool->observer->allocated == NULL)
-            continue;
-        allocation.after = state_stats(pool);
-        pool->observer->allocated(pool->observer->ctx, &allocation);
+            allocate_part(pool, session, n_part, part, n_parts, now_ns);
+        else
+            take_blocks(pool, session, n_part);
     }
 }
 

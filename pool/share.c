@@ -96,27 +96,26 @@ static const uint8_t *tell_key(struct pool *pool,
                : NULL;
 }
 
-void share_tell(struct pool *pool, struct pool_session *session,
-    struct pool_allocation *allocation)
+struct share_told share_tell(
+    struct pool *pool, struct pool_session *session, bool goes_on)
 {
     uint64_t block_bytes = pool->config.block_bytes;
+    struct share_told told = {.n_sealed = 0};
 
-    allocation->sealed = pool->sealed;
-    allocation->n_sealed = 0;
-    allocation->parent_key =
-        allocation->n_reused > 0 || session->n_blocks == 0
-            ? NULL
-            : tell_key(pool, session, session->n_blocks - 1, POOL_PART_SEALED);
+    if (goes_on && session->n_blocks > 0)
+        told.parent_key =
+            tell_key(pool, session, session->n_blocks - 1, POOL_PART_SEALED);
     while (session->n_told < session->n_sealed &&
-           allocation->n_sealed < POOL_PART_SEALED) {
+           told.n_sealed < POOL_PART_SEALED) {
         const uint8_t *key =
-            tell_key(pool, session, session->n_told, allocation->n_sealed);
+            tell_key(pool, session, session->n_told, told.n_sealed);
 
         if (key == NULL)
-            return;
-        pool->sealed[allocation->n_sealed++] = (struct pool_sealed){
+            break;
+        pool->sealed[told.n_sealed++] = (struct pool_sealed){
             session->blocks[session->n_told++] * block_bytes, key};
     }
+    return told;
 }
 
 bool share_is_shared(const struct pool *pool, pool_block_id id)
@@ -211,6 +210,7 @@ static void report_adoption(struct pool *pool, struct pool_session *session,
     struct pool_allocation adoption = {
         .key = session_key(session),
         .reused = pool->extents,
+        .sealed = pool->sealed,
         .part = 1,
         .before = *before,
         .after = state_stats(pool),
@@ -226,7 +226,7 @@ static void report_adoption(struct pool *pool, struct pool_session *session,
             (struct pool_extent){session->blocks[i] * block_bytes, block_bytes};
         if (adoption.n_reused == POOL_PART_EXTENTS ||
             i + 1 == session->n_blocks) {
-            share_tell(pool, session, &adoption);
+            adoption.n_sealed = share_tell(pool, session, false).n_sealed;
             pool->observer->allocated(pool->observer->ctx, &adoption);
             adoption.before = adoption.after;
             adoption.part++;

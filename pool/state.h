@@ -177,10 +177,15 @@ void share_leave(struct pool *pool, const struct pool_session *session,
 void share_open(
     struct pool *pool, struct pool_session *session, uint32_t index);
 
-/* Puts what a report of an allocation says of prefixes into it: the session is
- * about to get blocks, or (reused) has got those of others. */
-void share_tell(struct pool *pool, struct pool_session *session,
-    struct pool_allocation *allocation);
+/* What a report of an allocation says of prefixes: the session is about to get
+ * blocks behind its last (goes_on), or has got those of others. What has become
+ * full since the last report is put into pool->sealed. */
+struct share_told {
+    const uint8_t *parent_key;
+    size_t n_sealed;
+};
+struct share_told share_tell(
+    struct pool *pool, struct pool_session *session, bool goes_on);
 
 bool share_is_shared(const struct pool *pool, pool_block_id id);
 
