@@ -1,0 +1,137 @@
+/* Sessions, and requests without one, that begin and end. */
+#include <string.h>
+
+#include "tests/sim/world.h"
+
+static bool is_place(const struct world *world)
+{
+    uint32_t n = 0, n_fixed = 0;
+
+    if (world_has_quotas(world))
+        return false; /* whose it would be is not known here */
+
+    for (size_t i = 0; i < WORLD_ACTORS; i++) {
+        const struct actor *actor = &world->actors[i];
+
+        n += actor->exists;
+        n_fixed += actor->exists &&
+                   (actor->active || actor->state == POOL_SESSION_HELD);
+    }
+    return n < world->plan->settings[PLAN_SESSIONS] || n_fixed < n;
+}
+
+/* The session, or NULL where it could not be had. */
+static struct pool_session *get(struct world *world, size_t at)
+{
+    const struct pool_key key = world_key(at);
+    const struct world_moment before = world_moment(world);
+    bool existed = world->actors[at].exists, created;
+    struct pool_session *session;
+    enum kv_status status = pool_session_get(
+        world->pool, &key, NULL, world->now_ns, &session, &created);
+
+    if (status == KV_LIMIT) {
+        world_must_be_as_before(world, &before);
+        world_must(world, !is_place(world), "there was a place for a session");
+        return NULL;
+    }
+    if (status != KV_OK) {
+        world_check_refusal(world, status, &before);
+        return NULL;
+    }
+    world_must(
+        world, created != existed, "a session was created that was there");
+    if (created)
+        actor_appear(world, at);
+    return session;
+}
+
+void world_begin(struct world *world, const struct op *op)
+{
+    size_t at = world_any_named(op);
+    struct pool_session *session = get(world, at);
+    struct actor *actor = &world->actors[at];
+
+    if (session == NULL || op->kind == OP_GET)
+        return;
+    world_must(world,
+        pool_session_begin(world->pool, session) ==
+            (actor->active ? KV_BUSY : KV_OK),
+        "a run begins where none is");
+    actor->active = true;
+    laws_check_content(world, at);
+}
+
+void world_anonymous(struct world *world, const struct op *op)
+{
+    size_t at = WORLD_NAMED + op->a % WORLD_ANONYMOUS;
+    const struct pool_key key = world_key(at);
+    const struct world_moment before = world_moment(world);
+    struct pool_session *session;
+    struct pool_key place;
+    enum kv_status status;
+
+    if (world->actors[at].exists)
+        return;
+    status = pool_session_anonymous(world->pool, key.tenant, key.tenant_bytes,
+        NULL, world->now_ns, &session);
+    if (status == KV_LIMIT) {
+        world_must_be_as_before(world, &before);
+        world_must(world, !is_place(world), "there was a place for a request");
+        return;
+    }
+    if (status != KV_OK) {
+        world_check_refusal(world, status, &before);
+        return;
+    }
+    actor_appear(world, at);
+    place = pool_session_place(session);
+    memcpy(world->actors[at].place, place.id, place.id_bytes);
+    world->actors[at].place_bytes = place.id_bytes;
+    world->actors[at].active = true;
+    world_must(world, pool_session_begin(world->pool, session) == KV_OK,
+        "a request without a session begins");
+}
+
+/* A request without a session may leave its full blocks behind. */
+static void leave(struct world *world, size_t at)
+{
+    const struct pool_session *session = world_session(world, at);
+    struct actor *actor = &world->actors[at];
+
+    actor->exists = session != NULL;
+    if (session == NULL)
+        return;
+    pool_session_tokens(session, &actor->n_tokens);
+    world_must(world, world->plan->settings[PLAN_BEGINNINGS] > 0,
+        "a request has left something");
+    world_must(world,
+        actor->n_tokens > 0 &&
+            actor->n_tokens % world->plan->settings[PLAN_BLOCK_TOKENS] == 0,
+        "what a request leaves is full blocks");
+    laws_check_content(world, at);
+    world->tally->n_beginnings++;
+}
+
+void world_end(struct world *world, const struct op *op)
+{
+    size_t at = world_some_active(world, op);
+
+    if (at == WORLD_ACTORS)
+        return;
+    pool_session_end(world->pool, world_session(world, at), world->now_ns);
+    world->actors[at].active = false;
+    world->actors[at].released_ns = world->actors[at].kept_ns = world->now_ns;
+    if (at >= WORLD_NAMED)
+        leave(world, at);
+}
+
+void world_forget(struct world *world, const struct op *op)
+{
+    size_t at = world_any_named(op);
+
+    if (!world->actors[at].exists || world->actors[at].active)
+        return;
+    pool_session_forget(world->pool, world_session(world, at), world->now_ns);
+    world->actors[at].exists = false;
+}
