@@ -14,9 +14,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 quick="format scripts house proto cppcheck tidy unit"
-default="$quick neon clang asan switches tsan e2e crash quickstart bench"
+default="$quick neon clang fuzz asan switches tsan e2e crash quickstart bench"
 long="$default tsan_e2e long_sim long_storm long_tamper long_crash long_timing
-    mutants fuzz container"
+    long_fuzz mutants container"
 
 # --- how things are built and run --------------------------------------------
 
@@ -126,6 +126,19 @@ gate_clang() {
     build clang debug -DCMAKE_C_COMPILER=clang-14
 }
 
+# fuzz_with LIBFUZZER_OPTIONS: every fuzzer, from sound inputs and nothing else.
+fuzz_with() {
+    configure fuzz debug -DCMAKE_C_COMPILER=clang-14 -DKVPOOL_FUZZ=ON \
+        -DKVPOOL_SANITIZE=fuzzer-no-link,address,undefined \
+        -DKVPOOL_FUZZ_OPTIONS="$1" &&
+        compile fuzz -t tests/fuzz/all && run_tests fuzz -L '^fuzz$'
+}
+
+# Every fuzzer for three seconds, the same dice each time.
+gate_fuzz() {
+    fuzz_with '-seed=1;-max_total_time=3'
+}
+
 gate_asan() {
     build asan asan && KVPOOL_TAMPERINGS=2000 run_tests asan -LE 'e2e|long'
 }
@@ -178,6 +191,11 @@ gate_bench() {
 
 # --- long --------------------------------------------------------------------
 
+# Every fuzzer for a minute, with other dice each time.
+gate_long_fuzz() {
+    fuzz_with '-max_total_time=60'
+}
+
 # The end-to-end tests once more, where threads that race are caught.
 gate_tsan_e2e() {
     node_packages && build tsan tsan &&
@@ -220,20 +238,6 @@ gate_mutants() {
     tests/mutants.sh
 }
 
-# Every fuzzer for a minute, from nothing.
-gate_fuzz() {
-    local fuzzers fuzzer
-    configure fuzz debug -DCMAKE_C_COMPILER=clang-14 -DKVPOOL_FUZZ=ON \
-        -DKVPOOL_SANITIZE=fuzzer-no-link,address,undefined &&
-        compile fuzz -t tests/fuzz/all || return
-    fuzzers=$(find build/fuzz/tests/fuzz -name 'fuzz_*' -type f -executable)
-    [ -n "$fuzzers" ] || return
-    for fuzzer in $fuzzers; do
-        $fixed_layout "$fuzzer" -max_total_time=60 -print_final_stats=1 ||
-            return
-    done
-}
-
 gate_container() {
     deploy/container-test.sh
 }
@@ -244,7 +248,7 @@ purposes() {
     echo build lint node peers python
     [[ " $* " != *" bench "* ]] || echo bench
     [[ " $* " != *" neon "* ]] || echo neon
-    [[ " $* " != *" fuzz "* ]] || echo fuzz
+    [[ " $* " != *fuzz* ]] || echo fuzz
     [[ " $* " != *" container "* ]] || echo container
 }
 
