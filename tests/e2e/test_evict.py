@@ -137,7 +137,7 @@ class EvictTest(EvictCase):
             self.assertTrue(eviction.zeroed)
         self.assertEqual(list(found[2].eviction_batch.call.outcomes),
                          list(answer.outcomes))
-        self.assertTrue(answer.receipts.durable)
+        self.assertFalse(answer.receipts.durable)  # they are in memory
         self.assertEqual(answer.receipts.pool_id, found[0].pool_id)
         self.assertEqual(answer.receipts.epoch, found[0].epoch)
         self.assertGreaterEqual(ledger_end(self.server),
@@ -220,7 +220,8 @@ class EvictTest(EvictCase):
         self.make("wait")
         answer = self.evict(session_target("wait"),
                             wait=pool.EVICT_WAIT_DURABLE)
-        self.assertTrue(answer.receipts.durable)
+        self.assertGreaterEqual(ledger_end(self.server),
+                                answer.receipts.last_sequence)
 
     def test_the_trace_of_the_caller_is_in_the_receipts(self):
         self.make("traced")

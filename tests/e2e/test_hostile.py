@@ -3,6 +3,7 @@ moment, readers that never read, floods. The server answers each with a clear
 error or none at all, stays up for the others, forgets nothing, and stops in
 order."""
 import random
+import re
 import resource
 import threading
 import time
@@ -218,6 +219,32 @@ class DamageTest(ServerTest):
         self.assertLessEqual(found[0].idle_ns, found[0].age_ns)
         self.assertEqual(found[0].last_access_unix_ns + found[0].idle_ns,
                          found[0].created_unix_ns + found[0].age_ns)
+
+
+def peak_kib(pid):
+    with open("/proc/%d/status" % pid) as file:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))
+
+
+class BombTest(unittest.TestCase):
+    def test_a_compressed_request_is_inflated_no_further_than_is_allowed(self):
+        path = POOL + "Evict"
+        with Kvpoold("--kv-cache-size-mb=1") as server:
+            call = server.connect().unary_unary(path, request_serializer=None,
+                response_deserializer=None)
+            request = pool.EvictRequest(targets=[session_target("x" * 64)])
+            call(request.SerializeToString(), timeout=CALL_SECONDS,
+                 compression=grpc.Compression.Gzip)
+            before = peak_kib(server.pid)
+            for compression in (grpc.Compression.Gzip,
+                                grpc.Compression.Deflate):
+                with self.assertRaises(grpc.RpcError) as raised:
+                    call(bytes(128 << 20), timeout=CALL_SECONDS,
+                         compression=compression)
+                failure = Failure(raised.exception)
+                self.assertEqual((failure.code, failure.reason),
+                                 ("RESOURCE_EXHAUSTED", "REQUEST_TOO_LARGE"))
+            self.assertLess(peak_kib(server.pid) - before, 64 << 10)
 
 
 class GivingUpTest(unittest.TestCase):

@@ -328,6 +328,57 @@ class RefusedTest(JournalTest):
                      r.lifecycle.WhichOneof("change") == "loss_accepted"]), 1)
 
 
+# Runs a program as somebody else, and where its folder cannot be written.
+AS_NOBODY = """#!/bin/sh
+exec setpriv --reuid 65534 --regid 65534 --clear-groups "%s" "$@"
+"""
+READ_ONLY = """#!/bin/sh
+exec unshare --user --map-root-user --mount sh -c '
+    mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"
+    ' "%s" "%s" "$@"
+"""
+
+
+class NotOursTest(JournalTest):
+    def wrapped(self, script):
+        """Servers are started by this script from now on."""
+        path = os.path.join(self.root, "wrapper")
+        with open(path, "w") as file:
+            file.write(script)
+        os.chmod(path, 0o755)
+        if subprocess.run([path, "--version"], check=False,
+                          stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("not allowed here")
+        self.addCleanup(setattr, kvpool_e2e, "KVPOOLD", kvpool_e2e.KVPOOLD)
+        kvpool_e2e.KVPOOLD = path
+
+    def test_a_ledger_of_another_user_is_refused_and_named(self):
+        os.chmod(self.root, 0o755)
+        os.mkdir(self.data)
+        with self.start():
+            pass
+        before = self.segments()
+        self.wrapped(AS_NOBODY % kvpool_e2e.KVPOOLD)
+        self.assertRegex(self.refused(),
+                         "data/receipts: .*: Permission denied$")
+        self.assertEqual(self.segments(), before)
+
+    def test_a_folder_that_cannot_be_written_is_refused_and_named(self):
+        os.mkdir(self.data)
+        self.wrapped(READ_ONLY % (self.data, kvpool_e2e.KVPOOLD))
+        self.assertRegex(self.refused(),
+                         "data/receipts: .*: Read-only file system$")
+
+    def test_a_ledger_that_cannot_be_written_is_refused_and_named(self):
+        with self.start():
+            pass
+        before = self.segments()
+        self.wrapped(READ_ONLY % (self.data, kvpool_e2e.KVPOOLD))
+        self.assertRegex(self.refused(), ": Read-only file system$")
+        self.assertEqual(self.segments(), before)
+
+
 class FailedTest(JournalTest):
     def test_a_journal_that_fails_ends_what_waits_and_refuses_what_comes(self):
         server = self.start("--receipts-ring-mb=1", "--kv-cache-size-mb=2")

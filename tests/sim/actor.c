@@ -126,7 +126,6 @@ void actor_say(struct world *world, size_t at, uint32_t token)
     actor->words[n] = (before ^ token) * UINT64_C(0x9e3779b97f4a7c15) + 1;
 }
 
-/* Whom the number means: any, or one that runs if there is one. */
 size_t world_any_named(const struct op *op)
 {
     return op->a % WORLD_NAMED;

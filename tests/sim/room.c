@@ -40,31 +40,40 @@ static void check_hard_quota(const struct world *world, size_t at)
             world, "tenant %d has more than its quota", world_tenant(at));
 }
 
-/* Nobody goes who need not: given up is what was lacking, and less than that
- * without the last victim. */
-static void check_room(const struct world *world,
+/* Whether somebody had to go for a reservation of n_more blocks, when so many
+ * were coming and the tenant used so many. */
+static bool needs_victim(const struct world *world, size_t at, size_t n_more,
+    uint64_t n_coming, uint64_t n_used)
+{
+    uint32_t hard = world->quotas[world_tenant(at)].hard_blocks;
+
+    return n_coming < n_more || (hard > 0 && n_used + n_more > hard);
+}
+
+/* Nobody goes who need not: given up is what was lacking, or what was beyond a
+ * hard quota, and less than that without the last victim. */
+static void check_room(const struct world *world, size_t at,
     const struct world_moment *before, size_t n_more, enum kv_status status)
 {
     const struct pool_blocks blocks = pool_blocks(world->pool);
-    bool evicts = n_more > before->blocks.free + before->blocks.scrubbing;
     uint64_t n_evictions =
         pool_stats(world->pool).evictions - before->stats.evictions;
+    size_t n_got = status == KV_OK ? n_more : 0;
+    uint64_t n_coming = blocks.free + blocks.scrubbing + n_got;
+    uint64_t n_used =
+        pool_session_tenant(world_session(world, at)).n_used_blocks - n_got;
+    uint64_t n_last = world->last_freed_blocks;
 
-    if (world_has_quotas(world))
-        return; /* a tenant may have to give up its own, room or not */
-    if (status != KV_BUSY || !evicts) {
-        world_must(world, n_evictions == 0, "an eviction that nobody needed");
-        return;
-    }
-    world_must(world,
-        n_evictions > 0 && blocks.free + blocks.scrubbing >= n_more,
-        "room was said to come, and does not");
-    if (blocks.free + blocks.scrubbing - world->last_freed_blocks >= n_more)
+    if (status == KV_BUSY && n_coming < n_more)
+        world_fail(world, "room was said to come, and does not");
+    if (n_evictions > 0 &&
+        !needs_victim(world, at, n_more, n_coming - n_last,
+            n_used +
+                (world->last_freed_tenant == world_tenant(at) ? n_last : 0)))
         world_fail(world,
             "%" PRIu64 " evictions: %" PRIu64 " blocks are coming, %" PRIu64
             " of the last one, and %zu were needed",
-            n_evictions, blocks.free + blocks.scrubbing,
-            world->last_freed_blocks, n_more);
+            n_evictions, n_coming, n_last, n_more);
 }
 
 void world_reserve(struct world *world, const struct op *op)
@@ -101,7 +110,7 @@ void world_reserve(struct world *world, const struct op *op)
         kv_status_text(status));
     if (status == KV_OK && n_more > 0)
         check_hard_quota(world, at);
-    check_room(world, &before, n_more, status);
+    check_room(world, at, &before, n_more, status);
     world->tally->n_reserved += status == KV_OK && n_more > 0;
     world->tally->n_busy += status == KV_BUSY;
     world->tally->n_full += status == KV_POOL_FULL;

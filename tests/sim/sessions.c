@@ -3,12 +3,27 @@
 
 #include "tests/sim/world.h"
 
-static bool is_place(const struct world *world)
+/* Whether a tenant has an idle session with blocks. */
+static bool has_idle(const struct world *world, int tenant)
 {
-    uint32_t n = 0, n_fixed = 0;
+    for (size_t i = 0; i < WORLD_ACTORS; i++)
+        if (world_tenant(i) == tenant && world->actors[i].exists &&
+            !world->actors[i].active &&
+            world->actors[i].state == POOL_SESSION_CACHED)
+            return true;
+    return false;
+}
 
-    if (world_has_quotas(world))
-        return false; /* whose it would be is not known here */
+/* For one more session of a tenant. Beyond its quota, it is one of its own that
+ * goes; no session without blocks may be left then. */
+static bool is_place(struct world *world, size_t at)
+{
+    int tenant = world_tenant(at);
+    const struct pool_quota *quota = &world->quotas[tenant];
+    uint64_t n_used = world_used_by(world, (size_t)tenant);
+    bool is_over = (quota->soft_blocks > 0 && n_used > quota->soft_blocks) ||
+                   (quota->hard_blocks > 0 && n_used > quota->hard_blocks);
+    uint32_t n = 0, n_fixed = 0, n_kept = 0;
 
     for (size_t i = 0; i < WORLD_ACTORS; i++) {
         const struct actor *actor = &world->actors[i];
@@ -16,7 +31,11 @@ static bool is_place(const struct world *world)
         n += actor->exists;
         n_fixed += actor->exists &&
                    (actor->active || actor->state == POOL_SESSION_HELD);
+        n_kept += actor->exists && !actor->active &&
+                  actor->state == POOL_SESSION_EVICTED;
     }
+    if (is_over && n >= world->plan->settings[PLAN_SESSIONS] && n_kept == 0)
+        return has_idle(world, tenant);
     return n < world->plan->settings[PLAN_SESSIONS] || n_fixed < n;
 }
 
@@ -32,7 +51,8 @@ static struct pool_session *get(struct world *world, size_t at)
 
     if (status == KV_LIMIT) {
         world_must_be_as_before(world, &before);
-        world_must(world, !is_place(world), "there was a place for a session");
+        world_must(
+            world, !is_place(world, at), "there was a place for a session");
         return NULL;
     }
     if (status != KV_OK) {
@@ -77,7 +97,8 @@ void world_anonymous(struct world *world, const struct op *op)
         NULL, world->now_ns, &session);
     if (status == KV_LIMIT) {
         world_must_be_as_before(world, &before);
-        world_must(world, !is_place(world), "there was a place for a request");
+        world_must(
+            world, !is_place(world, at), "there was a place for a request");
         return;
     }
     if (status != KV_OK) {
