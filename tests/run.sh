@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Runs the gates that a change must pass, and prints a table of them.
 #
-#   tests/run.sh            everything that is checked per commit (10 minutes)
-#   tests/run.sh quick      format, lint, unit tests (a minute)
-#   tests/run.sh long       the default, then what takes long and the container
+#   tests/run.sh            everything that is checked per commit (10 minutes),
+#                           every fuzzer for three seconds among it
+#   tests/run.sh quick      format, lint, unit tests (two minutes)
+#   tests/run.sh long       the default, then what takes long (every fuzzer for a
+#                           minute: long_fuzz), and the container
 #   tests/run.sh GATE...    these gates only; `tests/run.sh tidy unit`
 #
 # Installs what is missing first. Every gate is a function gate_NAME; its output
@@ -14,9 +16,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 quick="format scripts house proto cppcheck tidy unit"
-default="$quick neon clang asan switches tsan e2e crash quickstart bench"
+default="$quick neon clang fuzz asan switches tsan e2e crash quickstart bench"
 long="$default tsan_e2e long_sim long_storm long_tamper long_crash long_timing
-    mutants fuzz container"
+    long_fuzz mutants container"
 
 # --- how things are built and run --------------------------------------------
 
@@ -32,6 +34,16 @@ unset CC CFLAGS LDFLAGS
 # gcc 12's sanitizers know fewer address layouts than newer kernels draw.
 fixed_layout=
 setarch -R true 2>/dev/null && fixed_layout="setarch -R"
+
+# Temporary files of tests are in memory where there is a place for them: Check
+# writes a line for each assertion that holds, and servers that are tested sync
+# thousands of times. The disk itself is met by the tests of receipts/ and of
+# power cuts.
+temporary=/tmp
+if grep ' /dev/shm ' /proc/mounts 2>/dev/null | grep -qv noexec &&
+    [ "$(df --output=avail /dev/shm | tail -n 1)" -gt 2000000 ]; then
+    temporary=/dev/shm
+fi
 
 c_files() {
     git ls-files -z --cached --others --exclude-standard '*.c' '*.h'
@@ -54,7 +66,8 @@ build() {
 
 # run_tests FOLDER [CTEST OPTION...]: a selection without a test is a failure.
 run_tests() {
-    $fixed_layout ctest --test-dir "build/$1" --output-on-failure \
+    TEMP=$temporary TMPDIR=$temporary $fixed_layout \
+        ctest --test-dir "build/$1" --output-on-failure \
         --no-tests=error -j "$(nproc)" "${@:2}"
 }
 
@@ -121,9 +134,22 @@ gate_unit() {
 
 # --- default -----------------------------------------------------------------
 
-# Warnings are errors, so building is the test.
+# Warnings are errors, so building is the test; nobody debugs what it makes.
 gate_clang() {
-    build clang debug -DCMAKE_C_COMPILER=clang-14
+    build clang debug -DCMAKE_C_COMPILER=clang-14 -DCMAKE_C_FLAGS_DEBUG=-O0
+}
+
+# fuzz_with LIBFUZZER_OPTIONS: every fuzzer, from sound inputs and nothing else.
+fuzz_with() {
+    configure fuzz debug -DCMAKE_C_COMPILER=clang-14 -DKVPOOL_FUZZ=ON \
+        -DKVPOOL_SANITIZE=fuzzer-no-link,address,undefined \
+        -DKVPOOL_FUZZ_OPTIONS="$1" &&
+        compile fuzz -t tests/fuzz/all && run_tests fuzz -L '^fuzz$'
+}
+
+# Every fuzzer for three seconds, the same dice each time.
+gate_fuzz() {
+    fuzz_with '-seed=1;-max_total_time=3'
 }
 
 gate_asan() {
@@ -135,20 +161,24 @@ gate_neon() {
     tests/neon.sh
 }
 
-# Receipts without tuning are every other gate's build. The folders below
-# receipts/ know nothing of the switches.
+# The folders below receipts/ know nothing of the switches.
+# with_switches FOLDER RECEIPTS TUNING
+with_switches() {
+    configure "$1" debug -DKVPOOL_RECEIPTS="$2" -DKVPOOL_TUNING="$3" &&
+        compile "$1" -t {receipts,sinks,server,cli}/all \
+            -t tests/{receipts,sinks,server,cli}/all &&
+        run_tests "$1" -L unit -LE long -R '^(receipts|sinks|server|cli)\.'
+}
+
+# Receipts without tuning are every other gate's build. Without receipts there is
+# nothing to tune: the same is compiled, with the switch and without.
 gate_switches() {
-    local receipts tuning folder
-    for switches in OFF,OFF OFF,ON ON,ON; do
-        receipts=${switches%,*} tuning=${switches#*,}
-        folder=receipts-$receipts-tuning-$tuning
-        configure "$folder" debug -DKVPOOL_RECEIPTS="$receipts" \
-            -DKVPOOL_TUNING="$tuning" &&
-            compile "$folder" -t {receipts,sinks,server,cli}/all \
-                -t tests/{receipts,sinks,server,cli}/all &&
-            run_tests "$folder" -L unit -LE long \
-                -R '^(receipts|sinks|server|cli)\.' || return
-    done
+    local commands=build/without-receipts/compile_commands.json
+    with_switches with-tuning ON ON &&
+        with_switches without-receipts OFF OFF &&
+        cp $commands $commands.untuned &&
+        configure without-receipts debug -DKVPOOL_TUNING=ON &&
+        cmp $commands $commands.untuned
 }
 
 gate_tsan() {
@@ -163,7 +193,8 @@ gate_e2e() {
 # killed in mid-life has nothing to report. The same ones each time; long_crash
 # draws others.
 gate_crash() {
-    build debug debug && CRASH_SEED=${CRASH_SEED:-7} run_tests debug -L crash
+    build debug debug &&
+        CRASH_SEED=${CRASH_SEED:-7} temporary=/tmp run_tests debug -L crash
 }
 
 gate_quickstart() {
@@ -177,6 +208,11 @@ gate_bench() {
 }
 
 # --- long --------------------------------------------------------------------
+
+# Every fuzzer for a minute, with other dice each time.
+gate_long_fuzz() {
+    fuzz_with '-max_total_time=60'
+}
 
 # The end-to-end tests once more, where threads that race are caught.
 gate_tsan_e2e() {
@@ -206,7 +242,7 @@ gate_long_tamper() {
 # Ten times as many power cuts as by default.
 gate_long_crash() {
     build debug debug &&
-        CRASH_CYCLES=1000 run_tests debug -L crash --timeout 7200
+        CRASH_CYCLES=1000 temporary=/tmp run_tests debug -L crash --timeout 7200
 }
 
 # The clock tells a tenant nothing of what another one has sent.
@@ -220,20 +256,6 @@ gate_mutants() {
     tests/mutants.sh
 }
 
-# Every fuzzer for a minute, from nothing.
-gate_fuzz() {
-    local fuzzers fuzzer
-    configure fuzz debug -DCMAKE_C_COMPILER=clang-14 -DKVPOOL_FUZZ=ON \
-        -DKVPOOL_SANITIZE=fuzzer-no-link,address,undefined &&
-        compile fuzz -t tests/fuzz/all || return
-    fuzzers=$(find build/fuzz/tests/fuzz -name 'fuzz_*' -type f -executable)
-    [ -n "$fuzzers" ] || return
-    for fuzzer in $fuzzers; do
-        $fixed_layout "$fuzzer" -max_total_time=60 -print_final_stats=1 ||
-            return
-    done
-}
-
 gate_container() {
     deploy/container-test.sh
 }
@@ -244,7 +266,7 @@ purposes() {
     echo build lint node peers python
     [[ " $* " != *" bench "* ]] || echo bench
     [[ " $* " != *" neon "* ]] || echo neon
-    [[ " $* " != *" fuzz "* ]] || echo fuzz
+    [[ " $* " != *fuzz* ]] || echo fuzz
     [[ " $* " != *" container "* ]] || echo container
 }
 

@@ -238,6 +238,7 @@ class RememberedTest(JournalTest):
             timeout=CALL_SECONDS)
 
     def restart(self, server, kill):
+        read_receipts(server)  # what nobody has seen may be lost by a kill
         if kill:
             server.kill()
         else:

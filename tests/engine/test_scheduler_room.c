@@ -61,7 +61,7 @@ START_TEST(sequences_of_many_tenants_short_of_blocks_yield_what_plain_ones_do)
         rig_open(&config);
         rig.random += round;
         for (int i = 0; i < RIG_CLIENTS; i++) {
-            char id[8];
+            char id[16];
 
             snprintf(id, sizeof id, "s%d", i);
             clients[i].request.sampling = rig_seeded;

@@ -5,49 +5,32 @@
 #include "base/heap.h"
 #include "engine/tokenizer.h"
 #include "tests/engine/tiny_model.h"
+#include "tests/engine/tokenizer_rig.h"
 #include "tests/support/check_main.h"
 #include "tests/support/faulty_heap.h"
 
 #define SPACE "\xE2\x96\x81"
 
 static struct tiny_model tiny;
-static unsigned char *bytes;
-static struct gguf *gguf;
-static struct tokenizer *tokenizer;
+static struct tokenizer_rig rig;
 
 static void set_up(void)
 {
-    faulty_heap_install();
+    tokenizer_rig_init(&rig);
     tiny_model_init(&tiny, "llama");
-    bytes = NULL;
-    gguf = NULL;
-    tokenizer = NULL;
-}
-
-static void close_all(void)
-{
-    tokenizer_close(tokenizer);
-    gguf_close(gguf);
-    free(bytes);
-    tokenizer = NULL;
-    gguf = NULL;
-    bytes = NULL;
 }
 
 static void tear_down(void)
 {
-    close_all();
-    ck_assert_int_eq(faulty_heap_live(), 0);
+    tokenizer_rig_fini(&rig);
 }
 
 static void open_gguf(void)
 {
-    struct kv_error error = {KV_OK, ""};
     size_t n;
+    unsigned char *bytes = tiny_model_write(&tiny, &n);
 
-    bytes = tiny_model_write(&tiny, &n);
-    ck_assert_msg(gguf_open_memory(&gguf, bytes, n, "m", &error) == KV_OK, "%s",
-        error.text);
+    tokenizer_rig_open_file(&rig, bytes, n);
 }
 
 static uint32_t n_vocab(void)
@@ -57,25 +40,14 @@ static uint32_t n_vocab(void)
 
 static void open_tokenizer(void)
 {
-    struct kv_error error = {KV_OK, ""};
-
     open_gguf();
-    ck_assert_msg(tokenizer_open(&tokenizer, gguf, n_vocab(), &error) == KV_OK,
-        "%s", error.text);
+    tokenizer_rig_open(&rig, n_vocab());
 }
 
 static void expect_refusal(enum kv_status status, const char *words)
 {
-    struct kv_error error = {KV_OK, ""};
-
     open_gguf();
-    ck_assert_int_eq(
-        tokenizer_open(&tokenizer, gguf, n_vocab(), &error), status);
-    ck_assert_ptr_null(tokenizer);
-    ck_assert_int_eq(error.status, status);
-    ck_assert_msg(strstr(error.text, words) != NULL,
-        "\"%s\" does not say \"%s\"", error.text, words);
-    close_all();
+    tokenizer_rig_expect_refusal(&rig, n_vocab(), status, words);
 }
 
 /* Compares with ids in words: "1 <0x41> hello". */
@@ -86,7 +58,7 @@ static void expect_ids(const char *text, bool add_bos, const char *wanted)
     size_t n;
 
     ck_assert_int_eq(
-        tokenizer_encode(tokenizer, text, strlen(text), add_bos, &ids, &n),
+        tokenizer_encode(rig.tokenizer, text, strlen(text), add_bos, &ids, &n),
         KV_OK);
     for (size_t i = 0; i < n; i++) {
         char one[40];
@@ -143,8 +115,9 @@ START_TEST(what_is_in_no_token_falls_back_to_its_bytes)
     open_tokenizer();
     expect_ids("\xC3\xBC", false, SPACE " <C3> <BC> ");
     expect_ids("\n", false, SPACE " <0A> ");
-    ck_assert_uint_eq(tokenizer_piece(tokenizer, 3 + 0xC3).n, 1);
-    ck_assert_int_eq(*tokenizer_piece(tokenizer, 3 + 0xC3).data, (char)0xC3);
+    ck_assert_uint_eq(tokenizer_piece(rig.tokenizer, 3 + 0xC3).n, 1);
+    ck_assert_int_eq(
+        *tokenizer_piece(rig.tokenizer, 3 + 0xC3).data, (char)0xC3);
 }
 END_TEST
 
@@ -180,7 +153,7 @@ START_TEST(user_defined_tokens_are_cut_out_the_longest_first)
     expect_ids("hello<x>hello", false, SPACE "hello <x> " SPACE "hello ");
     expect_ids("<x><x><x>", false, "<x><x> <x> ");
     expect_ids("x>h<x>", false, "x>h <x> ");
-    ck_assert_uint_eq(tokenizer_piece(tokenizer, TINY_N_FIXED + 11).n, 3);
+    ck_assert_uint_eq(tokenizer_piece(rig.tokenizer, TINY_N_FIXED + 11).n, 3);
 }
 END_TEST
 
@@ -190,12 +163,12 @@ START_TEST(a_piece_has_its_spaces_back_and_a_control_token_none)
 
     add_hello();
     open_tokenizer();
-    piece = tokenizer_piece(tokenizer, TINY_N_FIXED + 9);
+    piece = tokenizer_piece(rig.tokenizer, TINY_N_FIXED + 9);
     ck_assert_uint_eq(piece.n, 6);
     ck_assert_mem_eq(piece.data, " hello", 6);
     for (uint32_t id = 0; id < 3; id++)
-        ck_assert_uint_eq(tokenizer_piece(tokenizer, id).n, 0);
-    ck_assert(tokenizer_strips_space(tokenizer));
+        ck_assert_uint_eq(tokenizer_piece(rig.tokenizer, id).n, 0);
+    ck_assert(tokenizer_strips_space(rig.tokenizer));
 }
 END_TEST
 
@@ -208,16 +181,16 @@ START_TEST(tokens_that_end_a_text_are_named_by_key_or_by_text)
     tiny_model_set_uint(&tiny, "tokenizer.ggml.eos_token_id", 2);
     tiny_model_set_uint(&tiny, "tokenizer.ggml.eot_token_id", 260);
     open_tokenizer();
-    info = tokenizer_info(tokenizer);
+    info = tokenizer_info(rig.tokenizer);
     ck_assert_str_eq(info.kind, "spm");
     ck_assert_uint_eq(info.bos_id, 1);
     ck_assert(info.adds_bos);
     ck_assert_uint_eq(info.n_end_ids, 3);
-    ck_assert(tokenizer_is_end(tokenizer, 2));
-    ck_assert(tokenizer_is_end(tokenizer, 259));
-    ck_assert(tokenizer_is_end(tokenizer, 260));
-    ck_assert(!tokenizer_is_end(tokenizer, 1));
-    ck_assert_uint_eq(tokenizer_piece(tokenizer, 259).n, 0);
+    ck_assert(tokenizer_is_end(rig.tokenizer, 2));
+    ck_assert(tokenizer_is_end(rig.tokenizer, 259));
+    ck_assert(tokenizer_is_end(rig.tokenizer, 260));
+    ck_assert(!tokenizer_is_end(rig.tokenizer, 1));
+    ck_assert_uint_eq(tokenizer_piece(rig.tokenizer, 259).n, 0);
 }
 END_TEST
 
@@ -228,7 +201,8 @@ START_TEST(a_text_that_is_not_utf8_is_refused)
 
     open_tokenizer();
     ck_assert_int_eq(
-        tokenizer_encode(tokenizer, "a\xFF", 2, true, &ids, &n), KV_INVALID);
+        tokenizer_encode(rig.tokenizer, "a\xFF", 2, true, &ids, &n),
+        KV_INVALID);
     ck_assert_ptr_null(ids);
     ck_assert_uint_eq(n, 7);
 }
@@ -269,11 +243,11 @@ START_TEST(a_pre_tokenizer_is_not_for_spm)
 
     open_gguf();
     ck_assert_int_eq(
-        tokenizer_open_as(&tokenizer, gguf, n_vocab(), "gpt-2", &error),
+        tokenizer_open_as(&rig.tokenizer, rig.gguf, n_vocab(), "gpt-2", &error),
         KV_INVALID);
     ck_assert_str_eq(error.text,
         "m: its tokenizer is SPM, which has no pre-tokenizer; gpt-2 was given");
-    ck_assert_ptr_null(tokenizer);
+    ck_assert_ptr_null(rig.tokenizer);
 }
 END_TEST
 
@@ -283,7 +257,8 @@ START_TEST(a_vocabulary_of_another_size_than_the_model_is_refused)
 
     open_gguf();
     ck_assert_int_eq(
-        tokenizer_open(&tokenizer, gguf, TINY_N_FIXED + 1, &error), KV_INVALID);
+        tokenizer_open(&rig.tokenizer, rig.gguf, TINY_N_FIXED + 1, &error),
+        KV_INVALID);
     ck_assert_str_eq(error.text,
         "m: tokenizer.ggml.tokens has 259 entries; the vocabulary has 260");
 }
@@ -302,7 +277,7 @@ START_TEST(a_long_text_of_one_letter_is_merged_in_good_time)
     add_hello();
     open_tokenizer();
     ck_assert_int_eq(
-        tokenizer_encode(tokenizer, text, N, false, &ids, &n), KV_OK);
+        tokenizer_encode(rig.tokenizer, text, N, false, &ids, &n), KV_OK);
     ck_assert_uint_eq(n, 1 + N / 2);
     kv_free(ids);
     free(text);
@@ -320,7 +295,7 @@ START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
     live = faulty_heap_live();
     for (nth = 0; status != KV_OK; nth++) {
         faulty_heap_fail_at(nth);
-        status = tokenizer_open(&tokenizer, gguf, n_vocab(), &error);
+        status = tokenizer_open(&rig.tokenizer, rig.gguf, n_vocab(), &error);
         faulty_heap_fail_at(-1);
         ck_assert(status == KV_OK || status == KV_NO_MEMORY);
         ck_assert(status == KV_OK || faulty_heap_live() == live);
@@ -333,7 +308,7 @@ START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
         size_t n;
 
         faulty_heap_fail_at(nth);
-        status = tokenizer_encode(tokenizer, "a<x>b", 5, true, &ids, &n);
+        status = tokenizer_encode(rig.tokenizer, "a<x>b", 5, true, &ids, &n);
         faulty_heap_fail_at(-1);
         ck_assert(status == KV_OK || status == KV_NO_MEMORY);
         kv_free(ids);

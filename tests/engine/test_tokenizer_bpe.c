@@ -6,6 +6,7 @@
 #include "base/utf8.h"
 #include "engine/tokenizer_internal.h"
 #include "tests/engine/tiny_vocabulary.h"
+#include "tests/engine/tokenizer_rig.h"
 #include "tests/support/check_main.h"
 #include "tests/support/faulty_heap.h"
 
@@ -16,54 +17,31 @@ static const char *const families[] = {"default", "gpt-2", "llama-bpe",
 #define N_FAMILIES (sizeof families / sizeof *families)
 
 static struct tiny_vocabulary tiny;
-static unsigned char *bytes;
-static struct gguf *gguf;
-static struct tokenizer *tokenizer;
+static struct tokenizer_rig rig;
 
 static void set_up(void)
 {
-    faulty_heap_install();
+    tokenizer_rig_init(&rig);
     tiny_vocabulary_init(&tiny, "gpt-2");
-    bytes = NULL;
-    gguf = NULL;
-    tokenizer = NULL;
-}
-
-static void close_all(void)
-{
-    tokenizer_close(tokenizer);
-    gguf_close(gguf);
-    free(bytes);
-    tokenizer = NULL;
-    gguf = NULL;
-    bytes = NULL;
 }
 
 static void tear_down(void)
 {
-    close_all();
-    ck_assert_int_eq(faulty_heap_live(), 0);
+    tokenizer_rig_fini(&rig);
 }
 
 static void open_gguf(void)
 {
-    struct kv_error error = {KV_OK, ""};
     size_t n;
+    unsigned char *bytes = tiny_vocabulary_write(&tiny, &n);
 
-    bytes = tiny_vocabulary_write(&tiny, &n);
-    ck_assert_msg(gguf_open_memory(&gguf, bytes, n, "m", &error) == KV_OK, "%s",
-        error.text);
+    tokenizer_rig_open_file(&rig, bytes, n);
 }
 
 static void open_tokenizer(void)
 {
-    struct kv_error error = {KV_OK, ""};
-
-    close_all();
     open_gguf();
-    ck_assert_msg(tokenizer_open(&tokenizer, gguf, tiny_vocabulary_size(&tiny),
-                      &error) == KV_OK,
-        "%s", error.text);
+    tokenizer_rig_open(&rig, tiny_vocabulary_size(&tiny));
 }
 
 static void open_family(const char *pre)
@@ -75,17 +53,9 @@ static void open_family(const char *pre)
 
 static void expect_refusal(enum kv_status status, const char *words)
 {
-    struct kv_error error = {KV_OK, ""};
-
-    close_all();
     open_gguf();
-    ck_assert_int_eq(
-        tokenizer_open(&tokenizer, gguf, tiny_vocabulary_size(&tiny), &error),
-        status);
-    ck_assert_ptr_null(tokenizer);
-    ck_assert_int_eq(error.status, status);
-    ck_assert_msg(strstr(error.text, words) != NULL,
-        "\"%s\" does not say \"%s\"", error.text, words);
+    tokenizer_rig_expect_refusal(
+        &rig, tiny_vocabulary_size(&tiny), status, words);
 }
 
 /* Compares with pieces between bars: "lo|w". */
@@ -96,10 +66,10 @@ static void expect_pieces(const char *text, const char *wanted)
     uint32_t *ids;
 
     ck_assert_int_eq(
-        tokenizer_encode(tokenizer, text, strlen(text), false, &ids, &n),
+        tokenizer_encode(rig.tokenizer, text, strlen(text), false, &ids, &n),
         KV_OK);
     for (size_t i = 0; i < n; i++) {
-        struct gguf_string piece = tokenizer_piece(tokenizer, ids[i]);
+        struct gguf_string piece = tokenizer_piece(rig.tokenizer, ids[i]);
 
         if (i > 0)
             got[n_got++] = '|';
@@ -201,13 +171,13 @@ START_TEST(a_text_cannot_name_a_control_token)
     open_family("llama-bpe");
     expect_pieces("abc", "a|b|c");
     ck_assert_int_eq(
-        tokenizer_encode(tokenizer, "<|endoftext|>", 13, false, &ids, &n),
+        tokenizer_encode(rig.tokenizer, "<|endoftext|>", 13, false, &ids, &n),
         KV_OK);
     for (size_t i = 0; i < n; i++)
         ck_assert_uint_lt(ids[i], 256);
     kv_free(ids);
-    ck_assert(tokenizer_is_end(tokenizer, TINY_END));
-    ck_assert_uint_eq(tokenizer_piece(tokenizer, TINY_END).n, 0);
+    ck_assert(tokenizer_is_end(rig.tokenizer, TINY_END));
+    ck_assert_uint_eq(tokenizer_piece(rig.tokenizer, TINY_END).n, 0);
 }
 END_TEST
 
@@ -229,7 +199,7 @@ START_TEST(a_token_that_spells_no_bytes_is_its_text)
 
     tiny_vocabulary_add_word(&tiny, "a\xE2\x96\x81", 1);
     open_family("llama-bpe");
-    piece = tokenizer_piece(tokenizer, TINY_FIRST_WORD);
+    piece = tokenizer_piece(rig.tokenizer, TINY_FIRST_WORD);
     ck_assert_uint_eq(piece.n, 4);
     ck_assert_mem_eq(piece.data, "a\xE2\x96\x81", 4);
 }
@@ -239,7 +209,7 @@ START_TEST(every_byte_is_the_piece_of_its_token)
 {
     open_tokenizer();
     for (uint32_t byte = 0; byte < 256; byte++) {
-        struct gguf_string piece = tokenizer_piece(tokenizer, byte);
+        struct gguf_string piece = tokenizer_piece(rig.tokenizer, byte);
 
         ck_assert_uint_eq(piece.n, 1);
         ck_assert_uint_eq((unsigned char)*piece.data, byte);
@@ -254,23 +224,23 @@ START_TEST(the_file_and_the_pre_tokenizer_say_whether_a_text_has_a_beginning)
     size_t n;
 
     open_tokenizer();
-    info = tokenizer_info(tokenizer);
+    info = tokenizer_info(rig.tokenizer);
     ck_assert(!info.adds_bos);
     ck_assert_str_eq(info.kind, "bpe/gpt-2");
-    ck_assert(!tokenizer_strips_space(tokenizer));
+    ck_assert(!tokenizer_strips_space(rig.tokenizer));
     open_family("llama-bpe");
-    ck_assert_str_eq(tokenizer_info(tokenizer).kind, "bpe/llama-bpe");
+    ck_assert_str_eq(tokenizer_info(rig.tokenizer).kind, "bpe/llama-bpe");
     ck_assert_int_eq(
-        tokenizer_encode(tokenizer, "a", 1, true, &ids, &n), KV_OK);
+        tokenizer_encode(rig.tokenizer, "a", 1, true, &ids, &n), KV_OK);
     ck_assert_uint_eq(n, 2);
     ck_assert_uint_eq(ids[0], TINY_END);
     kv_free(ids);
     tiny.adds_bos = 0;
     open_family("llama-bpe");
-    ck_assert(!tokenizer_info(tokenizer).adds_bos);
+    ck_assert(!tokenizer_info(rig.tokenizer).adds_bos);
     tiny.adds_bos = 1;
     open_family("gpt-2");
-    ck_assert(tokenizer_info(tokenizer).adds_bos);
+    ck_assert(tokenizer_info(rig.tokenizer).adds_bos);
 }
 END_TEST
 
@@ -300,21 +270,22 @@ START_TEST(what_a_file_does_not_say_may_be_given)
     tiny.pre = NULL;
     open_gguf();
     ck_assert_int_eq(
-        tokenizer_open_as(&tokenizer, gguf, n, "qwen2", &error), KV_OK);
-    ck_assert_str_eq(tokenizer_info(tokenizer).kind, "bpe/qwen2");
-    tokenizer_close(tokenizer);
-    tokenizer = NULL;
-    ck_assert_int_eq(tokenizer_open_as(&tokenizer, gguf, n, "klingon", &error),
+        tokenizer_open_as(&rig.tokenizer, rig.gguf, n, "qwen2", &error), KV_OK);
+    ck_assert_str_eq(tokenizer_info(rig.tokenizer).kind, "bpe/qwen2");
+    tokenizer_close(rig.tokenizer);
+    rig.tokenizer = NULL;
+    ck_assert_int_eq(
+        tokenizer_open_as(&rig.tokenizer, rig.gguf, n, "klingon", &error),
         KV_UNSUPPORTED);
     tiny.pre = "gpt-2";
-    close_all();
     open_gguf();
     ck_assert_int_eq(
-        tokenizer_open_as(&tokenizer, gguf, n, "qwen2", &error), KV_INVALID);
+        tokenizer_open_as(&rig.tokenizer, rig.gguf, n, "qwen2", &error),
+        KV_INVALID);
     ck_assert_ptr_nonnull(strstr(error.text, "pre: gpt-2, where qwen2 was"));
-    ck_assert_ptr_null(tokenizer);
+    ck_assert_ptr_null(rig.tokenizer);
     ck_assert_int_eq(
-        tokenizer_open_as(&tokenizer, gguf, n, "gpt-2", &error), KV_OK);
+        tokenizer_open_as(&rig.tokenizer, rig.gguf, n, "gpt-2", &error), KV_OK);
 }
 END_TEST
 
@@ -363,16 +334,16 @@ static void expect_round_trip(const char *text, size_t n)
     size_t n_ids, at = 0;
 
     ck_assert_int_eq(
-        tokenizer_encode(tokenizer, text, n, false, &ids, &n_ids), KV_OK);
+        tokenizer_encode(rig.tokenizer, text, n, false, &ids, &n_ids), KV_OK);
     for (size_t i = 0; i < n_ids; i++) {
-        struct gguf_string piece = tokenizer_piece(tokenizer, ids[i]);
+        struct gguf_string piece = tokenizer_piece(rig.tokenizer, ids[i]);
 
         if (n - at < piece.n || memcmp(text + at, piece.data, piece.n) != 0)
             break;
         at += piece.n;
     }
     ck_assert_uint_eq(at, n);
-    ck_assert_uint_ge(n_ids * tokenizer_longest_piece(tokenizer), n);
+    ck_assert_uint_ge(n_ids * tokenizer_longest_piece(rig.tokenizer), n);
     kv_free(ids);
 }
 
@@ -417,7 +388,7 @@ START_TEST(the_pieces_of_any_text_joined_are_the_text)
                 continue;
             }
             ck_assert_int_eq(
-                tokenizer_encode(tokenizer, text, n, false, &ids, &n_ids),
+                tokenizer_encode(rig.tokenizer, text, n, false, &ids, &n_ids),
                 KV_INVALID);
             ck_assert_ptr_null(ids);
         }
@@ -441,7 +412,8 @@ START_TEST(a_long_word_costs_three_candidates_a_byte)
     tiny_vocabulary_add_merge(&tiny, "a a");
     tiny_vocabulary_add_merge(&tiny, "aa aa");
     open_tokenizer();
-    ck_assert_int_eq(tokenizer_encode_bpe(tokenizer, text, N, &list), KV_OK);
+    ck_assert_int_eq(
+        tokenizer_encode_bpe(rig.tokenizer, text, N, &list), KV_OK);
     ck_assert_uint_eq(list.n, N / 4);
     ck_assert_uint_ge(list.n_candidates, N);
     ck_assert_uint_le(list.n_candidates, 3 * N);
@@ -489,13 +461,13 @@ START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
     for (int nth = 0; nth < 60; nth++) {
         faulty_heap_fail_at(nth);
         status = tokenizer_open(
-            &tokenizer, gguf, tiny_vocabulary_size(&tiny), &error);
+            &rig.tokenizer, rig.gguf, tiny_vocabulary_size(&tiny), &error);
         faulty_heap_fail_at(-1);
         ck_assert(status == KV_OK || status == KV_NO_MEMORY);
         n_failed += status == KV_NO_MEMORY;
         if (status == KV_OK)
-            tokenizer_close(tokenizer);
-        tokenizer = NULL;
+            tokenizer_close(rig.tokenizer);
+        rig.tokenizer = NULL;
         ck_assert_int_eq(faulty_heap_live(), live);
     }
     ck_assert_int_ge(n_failed, 8);
@@ -507,7 +479,7 @@ START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
         size_t n;
 
         faulty_heap_fail_at(n_failed);
-        status = tokenizer_encode(tokenizer, "lower x", 7, false, &ids, &n);
+        status = tokenizer_encode(rig.tokenizer, "lower x", 7, false, &ids, &n);
         faulty_heap_fail_at(-1);
         ck_assert(status == KV_OK || status == KV_NO_MEMORY);
         kv_free(ids);

@@ -242,7 +242,7 @@ END_TEST
 
 START_TEST(beyond_max_sessions_the_longest_evicted_is_forgotten)
 {
-    char id[8];
+    char id[16];
 
     for (int i = 0; i < 8; i++) {
         snprintf(id, sizeof id, "s%d", i);
@@ -285,7 +285,7 @@ END_TEST
 START_TEST(beyond_max_sessions_that_all_run_a_new_one_is_refused)
 {
     struct pool_session *anonymous;
-    char id[8];
+    char id[16];
 
     for (int i = 0; i < 8; i++) {
         snprintf(id, sizeof id, "s%d", i);

@@ -142,7 +142,7 @@ END_TEST
 START_TEST(until_it_is_decided_a_call_is_there_and_is_not_forgotten)
 {
     struct call *call;
-    char id[16];
+    char id[32];
 
     ck_assert_int_eq(
         calls_begin(calls, ANYBODY, "slow", digest, 9, &call), KV_OK);

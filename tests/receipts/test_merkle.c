@@ -289,26 +289,29 @@ static const uint32_t sizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 11, 16, 31, 33, 100,
     127, 128, 129, 255, 256, 257, 300};
 #define N_SIZES (sizeof sizes / sizeof *sizes)
 
+/* Assertions are slow, and here are many questions: they are counted. */
 static void tamper_with_inclusion(uint32_t i, uint32_t n)
 {
     struct merkle_hash leaf = leaf_hash(i), root = roots[n];
     struct merkle_path path;
+    size_t n_proven = 0;
 
     ck_assert(merkle_prove_inclusion(&tree, i, n, &path));
     for (unsigned bit = 0; bit < 256; bit++) {
         flip(&leaf, bit);
-        ck_assert(!merkle_verify_inclusion(&hasher, &leaf, i, n, &path, &root));
+        n_proven += merkle_verify_inclusion(&hasher, &leaf, i, n, &path, &root);
         flip(&leaf, bit);
         flip(&root, bit);
-        ck_assert(!merkle_verify_inclusion(&hasher, &leaf, i, n, &path, &root));
+        n_proven += merkle_verify_inclusion(&hasher, &leaf, i, n, &path, &root);
         flip(&root, bit);
         for (size_t k = 0; k < path.n; k++) {
             flip(&path.hashes[k], bit);
-            ck_assert(
-                !merkle_verify_inclusion(&hasher, &leaf, i, n, &path, &root));
+            n_proven +=
+                merkle_verify_inclusion(&hasher, &leaf, i, n, &path, &root);
             flip(&path.hashes[k], bit);
         }
     }
+    ck_assert_uint_eq(n_proven, 0);
     path.hashes[path.n++] = root;
     ck_assert(!merkle_verify_inclusion(&hasher, &leaf, i, n, &path, &root));
     path.n -= path.n > 1 ? 2 : 1;
@@ -333,24 +336,26 @@ static void tamper_with_consistency(uint32_t m, uint32_t n)
 {
     struct merkle_hash first = roots[m], second = roots[n];
     struct merkle_path path;
+    size_t n_proven = 0;
 
     ck_assert(merkle_prove_consistency(&tree, m, n, &path));
     for (unsigned bit = 0; bit < 256; bit++) {
         flip(&first, bit);
-        ck_assert(
-            !merkle_verify_consistency(&hasher, m, n, &path, &first, &second));
+        n_proven +=
+            merkle_verify_consistency(&hasher, m, n, &path, &first, &second);
         flip(&first, bit);
         flip(&second, bit);
-        ck_assert(
-            !merkle_verify_consistency(&hasher, m, n, &path, &first, &second));
+        n_proven +=
+            merkle_verify_consistency(&hasher, m, n, &path, &first, &second);
         flip(&second, bit);
         for (size_t k = 0; k < path.n; k++) {
             flip(&path.hashes[k], bit);
-            ck_assert(!merkle_verify_consistency(
-                &hasher, m, n, &path, &first, &second));
+            n_proven += merkle_verify_consistency(
+                &hasher, m, n, &path, &first, &second);
             flip(&path.hashes[k], bit);
         }
     }
+    ck_assert_uint_eq(n_proven, 0);
     path.hashes[path.n++] = second;
     ck_assert(
         !merkle_verify_consistency(&hasher, m, n, &path, &first, &second));

@@ -5,7 +5,9 @@
  *   plan ──> ops              │              │         │
  *            └──> actors <────┴──── laws <───┴─────> view: receipts only
  *
- *   actors  what each session has been told and should hold (world.c, evict.c)
+ *   actors  what each session has been told and should hold (actor.c); what the
+ *           operations do to it and to the pool (sessions.c, run.c, room.c,
+ *           keeping.c, evict.c)
  *   tap     which blocks the pool says are used, scrubbing, free (tap.c)
  *   view    who holds which block by the receipts alone, and the audit (view.c)
  *   laws    after each operation these and the pool agree (laws.c)
@@ -127,7 +129,23 @@ void world_run(const struct plan *plan, struct tally *tally);
 __attribute__((format(printf, 2, 3), noreturn)) void world_fail(
     const struct world *world, const char *format, ...);
 
-/* ---- world.c */
+void world_must(const struct world *world, bool holds, const char *what);
+
+/* What is not to change where an operation fails. */
+struct world_moment {
+    struct pool_stats stats;
+    struct pool_blocks blocks;
+    struct ledger_position position;
+};
+
+struct world_moment world_moment(const struct world *world);
+void world_must_be_as_before(
+    const struct world *world, const struct world_moment *before);
+/* The same; and there was a reason to fail with this at all. */
+void world_check_refusal(struct world *world, enum kv_status status,
+    const struct world_moment *before);
+
+/* ---- actor.c */
 
 /* The actor's place, and its session; NULL if there is none. */
 struct pool_key world_key(size_t actor);
@@ -136,6 +154,17 @@ size_t world_actor(const struct world *world, const struct pool_key *key);
 size_t world_actor_of(
     const struct world *world, const struct pool_session *session);
 int world_tenant(size_t actor);
+const char *world_tenant_name(int tenant);
+
+/* Whom the operation means: any with a name, or one that runs; WORLD_ACTORS if
+ * nobody does. */
+size_t world_any_named(const struct op *op);
+size_t world_some_active(const struct world *world, const struct op *op);
+
+/* It is new. */
+void actor_appear(struct world *world, size_t at);
+/* One token more of its conversation. */
+void actor_say(struct world *world, size_t at, uint32_t token);
 
 /* Whether the policy looks at priorities first. */
 bool world_ranks_priority(const struct world *world);
@@ -150,7 +179,25 @@ bool world_has_quotas(const struct world *world);
 /* Blocks of a tenant, as the pool counts them. */
 uint64_t world_used_by(const struct world *world, size_t tenant);
 
-/* ---- evict.c */
+/* ---- sessions.c, run.c, room.c, keeping.c, evict.c: the operations */
+
+void world_begin(struct world *world, const struct op *op);
+void world_anonymous(struct world *world, const struct op *op);
+void world_end(struct world *world, const struct op *op);
+void world_forget(struct world *world, const struct op *op);
+
+void world_append(struct world *world, const struct op *op);
+void world_adopt(struct world *world, const struct op *op);
+void world_commit(struct world *world, const struct op *op);
+void world_truncate(struct world *world, const struct op *op);
+void world_prompt(struct world *world, const struct op *op);
+void world_set_aside(struct world *world, const struct op *op);
+void world_reserve(struct world *world, const struct op *op);
+
+void world_retain(struct world *world, const struct op *op);
+void world_expire(struct world *world, const struct op *op);
+void world_quotas(struct world *world, const struct op *op);
+void world_sweep(struct world *world, const struct op *op);
 
 void world_evict(struct world *world, const struct op *op);
 

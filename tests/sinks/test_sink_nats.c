@@ -258,7 +258,7 @@ START_TEST(a_stream_of_wider_subjects_will_do)
     static const char *const prefixes[] = {
         "one.receipts.deep", "any.two", "three.receipts"};
     struct sink *sink;
-    char name[8];
+    char name[16];
 
     start_peer(JETSTREAM);
     sink_rig_issue(&rig, 5);
