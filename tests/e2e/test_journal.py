@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import tempfile
-import time
 import unittest
 
 import grpc
@@ -15,7 +14,7 @@ import kvpool_e2e
 from auditor import Auditor
 from kvpool_e2e import (CALL_SECONDS, Failure, Kvpoold, StartFailed,
                         Subscriber, common, generate, grpc_message, main, pool,
-                        read_receipts, session_target, stats)
+                        read_receipts, session_target, stats, wait_until)
 from test_proof import verify_consistency, verify_inclusion, leaf_hash
 
 EARLIEST = dict(earliest=pool.StartEarliest())
@@ -385,10 +384,8 @@ class FailedTest(JournalTest):
         server = self.start("--receipts-ring-mb=1", "--kv-cache-size-mb=2")
         generate(server, text="A dog", session="a", max_tokens=4)
         where = os.path.join(self.data, "receipts")
-        end = time.monotonic() + CALL_SECONDS
-        while not os.path.exists(os.path.join(where, "next.tmp")):
-            self.assertLess(time.monotonic(), end)
-            time.sleep(0.01)
+        wait_until(lambda: os.path.exists(os.path.join(where, "next.tmp")),
+                   "the next file")
         shutil.rmtree(where)  # the next file cannot be given its name
         targets = [session_target("x" * 120 + str(i)) for i in range(192)]
         with self.assertRaises(grpc.RpcError) as caught:
@@ -545,14 +542,14 @@ class FullDiskTest(JournalTest):
             self.assertEqual((failure.code, failure.reason),
                              ("RESOURCE_EXHAUSTED", "JOURNAL_FULL"))
             os.unlink(filler)
-            end = time.monotonic() + 30
-            while True:
+
+            def is_evicted():
                 try:
-                    evict(server, "a")
-                    break
+                    return evict(server, "a")
                 except grpc.RpcError:
-                    self.assertLess(time.monotonic(), end)
-                    time.sleep(0.1)
+                    return None
+
+            wait_until(is_evicted, "evicted")
             generate(server, text="A cat sat", session="c", max_tokens=4)
             receipts = read_receipts(server)
             self.assertEqual([r.sequence for r in receipts],

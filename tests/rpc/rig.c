@@ -90,6 +90,7 @@ static void on_wait(
 {
     (void)request;
     (void)n;
+    ((struct rig *)ctx)->n_waits++;
     rpc_call_set_ctx(call, ctx);
     rpc_call_on_cancel(call, on_wait_cancelled);
 }
