@@ -38,6 +38,7 @@ static void view_memory(FILE *out, const Kvpool__V1__ModelMemory *memory)
     line(out, "  mapped file", "%s", text_bytes(memory->mapped_bytes).s);
     line(out, "  copied", "%s", text_bytes(memory->copied_bytes).s);
     line(out, "  repacked", "%s", text_bytes(memory->repacked_bytes).s);
+    line(out, "  locked", "%s", text_bytes(memory->locked_bytes).s);
     line(out, "  KV arena", "%s", text_bytes(memory->kv_bytes).s);
     line(out, "  KV tables", "%s", text_bytes(memory->kv_metadata_bytes).s);
     line(out, "  scratch", "%s", text_bytes(memory->scratch_bytes).s);
@@ -455,7 +456,7 @@ static void view_issued(FILE *out, const Kvpool__V1__EvictResponse *answer)
         fprintf(out,
             "receipts %" PRIu64 " to %" PRIu64 " of epoch %" PRIu32 ", %s\n",
             receipts->first_sequence, receipts->last_sequence, receipts->epoch,
-            receipts->durable ? "durable" : "not durable yet");
+            receipts->durable ? "on disk" : "not on disk");
     if (answer->issued_case == KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS_OFF)
         fprintf(out, "receipts: off (%s)\n",
             text_name(answer->receipts_off->option).s);

@@ -68,7 +68,8 @@ enum kv_status compute_open(struct compute **out,
         compute->team, config->progress, error);
     if (status != KV_OK)
         goto close_team;
-    if (config->locks_weights)
+    status = model_check_file(config->model, error);
+    if (status == KV_OK && config->locks_weights)
         status = residency_lock(
             config->model, compute->matrices, &compute->locked_bytes, error);
     if (status != KV_OK)

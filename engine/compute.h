@@ -80,7 +80,7 @@ struct compute_slice {
 /* KV_UNSUPPORTED: kernels that are not known, or not on this machine;
  * KV_INVALID: what kv_check_block refuses, or a batch whose scratch or weights
  * that, packed, exceed the address space; KV_NO_MEMORY, also where weights are
- * more than may be locked. */
+ * more than may be locked; KV_IO: model_check_file. */
 enum kv_status compute_open(struct compute **out,
     const struct compute_config *config, struct kv_error *error);
 void compute_close(struct compute *compute); /* none running; NULL is fine */

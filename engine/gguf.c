@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -527,7 +526,7 @@ static enum kv_status io_error(
 
 /* The mapping outlives fd. */
 static enum kv_status map_file(
-    int fd, const char *path, void **data, size_t *n, struct kv_error *error)
+    int fd, const char *path, struct mapping *mapping, struct kv_error *error)
 {
     struct stat stat;
 
@@ -541,9 +540,8 @@ static enum kv_status map_file(
         errno = ENODATA;
         return io_error(error, path, "empty");
     }
-    *n = (size_t)stat.st_size;
-    *data = mmap(NULL, *n, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (*data == MAP_FAILED)
+    errno = mapping_init(mapping, fd, (size_t)stat.st_size);
+    if (errno != 0)
         return io_error(error, path, "cannot be mapped");
     return KV_OK;
 }
@@ -553,22 +551,22 @@ enum kv_status gguf_open(
 {
     /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct mapping mapping;
     enum kv_status status;
-    void *data = NULL;
-    size_t n = 0;
 
     if (fd < 0)
         return io_error(error, path, "cannot be opened");
-    status = map_file(fd, path, &data, &n, error);
+    status = map_file(fd, path, &mapping, error);
     close(fd);
     if (status != KV_OK)
         return status;
-    status = gguf_open_memory(out, data, n, path, error);
-    if (status != KV_OK)
-        munmap(data, n);
-    else
-        (*out)->is_mapped = true;
-    return status;
+    status = gguf_open_memory(out, mapping.data, mapping.n_bytes, path, error);
+    if (status != KV_OK) {
+        mapping_fini(&mapping);
+        return status;
+    }
+    (*out)->mapping = mapping;
+    return KV_OK;
 }
 
 void gguf_close(struct gguf *gguf)
@@ -579,8 +577,8 @@ void gguf_close(struct gguf *gguf)
     kv_map_fini(&gguf->key_map);
     kv_free(gguf->tensors);
     kv_free(gguf->keys);
-    if (gguf->is_mapped)
-        munmap((void *)(uintptr_t)gguf->data, gguf->n_bytes);
+    if (gguf->mapping.data != NULL)
+        mapping_fini(&gguf->mapping);
     kv_free(gguf);
 }
 
@@ -597,6 +595,11 @@ size_t gguf_file_bytes(const struct gguf *gguf)
 const void *gguf_file_data(const struct gguf *gguf)
 {
     return gguf->data;
+}
+
+bool gguf_is_lost(const struct gguf *gguf)
+{
+    return gguf->mapping.data != NULL && mapping_is_lost(&gguf->mapping);
 }
 
 size_t gguf_n_tensors(const struct gguf *gguf)

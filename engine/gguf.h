@@ -93,6 +93,11 @@ const char *gguf_name(const struct gguf *gguf);
 size_t gguf_file_bytes(const struct gguf *gguf);
 const void *gguf_file_data(const struct gguf *gguf);
 
+/* The file was cut short, or its disk failed, and somebody read there: what is
+ * handed out is zeros since, and what was made of it worth nothing. Asked after
+ * reading, by any thread. */
+bool gguf_is_lost(const struct gguf *gguf);
+
 /* KV_NOT_FOUND if the key is absent (no *error), KV_INVALID if its type or
  * value does not fit (with *error). Integers of any width convert, and so do
  * floating-point numbers; *out is then as the file says, finite or not. */

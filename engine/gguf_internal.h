@@ -4,6 +4,7 @@
 
 #include "base/map.h"
 #include "engine/gguf.h"
+#include "engine/mapping.h"
 
 #define GGUF_NAME_BYTES 128
 
@@ -46,7 +47,7 @@ struct gguf {
     char name[GGUF_NAME_BYTES];
     const unsigned char *data;
     size_t n_bytes;
-    bool is_mapped;
+    struct mapping mapping; /* of a file; else zeros */
     struct gguf_key *keys;
     struct gguf_entry *tensors;
     size_t n_keys, n_tensors;

@@ -84,6 +84,8 @@ static enum kv_status open_gguf(
     model->gguf = gguf;
     model->mapped_bytes = gguf_file_bytes(gguf);
     status = load(&loader);
+    if (gguf_is_lost(gguf))
+        status = model_check_file(model, error);
     if (status != KV_OK) {
         model_close(model);
         return status;
@@ -119,6 +121,16 @@ void model_close(struct model *model)
     kv_free(model->layers);
     gguf_close(model->gguf);
     kv_free(model);
+}
+
+enum kv_status model_check_file(
+    const struct model *model, struct kv_error *error)
+{
+    if (model->gguf == NULL || !gguf_is_lost(model->gguf)) /* made by hand */
+        return KV_OK;
+    return kv_error_set(error, KV_IO,
+        "%s: the file was cut short, or its disk failed, while it was read",
+        gguf_name(model->gguf));
 }
 
 static int compare_usage(const void *a, const void *b)

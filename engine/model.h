@@ -81,7 +81,8 @@ struct model {
 };
 
 /* Opens a model file; *out is the caller's to close. KV_UNSUPPORTED and
- * KV_INVALID name the tensor or the key and what is allowed. */
+ * KV_INVALID name the tensor or the key and what is allowed; KV_IO: it cannot
+ * be read, or not to its end. */
 enum kv_status model_open(
     struct model **out, const char *path, struct kv_error *error);
 
@@ -90,6 +91,12 @@ enum kv_status model_open_memory(struct model **out, const void *data, size_t n,
     const char *name, struct kv_error *error);
 
 void model_close(struct model *model); /* NULL is fine */
+
+/* Whether its file was cut short, or could not be read any more, in the midst
+ * of reading: all that was computed since is worth nothing. Any thread; KV_IO
+ * with the same in words. */
+enum kv_status model_check_file(
+    const struct model *model, struct kv_error *error);
 
 /* SHA-256 of the file is not computed here: it would read all of it. */
 

@@ -325,3 +325,21 @@ void scheduler_hand_back(struct scheduler *scheduler, int64_t now_ns)
         if (request_of(link)->ends_with_step == REQUEST_GOES_ON)
             request_of(link)->ends_with_step = REQUEST_DRAINED;
 }
+
+static void fail_all(
+    struct scheduler *scheduler, struct kv_list *queue, int64_t now_ns)
+{
+    KV_LIST_EACH (link, queue)
+        scheduler_turn_away(
+            scheduler, request_of(link), REQUEST_MODEL_LOST, now_ns);
+}
+
+void scheduler_fail(struct scheduler *scheduler, int64_t now_ns)
+{
+    for (size_t i = 0; i < scheduler->n_batch; i++)
+        scheduler->batch[i]->in_step = false;
+    scheduler->n_batch = 0;
+    scheduler->in_step = false;
+    fail_all(scheduler, &scheduler->running, now_ns);
+    fail_all(scheduler, &scheduler->waiting, now_ns);
+}

@@ -65,6 +65,7 @@ enum request_end {
     REQUEST_HELD_UP = 10,    /* pins and leases hold the blocks that it needs,
                                 and none of them ends in time (see shortage);
                                 the session as above */
+    REQUEST_MODEL_LOST = 11, /* see scheduler_fail */
 };
 
 /* What a request waits for that has the pool to itself but for sessions that
@@ -88,7 +89,7 @@ struct request_quota {
     uint64_t used_blocks, needed_blocks, quota_blocks;
 };
 
-/* Called from scheduler_plan, _commit, _cancel and _hand_back. They must not
+/* Called from scheduler_plan, _commit, _fail, _cancel and _hand_back. They must not
  * call the scheduler, but on_ended may free the request. */
 struct request_ops {
     void (*on_started)(struct request *request);
@@ -191,6 +192,11 @@ int64_t scheduler_next_deadline(const struct scheduler *scheduler);
 /* The batch of the last plan has been computed. */
 void scheduler_commit(struct scheduler *scheduler,
     const struct compute_slice *slices, size_t n_slices, int64_t now_ns);
+
+/* The same where nothing that was computed can be trusted, nor will be: ends
+ * all requests with REQUEST_MODEL_LOST, and takes nothing of the step. Or, while
+ * there is no step, without one. */
+void scheduler_fail(struct scheduler *scheduler, int64_t now_ns);
 
 /* Whether a plan has not been committed yet: workers touch its blocks. */
 bool scheduler_in_step(const struct scheduler *scheduler);

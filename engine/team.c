@@ -295,6 +295,7 @@ static enum kv_status start_threads(struct team *team, struct kv_error *error)
     int failure = 0;
 
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* see engine/mapping.h */
     pthread_sigmask(SIG_SETMASK, &all, &ours);
     for (i = 0; i < team->n_threads && failure == 0; i++) {
         struct team_thread *thread = &team->threads[i];

@@ -1,6 +1,7 @@
 /* What the parts of the tokenizer share. tokenizer.c cuts user-defined tokens
  * out of a text, tokenizer_vocab.c reads what both kinds have, tokenizer_spm.c
- * and tokenizer_bpe.c merge, tokenizer_merges.c reads what only BPE has. */
+ * and tokenizer_bpe.c merge (merge_list.h), tokenizer_merges.c reads what only
+ * BPE has. */
 #ifndef ENGINE_TOKENIZER_INTERNAL_H
 #define ENGINE_TOKENIZER_INTERNAL_H
 

@@ -182,10 +182,17 @@ void check_ids(struct rpc_error *error, const char *field, const uint32_t *ids,
 bool check_model(
     struct rpc_error *error, const struct model *model, const char *name)
 {
-    if (name[0] == '\0' || strcmp(name, model->name) == 0)
+    const bool is_it = name[0] == '\0' || strcmp(name, model->name) == 0;
+    struct kv_error lost;
+
+    if (is_it && model_check_file(model, &lost) == KV_OK)
         return true;
-    rpc_error_init(error, RPC_NOT_FOUND, "MODEL_NOT_FOUND",
-        "no model of that name is loaded; \"%s\" is", model->name);
+    if (is_it)
+        rpc_error_init(error, RPC_UNAVAILABLE, "MODEL_UNAVAILABLE",
+            "the model is lost until a restart: %s", lost.text);
+    else
+        rpc_error_init(error, RPC_NOT_FOUND, "MODEL_NOT_FOUND",
+            "no model of that name is loaded; \"%s\" is", model->name);
     rpc_error_add_metadata(error, "model", "%s", model->name);
     return false;
 }

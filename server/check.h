@@ -52,8 +52,9 @@ void check_ids(struct rpc_error *error, const char *field, const uint32_t *ids,
 void check_generate(struct rpc_error *error, const struct model_shape *shape,
     const Kvpool__V1__GenerateRequest *message);
 
-/* Whether a model of this name is loaded; empty means the one that is. If not,
- * *error is started over with MODEL_NOT_FOUND. */
+/* Whether a model of this name is loaded, and can be used; empty means the one
+ * that is. If not, *error is started over with MODEL_NOT_FOUND or
+ * MODEL_UNAVAILABLE. */
 bool check_model(
     struct rpc_error *error, const struct model *model, const char *name);
 

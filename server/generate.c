@@ -137,6 +137,8 @@ static void fail_ended(struct generate *generate)
         rpc_error_init(&error, RPC_CANCELLED, "", "cancelled");
     else if (generate->end == REQUEST_NO_EVICTION)
         recorder_refuse(generate->server->recorder, &error);
+    else if (generate->end == REQUEST_MODEL_LOST)
+        check_model(&error, generate->server->model, "");
     else if (generate->end == REQUEST_HELD_UP)
         pool_exhausted_held(
             generate->server, &generate->request.shortage, &error);

@@ -31,9 +31,8 @@ static int run(struct options *options)
         status = server_start(&server, &error);
         if (status == KV_OK)
             rpc_loop_run(server.loop);
-        if (status == KV_OK && server_has_failed(&server))
-            status = kv_error_set(
-                &error, KV_IO, "stopped; receipts could not be kept");
+        if (status == KV_OK)
+            status = server_check(&server, &error);
         server_close(&server);
     }
     if (status == KV_OK) {

@@ -42,6 +42,7 @@ struct server {
     struct compute *compute;
     struct scheduler *scheduler;
     struct step *step;
+    struct pages *pages;       /* NULL: no HTTP */
     struct recorder *recorder; /* NULL: receipts are off */
     struct census census;      /* of what happens in the pool */
     enum kv_type kv_type;
@@ -72,6 +73,7 @@ struct server {
     uint32_t n_works; /* texts that other threads make tokens */
     bool timers_open, draining, handed_back, issued_last, closing_streams;
     bool calls_over;      /* of the draining; sinks are next */
+    bool model_lost;      /* server_lose_model was there */
     bool hurried;         /* a second signal: nothing is waited for */
     int64_t hand_back_ns; /* when draining no longer waits for requests */
     int64_t drain_end_ns; /* when it waits for nothing any more */
@@ -90,9 +92,14 @@ enum kv_status server_open(
 /* Listens, serves, takes signals. The loop may run then. */
 enum kv_status server_start(struct server *server, struct kv_error *error);
 
-/* Whether receipts could not be kept: an orderly stop cannot be one then. Until
- * server_close. */
-bool server_has_failed(const struct server *server);
+/* KV_IO: receipts could not be kept, or the model's file was lost, so that an
+ * orderly stop is none. Until server_close. */
+enum kv_status server_check(
+    const struct server *server, struct kv_error *error);
+
+/* The model's file is lost (model_check_file): says so in the log, once, and
+ * that inference is not served any more. The pool and its receipts are. */
+void server_lose_model(struct server *server);
 
 /* After the loop stopped, or after a failed start. */
 void server_close(struct server *server);

@@ -326,6 +326,8 @@ static void on_arrived(struct work *work, bool ran)
         rpc_error_init(&error, RPC_CANCELLED, "", "cancelled");
     else if (server->handed_back)
         fail_draining(server, &error);
+    else if (!check_model(&error, server->model, ""))
+        server_lose_model(server); /* while its vocabulary was read */
     else
         begin(arrival, &error);
     if (error.code != RPC_OK)

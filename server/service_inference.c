@@ -40,7 +40,12 @@ static void on_converted(struct work *work, bool ran)
     struct conversion *conversion = conversion_of(work);
     struct rpc_error error;
 
-    if (conversion->converted) {
+    if (conversion->converted &&
+        !check_model(&error, work->server->model, "")) {
+        server_lose_model(work->server); /* while its vocabulary was read */
+        conversion->answer.release(conversion->answer.ctx);
+        rpc_call_fail(conversion->call, &error);
+    } else if (conversion->converted) {
         rpc_call_reply(conversion->call, &conversion->answer);
     } else if (ran) {
         message_fail_no_memory(conversion->call);
@@ -267,6 +272,7 @@ static void fill_memory(
     out->kv_bytes = pool_stats(server->pool).total_bytes;
     out->kv_metadata_bytes = totals.metadata_bytes;
     out->scratch_bytes = compute_scratch_bytes(server->compute);
+    out->locked_bytes = compute_locked_bytes(server->compute);
     out->kept_tokens_bytes = totals.kept_tokens * sizeof(uint32_t);
 }
 

@@ -99,8 +99,15 @@ static void run_errands(struct step *step)
 
 static void commit(struct step *step)
 {
-    scheduler_commit(step->config.scheduler, step->slices, step->n_slices,
-        kv_clock_mono_ns());
+    const struct step_config *config = &step->config;
+    const int64_t now = kv_clock_mono_ns();
+
+    if (model_check_file(config->model, NULL) == KV_OK) {
+        scheduler_commit(config->scheduler, step->slices, step->n_slices, now);
+    } else {
+        config->on_model_lost(config->ctx);
+        scheduler_fail(config->scheduler, now);
+    }
     run_errands(step);
 }
 

@@ -23,9 +23,13 @@ struct step_config {
     struct pool *pool;
     struct compute *compute;
     struct scheduler *scheduler;
+    const struct model *model;
     uint32_t max_slices;
     uint32_t sweep_blocks; /* of a slice of a sweep */
     int64_t fill_wait_ns;  /* an idle loop waits this long for more requests */
+    void (*on_model_lost)(void *ctx); /* see model_check_file; the step in
+                                         which it happened counts for nothing */
+    void *ctx;
 };
 
 enum kv_status step_open(struct step **out, const struct step_config *config,

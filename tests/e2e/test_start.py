@@ -142,12 +142,30 @@ class StartTest(unittest.TestCase):
         self.assertLessEqual(memory.kv_bytes, 8 << 20)
         self.assertTrue(0 < memory.copied_bytes < in_file, memory)
         self.assertGreater(memory.scratch_bytes, 0)
+        self.assertEqual(memory.locked_bytes, 0)
         ours = (memory.copied_bytes + memory.repacked_bytes +
                 memory.kv_bytes + memory.kv_metadata_bytes +
                 memory.scratch_bytes)
         self.assertLess(ours >> 10, kib["VmData:"])
         self.assertLess((ours + memory.mapped_bytes) >> 10, kib["VmSize:"])
         self.assertLess(memory.repacked_bytes >> 10, kib["RssAnon:"])
+
+    def test_what_is_locked_is_what_the_system_says(self):
+        try:
+            with Kvpoold("--kv-cache-size-mb=8", "--model=" + DEMO,
+                         "--model-lock=true") as server:
+                memory = server.inference.GetModel(
+                    inference.GetModelRequest(),
+                    timeout=CALL_SECONDS).model.memory
+                with open("/proc/%d/status" % server.pid) as status:
+                    locked = [int(line.split()[1]) for line in status
+                              if line.startswith("VmLck:")]
+        except StartFailed as failed:
+            self.assertIn("RLIMIT_MEMLOCK", failed.lines[-1])
+            self.skipTest("it may not lock that much")
+        self.assertGreater(memory.locked_bytes, memory.repacked_bytes)
+        # What is repacked is no whole number of pages.
+        self.assertAlmostEqual(locked[0], memory.locked_bytes >> 10, delta=16)
 
     def test_a_terminal_sees_how_far_loading_is_and_others_do_not(self):
         flags = ["--model-prefetch=wait", "--listen=127.0.0.1:0",

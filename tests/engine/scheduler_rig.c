@@ -64,7 +64,7 @@ const char *const rig_alike[RIG_CLIENTS] = {
 
 void rig_open(const struct rig_config *config)
 {
-    const enum kv_type kv_type = KV_TYPE_F16;
+    const enum kv_type kv_type = rig.kv_type;
     struct kv_error error;
     struct pool_config pool = {
         .observer = config->observer,
@@ -121,6 +121,7 @@ void rig_close(void)
 void rig_set_up(void)
 {
     rig.prompts = different;
+    rig.kv_type = KV_TYPE_F16;
     faulty_heap_install();
     faulty_heap_fail_at(-1);
 }
@@ -128,6 +129,17 @@ void rig_set_up(void)
 void rig_tear_down(void)
 {
     ck_assert_int_eq(faulty_heap_live(), 0);
+}
+
+void rig_each_kv_type(void (*check)(void))
+{
+    static const enum kv_type types[] = {
+        KV_TYPE_F32, KV_TYPE_F16, KV_TYPE_Q8_0};
+
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        rig.kv_type = types[i];
+        check();
+    }
 }
 
 uint64_t rig_draw(uint64_t n)

@@ -33,6 +33,7 @@ struct rig {
     int64_t now_ns;
     uint64_t random;
     const char *const *prompts; /* [RIG_CLIENTS]; at first all different */
+    enum kv_type kv_type;       /* at first F16 */
 };
 
 extern struct rig rig;
@@ -59,6 +60,9 @@ void rig_tear_down(void);
 
 void rig_open(const struct rig_config *config);
 void rig_close(void);
+
+/* Checks something with each type of keys and values. */
+void rig_each_kv_type(void (*check)(void));
 
 /* 0 to n - 1, the same in every run. */
 uint64_t rig_draw(uint64_t n);

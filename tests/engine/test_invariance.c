@@ -2,11 +2,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "engine/quants.h"
 #include "tests/engine/engine_fixture.h"
-#include "tests/engine/tiny_model.h"
+#include "tests/engine/typed_model.h"
 #include "tests/support/check_main.h"
 
 #define N_SEQUENCES 3
@@ -68,15 +66,31 @@ static void check_equal(
     ck_assert_mem_eq(a, b, N_SEQUENCES * engine->n_vocab * sizeof *a);
 }
 
+/* A model in a file, or in memory. */
+struct source {
+    const char *path;
+    unsigned char *bytes;
+    size_t n;
+};
+
+static void open_source(struct engine *engine, const struct source *source,
+    const struct engine_config *config)
+{
+    if (source->bytes != NULL)
+        engine_open_memory(engine, config, source->bytes, source->n);
+    else
+        engine_open(engine, config);
+}
+
 /* The plain run: one thread, one sequence after the other, token by token. */
 static float *plain_run(
-    const char *path, const char *kernels, enum kv_type kv_type)
+    const struct source *source, const char *kernels, enum kv_type kv_type)
 {
-    const struct engine_config config = {path, kernels, kv_type, 1, 16};
+    const struct engine_config config = {source->path, kernels, kv_type, 1, 16};
     struct engine engine;
     float *logits;
 
-    engine_open(&engine, &config);
+    open_source(&engine, source, &config);
     logits = logits_new(&engine);
     for (uint32_t s = 0; s < N_SEQUENCES; s++)
         for (uint32_t i = 0; i < lengths[s]; i++) {
@@ -91,9 +105,13 @@ static float *plain_run(
 
 #define N_RUNS 4
 
-/* The first n_runs of the ways to cut the same work. */
-static void check_invariance(
-    const char *path, const char *kernels, enum kv_type kv_type, size_t n_runs)
+static const struct source demo = {.path = ENGINE_DEMO};
+static const enum kv_type kv_types[] = {KV_TYPE_F32, KV_TYPE_F16, KV_TYPE_Q8_0};
+#define N_KV_TYPES (sizeof kv_types / sizeof *kv_types)
+
+/* The ways to cut the same work, from `first` to `end`. */
+static void check_invariance(const struct source *source, const char *kernels,
+    enum kv_type kv_type, size_t first, size_t end)
 {
     static const struct {
         uint32_t n_threads, block_tokens, slice_tokens;
@@ -102,12 +120,13 @@ static void check_invariance(
 
     if (!engine_has_kernels(kernels))
         return;
-    plain = plain_run(path, kernels, kv_type);
-    for (size_t i = 0; i < n_runs; i++) {
+    plain = plain_run(source, kernels, kv_type);
+    for (size_t i = first; i < end; i++) {
         struct engine engine;
 
-        engine_open(&engine, &(struct engine_config){path, kernels, kv_type,
-                                 runs[i].n_threads, runs[i].block_tokens});
+        open_source(&engine, source,
+            &(struct engine_config){source->path, kernels, kv_type,
+                runs[i].n_threads, runs[i].block_tokens});
         logits = logits_new(&engine);
         feed_together(&engine, runs[i].slice_tokens, logits);
         check_equal(&engine, plain, logits);
@@ -119,21 +138,18 @@ static void check_invariance(
 
 START_TEST(no_batch_no_slicing_no_team_changes_a_bit)
 {
-    static const enum kv_type kv_types[] = {
-        KV_TYPE_F32, KV_TYPE_F16, KV_TYPE_Q8_0};
-
-    for (size_t i = 0; i < sizeof kv_types / sizeof *kv_types; i++)
-        check_invariance(ENGINE_DEMO, "auto", kv_types[i], N_RUNS);
+    for (size_t i = 0; i < N_KV_TYPES; i++)
+        check_invariance(&demo, "auto", kv_types[i], 0, N_RUNS);
 }
 END_TEST
 
 START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_the_reference)
 {
-    check_invariance(ENGINE_DEMO, "scalar", KV_TYPE_F16, 1); /* it is slow */
+    check_invariance(&demo, "scalar", KV_TYPE_F16, 0, 1); /* it is slow */
 }
 END_TEST
 
-START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
+START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_a_trained_model)
 {
     static const char *const models[] = {"stories260K-f32.gguf",
         "stories260K-f16.gguf", "stories260K-q8_0.gguf",
@@ -142,21 +158,39 @@ START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
     char path[512];
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        const struct source source = {.path = path};
+
         if (engine_shared_path(models[i], path) == NULL)
             return;
-        check_invariance(path, "auto", KV_TYPE_F16, N_RUNS);
+        check_invariance(&source, "auto", KV_TYPE_F16, 0, N_RUNS);
     }
 }
 END_TEST
 
-/* Types by tensor, as a mixture of super-blocks has them; floats for norms. */
-static enum gguf_tensor_type type_in_mixture(const struct tiny_tensor *tensor)
+/* With each set of kernels and each type of keys and values; the ways to cut
+ * take turns. */
+START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
+{
+    static const char *const sets[] = {"scalar", "avx2", "avx512", "neon"};
+    struct source source = {.path = NULL};
+    size_t way = 0;
+
+    source.bytes = typed_model_write_all(typed_all[_i], &source.n);
+    for (size_t s = 0; s < sizeof sets / sizeof *sets; s++)
+        for (size_t k = 0; k < N_KV_TYPES; k++, way++)
+            check_invariance(
+                &source, sets[s], kv_types[k], way % N_RUNS, way % N_RUNS + 1);
+    free(source.bytes);
+}
+END_TEST
+
+/* Types by tensor, as a mixture of super-blocks has them. */
+static enum gguf_tensor_type type_in_mixture(const char *name)
 {
     static const struct {
         const char *what;
         enum gguf_tensor_type type;
     } types[] = {
-        {"_norm", GGUF_F32},
         {"token_embd", GGUF_Q6_K}, /* and the output */
         {"attn_v", GGUF_Q6_K},
         {"ffn_down", GGUF_Q6_K},
@@ -166,81 +200,24 @@ static enum gguf_tensor_type type_in_mixture(const struct tiny_tensor *tensor)
     };
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (strstr(tensor->name, types[i].what) != NULL)
+        if (strstr(name, types[i].what) != NULL)
             return types[i].type;
     return GGUF_Q4_K;
-}
-
-/* Any bytes are weights; what multiplies them is such that sums stay small. */
-static void fill_blocks(unsigned char *data, const struct gguf_tensor *tensor)
-{
-    const size_t block_bytes = gguf_type_block_bytes(tensor->type);
-    const size_t n_bytes = tensor->n_bytes - gguf_type_tail_bytes(tensor->type);
-    const uint16_t scale =
-        quants_f32_to_f16(tensor->type == GGUF_Q8_0 ? 0x1p-10f : 0x1p-14f);
-    const uint16_t min = quants_f32_to_f16(0x1p-11f);
-    const float tail = 0.0625f;
-
-    for (size_t i = 0; i < n_bytes; i++)
-        data[i] = (unsigned char)((i + tensor->index) * 2654435761u >> 13);
-    if (tensor->type == GGUF_I2_S) {
-        for (size_t i = 0; i < n_bytes; i++)
-            data[i] &= 0xaa; /* -1 and 1 */
-        memcpy(data + n_bytes, &tail, sizeof tail);
-        return;
-    }
-    for (size_t i = 0; i < n_bytes; i += block_bytes) {
-        memcpy(data + i + (tensor->type == GGUF_Q6_K ? block_bytes - 2 : 0),
-            &scale, sizeof scale);
-        if (tensor->type == GGUF_Q4_K || tensor->type == GGUF_Q5_K)
-            memcpy(data + i + 2, &min, sizeof min);
-    }
-}
-
-static void write_mixture(char path[])
-{
-    struct tiny_model tiny;
-    struct gguf *gguf = NULL;
-    unsigned char *bytes;
-    size_t n;
-    const int fd = mkstemp(path);
-
-    ck_assert_int_ge(fd, 0);
-    tiny_model_init(&tiny, "llama");
-    tiny_model_widen(&tiny);
-    tiny_model_set_uint(&tiny, "llama.context_length", 128);
-    for (size_t i = 0; i < tiny.n_tensors; i++) {
-        tiny.tensors[i].type = type_in_mixture(&tiny.tensors[i]);
-        tiny.tensors[i].fill = 1;
-    }
-    bytes = tiny_model_write(&tiny, &n);
-    ck_assert_int_eq(gguf_open_memory(&gguf, bytes, n, "m", NULL), KV_OK);
-    for (size_t i = 0; i < gguf_n_tensors(gguf); i++) {
-        const struct gguf_tensor *tensor = gguf_tensor_at(gguf, i);
-
-        if (tensor->type != GGUF_F32)
-            fill_blocks(
-                bytes + ((const unsigned char *)tensor->data - bytes), tensor);
-    }
-    gguf_close(gguf);
-    ck_assert_int_eq(write(fd, bytes, n), (ssize_t)n);
-    close(fd);
-    free(bytes);
 }
 
 /* What the reference and the fast kernels say of the mixture differs by what
  * norms and attention round, as with other types. */
 START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_a_mixture)
 {
-    char path[] = "/tmp/kvpool_mixture_XXXXXX";
     float *scalar, *fast, distance = 0, largest = 0;
+    struct source source = {.path = NULL};
 
-    write_mixture(path);
-    check_invariance(path, "auto", KV_TYPE_F16, N_RUNS);
-    check_invariance(path, "scalar", KV_TYPE_F16, 1);
-    scalar = plain_run(path, "scalar", KV_TYPE_F32);
-    fast = plain_run(path, "auto", KV_TYPE_F32);
-    for (size_t i = 0; i < N_SEQUENCES * TINY_N_FIXED; i++) {
+    source.bytes = typed_model_write(type_in_mixture, &source.n);
+    check_invariance(&source, "auto", KV_TYPE_F16, 0, N_RUNS);
+    check_invariance(&source, "scalar", KV_TYPE_F16, 0, 1);
+    scalar = plain_run(&source, "scalar", KV_TYPE_F32);
+    fast = plain_run(&source, "auto", KV_TYPE_F32);
+    for (size_t i = 0; i < N_SEQUENCES * TYPED_N_VOCAB; i++) {
         largest = fmaxf(largest, fabsf(scalar[i]));
         distance = fmaxf(distance, fabsf(scalar[i] - fast[i]));
     }
@@ -248,7 +225,7 @@ START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_a_mixture)
     ck_assert_float_le(distance, 0.02f * largest);
     free(scalar);
     free(fast);
-    ck_assert_int_eq(unlink(path), 0);
+    free(source.bytes);
 }
 END_TEST
 
@@ -260,8 +237,8 @@ START_TEST(kernels_agree_on_the_demo_model)
 
     if (!engine_has_kernels("avx2"))
         return;
-    scalar = plain_run(ENGINE_DEMO, "scalar", KV_TYPE_F16);
-    avx2 = plain_run(ENGINE_DEMO, "avx2", KV_TYPE_F16);
+    scalar = plain_run(&demo, "scalar", KV_TYPE_F16);
+    avx2 = plain_run(&demo, "avx2", KV_TYPE_F16);
     engine_open(&engine,
         &(struct engine_config){ENGINE_DEMO, "avx2", KV_TYPE_F16, 1, 16});
     ck_assert_str_eq(compute_kernels(engine.compute), "avx2");
@@ -278,13 +255,25 @@ END_TEST
 
 int main(void)
 {
-    const TTest *tests[] = {
-        no_batch_no_slicing_no_team_changes_a_bit,
-        no_batch_no_slicing_no_team_changes_a_bit_of_the_reference,
-        no_batch_no_slicing_no_team_changes_a_bit_of_any_type,
-        no_batch_no_slicing_no_team_changes_a_bit_of_a_mixture,
-        kernels_agree_on_the_demo_model,
-    };
+    TCase *tcase = tcase_create("laws");
+    Suite *suite = suite_create("invariance");
+    SRunner *runner = srunner_create(suite);
+    int failed;
 
-    return CHECK_RUN("invariance", NULL, NULL, tests);
+    tcase_set_timeout(tcase, 240);
+    tcase_add_test(tcase, no_batch_no_slicing_no_team_changes_a_bit);
+    tcase_add_test(
+        tcase, no_batch_no_slicing_no_team_changes_a_bit_of_the_reference);
+    tcase_add_test(
+        tcase, no_batch_no_slicing_no_team_changes_a_bit_of_a_trained_model);
+    tcase_add_loop_test(tcase,
+        no_batch_no_slicing_no_team_changes_a_bit_of_any_type, 0, GGUF_N_TYPES);
+    tcase_add_test(
+        tcase, no_batch_no_slicing_no_team_changes_a_bit_of_a_mixture);
+    tcase_add_test(tcase, kernels_agree_on_the_demo_model);
+    suite_add_tcase(suite, tcase);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

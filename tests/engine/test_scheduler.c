@@ -109,6 +109,45 @@ START_TEST(all_that_is_handed_back_ends_drained_within_the_step)
 }
 END_TEST
 
+/* One that has generated, one with a long prompt, and some that wait. What
+ * blocks had before the step stays good. */
+START_TEST(a_failed_step_counts_for_nothing_and_ends_all)
+{
+    struct rig_client clients[4] = {0}, again = {0};
+    struct rig_config config = rig_plain_config;
+    size_t n_before, n_cached;
+
+    config.max_running = 3;
+    config.max_batch_tokens = 16;
+    rig_open(&config);
+    ck_assert_int_eq(rig_submit(&clients[0], "a", rig.prompts[2], 32), KV_OK);
+    rig_step();
+    pool_session_tokens(clients[0].request.session, &n_before);
+    n_cached = pool_session_n_cached(clients[0].request.session);
+    ck_assert_int_eq(rig_submit(&clients[1], "b", rig.prompts[3], 32), KV_OK);
+    ck_assert_int_eq(rig_submit(&clients[2], "c", rig.prompts[5], 32), KV_OK);
+    ck_assert_int_eq(rig_submit(&clients[3], "d", rig.prompts[1], 32), KV_OK);
+    ck_assert_uint_ge(rig_plan(), 2);
+    compute_run(rig.compute, rig.slices, rig.n_slices);
+    scheduler_fail(rig.scheduler, rig.now_ns);
+    for (int i = 0; i < 4; i++) {
+        ck_assert(clients[i].ended);
+        ck_assert_int_eq(clients[i].end, REQUEST_MODEL_LOST);
+        ck_assert_uint_eq(clients[i].n_tokens, i == 0);
+    }
+    ck_assert(!scheduler_in_step(rig.scheduler));
+    ck_assert_uint_eq(rig_plan(), 0);
+    rig_check_pool();
+    scheduler_fail(rig.scheduler, rig.now_ns); /* nobody is there */
+    ck_assert_int_eq(rig_submit(&again, "a", "", 1), KV_OK);
+    ck_assert_uint_eq(n_cached, pool_session_n_cached(again.request.session));
+    pool_session_tokens(again.request.session, &n_cached);
+    ck_assert_uint_eq(n_cached, n_before);
+    rig_run_all(&again, 1);
+    rig_close();
+}
+END_TEST
+
 /* A stop string ends the text before it, wherever it falls among the tokens. */
 START_TEST(a_stop_string_is_no_part_of_the_text)
 {
@@ -278,6 +317,7 @@ int main(void)
         who_is_set_aside_does_not_count_as_waiting,
         a_cancelled_request_ends_at_once_or_with_its_step,
         all_that_is_handed_back_ends_drained_within_the_step,
+        a_failed_step_counts_for_nothing_and_ends_all,
         a_stop_string_is_no_part_of_the_text,
         an_end_of_text_that_is_ignored_is_a_token_like_others,
         opening_survives_each_failing_allocation,

@@ -9,7 +9,7 @@
 #include "tests/support/check_main.h"
 
 /* The pool holds the longest of them and hardly more. */
-START_TEST(sequences_short_of_blocks_yield_what_plain_ones_do)
+static void check_short_of_blocks(void)
 {
     struct rig_client plain[RIG_CLIENTS] = {0}, clients[RIG_CLIENTS] = {0};
     const struct rig_config config = {
@@ -20,9 +20,9 @@ START_TEST(sequences_short_of_blocks_yield_what_plain_ones_do)
         .max_waiting = 16,
     };
 
-    rig_run_plain(plain, 16, NULL);
+    rig_run_plain(plain, 16, &rig_seeded);
     rig_open(&config);
-    rig_submit_all(clients, 16, "s", NULL);
+    rig_submit_all(clients, 16, "s", &rig_seeded);
     rig_run_all(clients, RIG_CLIENTS);
     for (int i = 0; i < RIG_CLIENTS; i++)
         rig_check_same(&plain[i], &clients[i]);
@@ -34,6 +34,11 @@ START_TEST(sequences_short_of_blocks_yield_what_plain_ones_do)
         0);
     rig_check_pool();
     rig_close();
+}
+
+START_TEST(sequences_short_of_blocks_yield_what_plain_ones_do)
+{
+    rig_each_kv_type(check_short_of_blocks);
 }
 END_TEST
 

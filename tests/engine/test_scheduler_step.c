@@ -6,7 +6,7 @@
 #include "tests/engine/scheduler_rig.h"
 #include "tests/support/check_main.h"
 
-START_TEST(batched_and_chunked_sequences_yield_what_plain_ones_do)
+static void check_batched(void)
 {
     static const uint32_t batch_tokens[] = {1, 2, 3, 7, 16, 128};
     struct rig_client plain[RIG_CLIENTS] = {0};
@@ -30,9 +30,14 @@ START_TEST(batched_and_chunked_sequences_yield_what_plain_ones_do)
         rig_close();
     }
 }
+
+START_TEST(batched_and_chunked_sequences_yield_what_plain_ones_do)
+{
+    rig_each_kv_type(check_batched);
+}
 END_TEST
 
-START_TEST(sequences_evicted_at_random_yield_what_plain_ones_do)
+static void check_evicted(void)
 {
     struct rig_client plain[RIG_CLIENTS] = {0}, clients[RIG_CLIENTS] = {0};
     struct rig_config config = rig_plain_config;
@@ -60,6 +65,11 @@ START_TEST(sequences_evicted_at_random_yield_what_plain_ones_do)
     ck_assert_uint_gt(scheduler_load(rig.scheduler).recomputed_tokens, 0);
     ck_assert_uint_eq(scheduler_load(rig.scheduler).preemptions, n_preempted);
     rig_close();
+}
+
+START_TEST(sequences_evicted_at_random_yield_what_plain_ones_do)
+{
+    rig_each_kv_type(check_evicted);
 }
 END_TEST
 
@@ -96,7 +106,7 @@ START_TEST(sharing_sequences_evicted_at_random_yield_what_plain_ones_do)
 }
 END_TEST
 
-START_TEST(a_session_continued_yields_what_one_call_does)
+static void check_continued(void)
 {
     struct rig_client whole = {0}, parts[4] = {0};
     uint32_t tokens[RIG_MAX_TOKENS];
@@ -123,6 +133,11 @@ START_TEST(a_session_continued_yields_what_one_call_does)
     ck_assert_uint_eq(parts[2].request.usage.cached_tokens, 0);
     ck_assert_uint_gt(parts[2].request.usage.recomputed_tokens, 2);
     rig_close();
+}
+
+START_TEST(a_session_continued_yields_what_one_call_does)
+{
+    rig_each_kv_type(check_continued);
 }
 END_TEST
 

@@ -1,0 +1,128 @@
+#include "engine/mapping.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* The handler reads it, so all of it is atomic: an address of 0 says that the
+ * slot is free, and is written last. */
+struct mapping_slot {
+    atomic_uintptr_t begin;
+    atomic_size_t n_bytes; /* whole pages */
+    atomic_bool is_lost;
+};
+
+static struct mapping_slot slots[MAPPING_MAX];
+static pthread_mutex_t slots_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct sigaction action_before;
+static bool is_installed;
+
+_Static_assert(ATOMIC_POINTER_LOCK_FREE == 2 && ATOMIC_BOOL_LOCK_FREE == 2,
+    "a signal's handler takes no locks");
+
+/* ---- the signal */
+
+/* Somebody else's, who may also have left it to the system, which ends us. */
+static void pass_on(int number, siginfo_t *info, void *context)
+{
+    if ((action_before.sa_flags & SA_SIGINFO) != 0) {
+        action_before.sa_sigaction(number, info, context);
+    } else if (action_before.sa_handler != SIG_DFL &&
+               action_before.sa_handler != SIG_IGN) {
+        action_before.sa_handler(number);
+    } else {
+        signal(number, SIG_DFL);
+        raise(number); /* once this returns */
+    }
+}
+
+/* One call of the system puts zeros in the place of all of it, so that no other
+ * page of it faults later, nor one piece at a time. */
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+    const uintptr_t address = (uintptr_t)info->si_addr;
+    const int error = errno;
+
+    for (size_t i = 0; i < MAPPING_MAX; i++) {
+        const uintptr_t begin = atomic_load(&slots[i].begin);
+
+        if (begin == 0 || address - begin >= atomic_load(&slots[i].n_bytes))
+            continue;
+        atomic_store(&slots[i].is_lost, true);
+        if (mmap((void *)begin, atomic_load(&slots[i].n_bytes), PROT_READ,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                0) == MAP_FAILED)
+            break;
+        errno = error;
+        return;
+    }
+    pass_on(number, info, context);
+    errno = error;
+}
+
+static void install_handler(void)
+{
+    struct sigaction action = {
+        .sa_sigaction = on_bus_error,
+        .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART,
+    };
+
+    if (is_installed)
+        return;
+    sigemptyset(&action.sa_mask);
+    is_installed = sigaction(SIGBUS, &action, &action_before) == 0;
+}
+
+/* ---- the table */
+
+static struct mapping_slot *take_slot(uintptr_t begin, size_t n_bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    struct mapping_slot *slot = slots;
+
+    pthread_mutex_lock(&slots_mutex);
+    install_handler();
+    while (slot < slots + MAPPING_MAX && atomic_load(&slot->begin) != 0)
+        slot++;
+    if (slot == slots + MAPPING_MAX) {
+        slot = NULL;
+    } else {
+        atomic_store(&slot->is_lost, false);
+        atomic_store(&slot->n_bytes, (n_bytes + page - 1) / page * page);
+        atomic_store(&slot->begin, begin);
+    }
+    pthread_mutex_unlock(&slots_mutex);
+    return slot;
+}
+
+int mapping_init(struct mapping *mapping, int fd, size_t n_bytes)
+{
+    void *data = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+
+    if (data == MAP_FAILED)
+        return errno;
+    mapping->slot = take_slot((uintptr_t)data, n_bytes);
+    if (mapping->slot == NULL) {
+        munmap(data, n_bytes);
+        return EMFILE;
+    }
+    mapping->data = data;
+    mapping->n_bytes = n_bytes;
+    return 0;
+}
+
+void mapping_fini(struct mapping *mapping)
+{
+    atomic_store(&mapping->slot->begin, 0);
+    munmap((void *)(uintptr_t)mapping->data, mapping->n_bytes);
+    *mapping = (struct mapping){.data = NULL};
+}
+
+bool mapping_is_lost(const struct mapping *mapping)
+{
+    return atomic_load(&mapping->slot->is_lost);
+}
