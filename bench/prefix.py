@@ -206,8 +206,10 @@ def main():
             servers.append(stack.enter_context(Llama(args)))
         for server in servers:
             server.first_token(words(rng, 16))
-        rounds = [[measure(server, rng, names) for server in servers]
-                  for _ in range(args.rounds)]
+        rounds = []
+        for _ in range(args.rounds):
+            rounds.append([measure(server, rng, names) for server in servers])
+            print(rounds[-1], file=sys.stderr)
 
     print(f"{os.path.basename(args.model)}, {args.threads} threads, medians of "
           f"{args.rounds}\n")
