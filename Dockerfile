@@ -37,9 +37,10 @@ RUN install -d -m 0700 -o 65532 -g 65532 /var/lib/kvpool
 VOLUME /var/lib/kvpool
 USER 65532:65532
 ENV KVPOOL_LISTEN=0.0.0.0:7440 \
+    KVPOOL_ADMIN_LISTEN=0.0.0.0:7441 \
     KVPOOL_ENABLE_RECEIPTS=true \
     KVPOOL_DATA_DIR=/var/lib/kvpool
-EXPOSE 7440
+EXPOSE 7440 7441
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["kvpoolctl", "ping"]

@@ -60,7 +60,7 @@ enum kv_status kv_map_init(struct kv_map *map, size_t n_expected,
 
     while (n_buckets < n_expected)
         n_buckets *= 2;
-    map->buckets = kv_calloc(n_buckets, sizeof *map->buckets);
+    map->buckets = kv_calloc_table(n_buckets, sizeof *map->buckets);
     if (map->buckets == NULL)
         return KV_NO_MEMORY;
     map->n_buckets = n_buckets;
@@ -68,6 +68,27 @@ enum kv_status kv_map_init(struct kv_map *map, size_t n_expected,
     map->secret[0] = secret[0];
     map->secret[1] = secret[1];
     map->equal = equal;
+    return KV_OK;
+}
+
+enum kv_status kv_map_grow(struct kv_map *map)
+{
+    struct kv_map larger;
+    enum kv_status status;
+
+    if (map->n_entries < map->n_buckets)
+        return KV_OK;
+    status = kv_map_init(&larger, 2 * map->n_buckets, map->secret, map->equal);
+    if (status != KV_OK)
+        return status;
+    for (size_t i = 0; i < map->n_buckets; i++)
+        for (struct kv_map_node *node = map->buckets[i], *next; node != NULL;
+             node = next) {
+            next = node->next;
+            kv_map_insert(&larger, node, node->hash);
+        }
+    kv_map_fini(map);
+    *map = larger;
     return KV_OK;
 }
 

@@ -35,6 +35,10 @@ struct kv_map {
 enum kv_status kv_map_init(struct kv_map *map, size_t n_expected,
     const uint64_t secret[2], kv_map_equal_cb equal);
 
+/* Room for one entry more, which keeps lookups O(1) in a map whose size is not
+ * known before. KV_NO_MEMORY changes nothing. */
+enum kv_status kv_map_grow(struct kv_map *map);
+
 /* The entries are the caller's and are not touched. */
 void kv_map_fini(struct kv_map *map);
 

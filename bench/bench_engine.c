@@ -1,6 +1,7 @@
 /* How fast a model computes: prompts, one sequence, several at a time.
  *
  *     bench_engine [-t THREADS] [-r REPETITIONS] [-k KERNELS] MODEL.gguf ROW...
+ *     bench_engine [...] -i MODEL.gguf ROW... <INDICES
  *
  * A row is ppN, a prompt of N tokens; tgN, N sequences that each take one token
  * after the other; either with @D behind it, after D tokens that are there
@@ -8,7 +9,10 @@
  * repetitions (5 unless given), and beside it what memory would allow if that
  * were all: the bytes of weights, keys and values that a step must read, at the
  * rate at which the same threads read memory when they do nothing else. K and V
- * are F16; what lies there before is not of the model, which costs the same. */
+ * are F16; what lies there before is not of the model, which costs the same.
+ *
+ * With -i it measures what it is told to, a row's index from 0 on in a line, so
+ * that others can take turns with it; a line of the table answers each. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +49,7 @@ struct bench {
     uint32_t *blocks; /* [sequences][blocks of one], of the greatest row */
     const char *kernels;
     uint32_t n_threads, n_repetitions;
+    bool is_told; /* which row comes next */
     struct row rows[MAX_ROWS];
     size_t n_rows;
 };
@@ -274,6 +279,14 @@ static void measure(
     fflush(stdout);
 }
 
+static void measure_told(const struct bench *bench, double bandwidth)
+{
+    size_t i;
+
+    while (scanf("%zu", &i) == 1 && i < bench->n_rows)
+        measure(bench, &bench->rows[i], bandwidth);
+}
+
 static void run(const struct bench *bench)
 {
     const double bandwidth = read_bandwidth(bench);
@@ -284,8 +297,12 @@ static void run(const struct bench *bench)
         compute_kernels(bench->compute), bench->n_threads, bandwidth * 1e-9,
         bench->n_repetitions);
     printf("| row | tokens/s | memory allows |\n|---|---|---|\n");
-    for (size_t i = 0; i < bench->n_rows; i++)
-        measure(bench, &bench->rows[i], bandwidth);
+    fflush(stdout);
+    if (bench->is_told)
+        measure_told(bench, bandwidth);
+    else
+        for (size_t i = 0; i < bench->n_rows; i++)
+            measure(bench, &bench->rows[i], bandwidth);
 }
 
 static uint32_t number_of(const char *text, char **end, uint32_t max)
@@ -329,18 +346,20 @@ int main(int argc, char **argv)
     char *end;
     int option;
 
-    while ((option = getopt(argc, argv, "t:r:k:")) != -1)
+    while ((option = getopt(argc, argv, "it:r:k:")) != -1)
         if (option == 't')
             bench.n_threads = number_of(optarg, &end, MAX_REPETITIONS);
         else if (option == 'r')
             bench.n_repetitions = number_of(optarg, &end, MAX_REPETITIONS);
         else if (option == 'k')
             bench.kernels = optarg;
+        else if (option == 'i')
+            bench.is_told = true;
         else
             return 1;
     if (argc - optind < 2)
         fail("usage: bench_engine [-t THREADS] [-r REPETITIONS] [-k KERNELS] "
-             "MODEL.gguf ROW...");
+             "[-i] MODEL.gguf ROW...");
     for (int i = optind + 1; i < argc; i++)
         add_row(&bench, argv[i]);
     bench_open(&bench, argv[optind]);

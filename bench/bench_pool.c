@@ -5,7 +5,7 @@
  *
  * Prints a table of nanoseconds of processor time per operation, each the
  * median of the repetitions (5 unless given). What is called random or
- * scattered pays for cache misses, as a server would; the row in brackets says
+ * scattered pays for cache misses, as a server would; the rows in brackets say
  * what one costs. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,6 +19,8 @@
 #define BLOCK_TOKENS 16
 #define N_OPERATIONS 20000
 #define MAX_REPETITIONS 99
+#define LINE_WORDS 16
+#define N_LINES (UINT32_C(256) << 20 >> 6)
 
 enum measure {
     PAIR,
@@ -27,8 +29,10 @@ enum measure {
     RELEASE,
     SCRUB,
     MISS,
+    MISS_HUGE,
     TOUCH_RANDOM,
     EVICT,
+    CHOICE,
     STATS,
     N_MEASURES,
 };
@@ -39,9 +43,11 @@ static const char *const measure_names[N_MEASURES] = {
     [RELEASE] = "release, the same",
     [SCRUB] = "zeroing job taken and handed back",
     [MISS] = "(one field of a random session read: a miss)",
+    [MISS_HUGE] = "(a random line of 256 MiB in huge pages read)",
     [TOUCH_RANDOM] = "touch (begin + end), random sessions",
     [TOUCH_ONE] = "touch (begin + end), the same session",
     [EVICT] = "evict: victim chosen, all its blocks given up",
+    [CHOICE] = "next victim named",
     [STATS] = "statistics read",
 };
 
@@ -57,6 +63,7 @@ struct bench {
     int64_t now_ns;
     uint64_t random;
     uint64_t n_heard; /* reports */
+    uint32_t *chain;  /* N_LINES lines in one random circle */
     double ns[N_MEASURES][MAX_REPETITIONS];
 };
 
@@ -155,6 +162,25 @@ static void shuffle_sessions(struct bench *bench)
         bench->sessions[i] = bench->sessions[j];
         bench->sessions[j] = session;
     }
+}
+
+/* Sattolo's shuffle makes one circle of all lines. */
+static void make_chain(struct bench *bench)
+{
+    uint32_t *chain = kv_calloc_table(N_LINES, LINE_WORDS * sizeof *chain);
+
+    if (chain == NULL)
+        fail("out of memory");
+    for (size_t i = 0; i < N_LINES; i++)
+        chain[i * LINE_WORDS] = (uint32_t)i;
+    for (uint32_t i = N_LINES - 1; i > 0; i--) {
+        size_t j = draw(bench, i);
+        uint32_t next = chain[(size_t)i * LINE_WORDS];
+
+        chain[(size_t)i * LINE_WORDS] = chain[j * LINE_WORDS];
+        chain[j * LINE_WORDS] = next;
+    }
+    bench->chain = chain;
 }
 
 static void scrub_all(struct bench *bench)
@@ -269,6 +295,19 @@ static double measure_miss(struct bench *bench)
     return per_operation(since_ns);
 }
 
+/* The least that a look into a large table costs: each line says where the next
+ * one is. */
+static double measure_chain(struct bench *bench)
+{
+    uint32_t at = 0;
+    int64_t since_ns = cpu_ns();
+
+    for (int i = 0; i < N_OPERATIONS; i++)
+        at = bench->chain[(size_t)at * LINE_WORDS];
+    bench->n_heard += at;
+    return per_operation(since_ns);
+}
+
 /* One block taken and given back, with the tokens that it is for. */
 static double measure_pair(struct bench *bench)
 {
@@ -331,6 +370,20 @@ static double measure_stats(struct bench *bench)
     return per_operation(since_ns);
 }
 
+/* Who is next changes each time. */
+static double measure_choice(struct bench *bench)
+{
+    struct pool_session *session = NULL;
+    int64_t since_ns = cpu_ns();
+
+    for (int i = 0; i < N_OPERATIONS; i++) {
+        session = pool_victim_after(bench->pool, session);
+        if (session == NULL)
+            fail("there are too few victims");
+    }
+    return per_operation(since_ns);
+}
+
 /* Evicted sessions come back, so that each repetition finds a full pool. */
 static void refill(struct bench *bench)
 {
@@ -365,10 +418,12 @@ static void repeat(struct bench *bench, int repetition)
     double(*ns)[MAX_REPETITIONS] = bench->ns;
 
     ns[MISS][repetition] = measure_miss(bench);
+    ns[MISS_HUGE][repetition] = measure_chain(bench);
     shuffle_sessions(bench);
     ns[TOUCH_RANDOM][repetition] = measure_touch(bench, false);
     ns[TOUCH_ONE][repetition] = measure_touch(bench, true);
     ns[STATS][repetition] = measure_stats(bench);
+    ns[CHOICE][repetition] = measure_choice(bench);
     append_runner(bench);
     ns[EVICT][repetition] = measure_evict(bench);
     scrub_all(bench);
@@ -394,6 +449,7 @@ static void run(const struct size *size, int n_repetitions)
     uint64_t metadata_bytes;
 
     bench = (struct bench){.size = *size, .random = 1};
+    make_chain(&bench);
     open_bench(&bench, &observer);
     metadata_bytes = pool_totals(bench.pool).metadata_bytes;
     bench.runner = begin_session(&bench, size->n_sessions);
@@ -414,6 +470,7 @@ static void run(const struct size *size, int n_repetitions)
         (double)metadata_bytes / size->n_blocks);
     pool_close(bench.pool);
     kv_free(bench.sessions);
+    kv_free(bench.chain);
 }
 
 int main(int argc, char **argv)

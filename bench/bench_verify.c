@@ -2,15 +2,20 @@
  * receipt hashed, the tree compared node by node, every checkpoint's root and
  * signature.
  *
- *     bench_verify [RECEIPTS [FOLDER]]     1,000,000 in the current folder
+ *     bench_verify [RECEIPTS [FOLDER [KVPOOLCTL]]]
+ *                                          1,000,000 in the current folder
  *
  * Receipts have 300 bytes, like those of an eviction; a checkpoint each 1,024.
  * Three rounds on what the page cache then holds, and the proofs that such a
- * tree gives from its file. The ledger is removed at the end. */
+ * tree gives from its file; with KVPOOLCTL, the path of the client, also what
+ * an operator has who asks it to verify the folder. The ledger is removed at
+ * the end. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -154,6 +159,24 @@ static void verify(const struct writing *writing, const char *dir)
         (double)report.last_sequence / cpu_seconds);
 }
 
+/* The same by the client, which prints what it found and how long it took. */
+static void verify_by_client(
+    const struct writing *writing, const char *kvpoolctl, const char *data_dir)
+{
+    struct checkpoint_key_text key =
+        checkpoint_key_format(&writing->signer.key);
+    pid_t pid = fork();
+    int status;
+
+    if (pid == 0) {
+        execl(kvpoolctl, kvpoolctl, "receipts", "verify", data_dir, "--stats",
+            "--key", key.s, (char *)NULL);
+        _exit(127);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
+        die("kvpoolctl failed");
+}
+
 static void prove(const char *dir, uint64_t n_receipts)
 {
     struct merkle tree;
@@ -178,16 +201,22 @@ int main(int argc, char **argv)
 {
     uint64_t n_receipts = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
     struct writing writing = {.sequence = 0};
-    char dir[400];
+    char data_dir[400], dir[420];
 
-    snprintf(dir, sizeof dir, "%s/bench-verify.%d", argc > 2 ? argv[2] : ".",
-        (int)getpid());
+    snprintf(data_dir, sizeof data_dir, "%s/bench-verify.%d",
+        argc > 2 ? argv[2] : ".", (int)getpid());
+    snprintf(dir, sizeof dir, "%s/receipts", data_dir);
     if (n_receipts == 0)
         die("at least one receipt");
+    if (mkdir(data_dir, 0700) != 0)
+        die("the folder cannot be made");
     write_ledger(&writing, dir, n_receipts);
     for (int i = 0; i < N_ROUNDS; i++)
         verify(&writing, dir);
+    if (argc > 3)
+        verify_by_client(&writing, argv[3], data_dir);
     prove(dir, n_receipts);
     remove_ledger(dir);
+    rmdir(data_dir);
     return EXIT_SUCCESS;
 }

@@ -4,11 +4,16 @@ llama-server, and prints a table in Markdown.
 
     deploy/packages.sh build bench python
     build/release/bench/synth_model --preset llama-110m --type q8_0 MODEL.gguf
-    bench/prefix.py MODEL.gguf [--llama-server PATH] [--threads N] [--rounds N]
+    bench/prefix.py MODEL.gguf [known] [together] [--llama-server PATH]
+        [--threads N] [--rounds N]
+
+known: a prompt, and another that begins like it. together: several at once that
+begin alike. Both, unless one is named.
 
 llama-server is built beside the repository by whoever measures; without it ours
-is measured alone. The two take turns; in each round the beginning is new. Times are a client's: from the request
-to the first token. Of several requests at once the slowest counts.
+is measured alone. The two take turns; in each round the beginning is new. Times
+are a client's: from the request to the first token. Of several requests at once
+the slowest counts.
 """
 import argparse
 import concurrent.futures
@@ -135,20 +140,38 @@ def at_once(server, prompts):
         return max(pool.map(server.first_token, prompts))
 
 
-def measure(server, rng):
-    """Seconds: one cold beginning, the same found, several cold at once."""
-    def words(n):
-        return [rng.randint(*VOCABULARY) for _ in range(n)]
+def words(rng, n):
+    return [rng.randint(*VOCABULARY) for _ in range(n)]
 
-    beginning, together = words(PREFIX), words(PREFIX)
+
+def measure_known(server, rng):
+    beginning = words(rng, PREFIX)
     return {
         "one prompt, nothing of it known":
-            server.first_token(beginning + words(8)),
+            server.first_token(beginning + words(rng, 8)),
         f"the same beginning of {PREFIX} tokens again":
-            server.first_token(beginning + words(8)),
-        f"{AT_ONCE} at once, one new beginning of {PREFIX} tokens":
-            at_once(server, [together + words(8) for _ in range(AT_ONCE)]),
+            server.first_token(beginning + words(rng, 8)),
     }
+
+
+def measure_together(server, rng):
+    beginning = words(rng, PREFIX)
+    return {
+        f"{AT_ONCE} at once, one new beginning of {PREFIX} tokens":
+            at_once(server,
+                    [beginning + words(rng, 8) for _ in range(AT_ONCE)]),
+    }
+
+
+MEASURES = {"known": measure_known, "together": measure_together}
+
+
+def measure(server, rng, names):
+    """Seconds, each by what they are of."""
+    seconds = {}
+    for name in names:
+        seconds |= MEASURES[name](server, rng)
+    return seconds
 
 
 def row(what, rounds):
@@ -166,11 +189,15 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model")
+    parser.add_argument("what", nargs="*", metavar="known|together")
     parser.add_argument("--llama-server")
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    names = args.what or list(MEASURES)
+    if not MEASURES.keys() >= set(names):
+        parser.error("known or together, or both")
     rng = random.Random(1)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -178,8 +205,8 @@ def main():
         if args.llama_server:
             servers.append(stack.enter_context(Llama(args)))
         for server in servers:
-            measure(server, rng)
-        rounds = [[measure(server, rng) for server in servers]
+            server.first_token(words(rng, 16))
+        rounds = [[measure(server, rng, names) for server in servers]
                   for _ in range(args.rounds)]
 
     print(f"{os.path.basename(args.model)}, {args.threads} threads, medians of "

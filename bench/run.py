@@ -167,7 +167,8 @@ class Bench:
                 begin = time.monotonic()
                 os.fdatasync(file.fileno())
                 times.append((time.monotonic() - begin) * 1e6)
-        return {"p50_us": statistics.median(times)}
+        return {"p50_us": statistics.median(times),
+                "p99_us": sorted(times)[len(times) * 99 // 100]}
 
     def echo(self):
         port = free_port()
@@ -430,17 +431,21 @@ def measure_latency(bench):
               for server in (memory, disk)),
             lambda: bench.sync_us(PAUSE_S), bench.sync_us)
     beyond = [{"p50_us": a["p50_us"] - b["p50_us"]} for a, b in zip(kept, ours)]
-    echoes = [{"p50_us": r["echo_p50_us"]} for r in ours]
+    echoes = [{"p50_us": r["echo_p50_us"], "p99_us": r["echo_p99_us"]}
+              for r in ours]
 
     def row(what, mine, other, peer):
-        return [what, number(middle(mine, "p50_us")),
-                number(middle(mine, "p99_us")) if "p99_us" in mine[0] else "-",
-                other, number(middle(peer, "p50_us")),
+        def times(results):
+            return [number(middle(results, name)) if name in results[0]
+                    else "-" for name in ("p50_us", "p99_us")]
+
+        return [what, *times(mine), other, *times(peer),
                 ratio(mine, peer, "p50_us")]
 
     after = f"one fdatasync of 4 KiB after a pause of {PAUSE_S * 1000:.0f} ms"
     table("From the decision to evict to the receipt in a subscriber's hands",
-          ["ledger", "p50, us", "p99, us", "beside", "p50, us", "ratio of p50"],
+          ["ledger", "p50, us", "p99, us", "beside", "p50, us", "p99, us",
+           "ratio of p50"],
           [row("in memory", ours, "round trip of the C++ echo", echoes),
            row("on disk", kept, after, rested),
            row("on disk", kept, "one fdatasync after the other", syncs),

@@ -456,7 +456,7 @@ static void view_issued(FILE *out, const Kvpool__V1__EvictResponse *answer)
         fprintf(out,
             "receipts %" PRIu64 " to %" PRIu64 " of epoch %" PRIu32 ", %s\n",
             receipts->first_sequence, receipts->last_sequence, receipts->epoch,
-            receipts->durable ? "durable" : "not durable yet");
+            receipts->durable ? "on disk" : "not on disk");
     if (answer->issued_case == KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS_OFF)
         fprintf(out, "receipts: off (%s)\n",
             text_name(answer->receipts_off->option).s);

@@ -14,15 +14,15 @@ set -euo pipefail
 # from: many machines have their Node.js from elsewhere than Debian.
 packages_for() {
     case $1 in
-    run) echo ca-certificates libcurl4 libgrpc29 libjansson4 libnats3.4 \
-        libpcre2-8-0 libprotobuf-c1 libsodium23 libuv1 libyaml-0-2 libzstd1 \
-        zlib1g ;;
+    run) echo ca-certificates libcurl4 libgrpc29 libjansson4 libmicrohttpd12 \
+        libnats3.4 libpcre2-8-0 libprotobuf-c1 libsodium23 libuv1 libyaml-0-2 \
+        libzstd1 zlib1g ;;
     build) echo ca-certificates gcc libc6-dev cmake ninja-build pkg-config \
         ccache check grpc-proto libcurl4-openssl-dev libgrpc-dev \
-        libjansson-dev libnats-dev libpcre2-dev libprotobuf-c-dev \
-        libprotobuf-dev libsodium-dev libuv1-dev libyaml-dev libzstd-dev \
-        protobuf-c-compiler protobuf-compiler zlib1g-dev ;;
-    peers) echo nats-server openssl ;;
+        libjansson-dev libmicrohttpd-dev libnats-dev libpcre2-dev \
+        libprotobuf-c-dev libprotobuf-dev libsodium-dev libuv1-dev libyaml-dev \
+        libzstd-dev protobuf-c-compiler protobuf-compiler zlib1g-dev ;;
+    peers) echo nats-server openssl prometheus ;;
     node) echo nodejs/node npm/npm ;;
     python) echo python3 python3-cryptography python3-grpcio python3-grpc-tools \
         python3-pkg-resources python3-protobuf ;;

@@ -53,12 +53,19 @@ void avx2_silu_mul(float *out, const float *gate, const float *up, size_t n)
 
 float avx2_exp_sum(float *x, size_t n, float offset)
 {
+    const __m256 back = _mm256_set1_ps(offset);
     __m256 sum = _mm256_setzero_ps();
+    size_t i = 0;
 
-    for (size_t i = 0; i < n; i += 8) {
-        const __m256 e = exp_lanes(
-            _mm256_sub_ps(avx2_load_f32(x, i, n), _mm256_set1_ps(offset)));
-        const __m256i mask = avx2_mask(n - i < 8 ? n - i : 8);
+    for (; i + 8 <= n; i += 8) {
+        const __m256 e = exp_lanes(_mm256_sub_ps(_mm256_loadu_ps(x + i), back));
+
+        _mm256_storeu_ps(x + i, e);
+        sum = _mm256_add_ps(sum, e);
+    }
+    if (i < n) {
+        const __m256i mask = avx2_mask(n - i);
+        const __m256 e = exp_lanes(_mm256_sub_ps(avx2_load_f32(x, i, n), back));
 
         avx2_store(x, i, n, e);
         sum = _mm256_add_ps(sum, _mm256_and_ps(e, _mm256_castsi256_ps(mask)));
@@ -67,7 +74,34 @@ float avx2_exp_sum(float *x, size_t n, float offset)
 }
 
 #define WIDE 4 /* queries, keys or registers of a tile */
+#define LANES 8
 #define MAX_PAIRS 8
+
+/* Some keys and queries that meet. */
+struct score_tile {
+    const void *keys[WIDE];
+    const float *queries; /* [n_queries][n] */
+    size_t n, n_keys, n_queries;
+};
+
+/* Eight columns, or those that are left before end. */
+AVX2_INLINE void score_columns(const struct score_tile *tile, size_t i,
+    size_t end, __m256 sums[MAX_PAIRS], avx2_load_cb load)
+{
+    __m256 k[WIDE];
+
+    for (size_t r = 0; r < tile->n_keys; r++)
+        k[r] = load(tile->keys[r], i, end);
+    for (size_t q = 0; q < tile->n_queries; q++) {
+        const __m256 x = avx2_load_f32(tile->queries + q * tile->n, i, end);
+
+        for (size_t r = 0; r < tile->n_keys; r++) {
+            __m256 *sum = &sums[q * tile->n_keys + r];
+
+            *sum = _mm256_fmadd_ps(x, k[r], *sum);
+        }
+    }
+}
 
 /* Each pair of a query and a key has its own eight lanes, so a tile's shape is
  * no part of the result. */
@@ -75,26 +109,29 @@ AVX2_INLINE void score_tile(float *scores, const float *queries,
     const struct kernel_run *keys, size_t key, size_t n_keys, size_t n_queries,
     float scale, avx2_load_cb load)
 {
-    const size_t n = keys->n;
-    __m256 sums[MAX_PAIRS], k[WIDE];
+    const size_t n = keys->n, whole = n / LANES * LANES;
+    struct score_tile tile = {
+        .queries = queries, .n = n, .n_keys = n_keys, .n_queries = n_queries};
+    _Alignas(32) float totals[MAX_PAIRS];
+    __m256 sums[MAX_PAIRS];
 
+    for (size_t r = 0; r < n_keys; r++)
+        tile.keys[r] = keys->rows[key + r];
     for (size_t i = 0; i < n_keys * n_queries; i++)
         sums[i] = _mm256_setzero_ps();
-    for (size_t i = 0; i < n; i += 8) {
-        for (size_t r = 0; r < n_keys; r++)
-            k[r] = load(keys->rows[key + r], i, n);
-        for (size_t q = 0; q < n_queries; q++) {
-            const __m256 x = avx2_load_f32(queries + q * n, i, n);
-
-            for (size_t r = 0; r < n_keys; r++)
-                sums[q * n_keys + r] =
-                    _mm256_fmadd_ps(x, k[r], sums[q * n_keys + r]);
-        }
+    for (size_t i = 0; i < whole; i += LANES)
+        score_columns(&tile, i, i + LANES, sums, load);
+    if (whole < n)
+        score_columns(&tile, whole, n, sums, load);
+    if (n_keys * n_queries == MAX_PAIRS) {
+        _mm256_store_ps(totals, avx2_sum_8(sums));
+    } else {
+        for (size_t i = 0; i < n_keys * n_queries; i++)
+            totals[i] = avx2_sum(sums[i]);
     }
     for (size_t q = 0; q < n_queries; q++)
         for (size_t r = 0; r < n_keys; r++)
-            scores[q * keys->stride + key + r] =
-                avx2_sum(sums[q * n_keys + r]) * scale;
+            scores[q * keys->stride + key + r] = totals[q * n_keys + r] * scale;
 }
 
 /* Tiles of so many keys, and of one where fewer are left. */
@@ -142,10 +179,10 @@ void avx2_score_q8_0(float *scores, const float *queries,
     score(scores, queries, keys, scale, avx2_load_q8_0);
 }
 
-/* Columns i to i + 8 n_parts, in registers over all the values. */
+/* Columns i to end, at most 8 n_parts, in registers over all the values. */
 AVX2_INLINE void mix_tile(float *out, const float *keep, const float *weights,
-    const struct kernel_run *values, size_t i, size_t n_parts, size_t n_queries,
-    avx2_load_cb load)
+    const struct kernel_run *values, size_t i, size_t end, size_t n_parts,
+    size_t n_queries, avx2_load_cb load)
 {
     const size_t n = values->n;
     __m256 sums[MAX_PAIRS], v[WIDE];
@@ -153,10 +190,10 @@ AVX2_INLINE void mix_tile(float *out, const float *keep, const float *weights,
     for (size_t q = 0; q < n_queries; q++)
         for (size_t p = 0; p < n_parts; p++)
             sums[q * n_parts + p] = _mm256_mul_ps(_mm256_set1_ps(keep[q]),
-                avx2_load_f32(out + q * n, i + 8 * p, n));
+                avx2_load_f32(out + q * n, i + LANES * p, end));
     for (size_t r = 0; r < values->n_rows; r++) {
         for (size_t p = 0; p < n_parts; p++)
-            v[p] = load(values->rows[r], i + 8 * p, n);
+            v[p] = load(values->rows[r], i + LANES * p, end);
         for (size_t q = 0; q < n_queries; q++) {
             const __m256 w =
                 _mm256_broadcast_ss(weights + q * values->stride + r);
@@ -168,7 +205,7 @@ AVX2_INLINE void mix_tile(float *out, const float *keep, const float *weights,
     }
     for (size_t q = 0; q < n_queries; q++)
         for (size_t p = 0; p < n_parts; p++)
-            avx2_store(out + q * n, i + 8 * p, n, sums[q * n_parts + p]);
+            avx2_store(out + q * n, i + LANES * p, end, sums[q * n_parts + p]);
 }
 
 /* Tiles of so many registers, and of one where fewer are left. */
@@ -176,12 +213,14 @@ AVX2_INLINE void mix_columns(float *out, const float *keep,
     const float *weights, const struct kernel_run *values, size_t n_parts,
     size_t n_queries, avx2_load_cb load)
 {
+    const size_t wide = LANES * n_parts, n = values->n;
     size_t i = 0;
 
-    for (; i + 8 * n_parts <= values->n; i += 8 * n_parts)
-        mix_tile(out, keep, weights, values, i, n_parts, n_queries, load);
-    for (; i < values->n; i += 8)
-        mix_tile(out, keep, weights, values, i, 1, n_queries, load);
+    for (; i + wide <= n; i += wide)
+        mix_tile(
+            out, keep, weights, values, i, i + wide, n_parts, n_queries, load);
+    for (; i < n; i += LANES)
+        mix_tile(out, keep, weights, values, i, n, 1, n_queries, load);
 }
 
 AVX2_INLINE void mix(float *out, const float *keep, const float *weights,

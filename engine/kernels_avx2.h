@@ -24,6 +24,24 @@ AVX2_INLINE float avx2_sum(__m256 lanes)
     return _mm_cvtss_f32(sum);
 }
 
+/* The same of eight at once: lane i of what is returned is the sum of lanes[i],
+ * to the last bit. */
+AVX2_INLINE __m256 avx2_sum_8(const __m256 lanes[8])
+{
+    __m256 halves[4], pairs[2];
+
+    for (int i = 0; i < 4; i++)
+        halves[i] =
+            _mm256_add_ps(_mm256_permute2f128_ps(lanes[i], lanes[i + 4], 0x20),
+                _mm256_permute2f128_ps(lanes[i], lanes[i + 4], 0x31));
+    for (int i = 0; i < 2; i++)
+        pairs[i] = _mm256_add_ps(
+            _mm256_shuffle_ps(halves[2 * i], halves[2 * i + 1], 0x44),
+            _mm256_shuffle_ps(halves[2 * i], halves[2 * i + 1], 0xee));
+    return _mm256_add_ps(_mm256_shuffle_ps(pairs[0], pairs[1], 0x88),
+        _mm256_shuffle_ps(pairs[0], pairs[1], 0xdd));
+}
+
 /* All bits of the first n lanes, n being 0 to 8. */
 AVX2_INLINE __m256i avx2_mask(size_t n)
 {

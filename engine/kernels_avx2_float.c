@@ -28,6 +28,7 @@ struct piece {
     size_t n_cols, value_bytes, row_bytes;
     size_t begin, end;     /* columns */
     size_t ahead;          /* bytes, at which weights are fetched early */
+    size_t turn;           /* column from which they are the next tile's */
     lanes_of_token *lanes; /* [n_tokens] */
 };
 
@@ -38,7 +39,7 @@ struct tile {
 
 /* Eight columns, or those that are left before n. */
 AVX2_INLINE void add_columns(const struct piece *piece, struct tile tile,
-    size_t i, size_t n, __m256 sums[MAX_PAIRS], avx2_load_cb load)
+    size_t i, size_t n, size_t ahead, __m256 sums[MAX_PAIRS], avx2_load_cb load)
 {
     const unsigned char *row = piece->rows + tile.row * piece->row_bytes;
     const float *values = piece->values + tile.token * piece->n_cols;
@@ -46,7 +47,7 @@ AVX2_INLINE void add_columns(const struct piece *piece, struct tile tile,
 
     for (size_t r = 0; r < tile.n_rows; r++, row += piece->row_bytes) {
         w[r] = load(row, i, n);
-        _mm_prefetch(row + i * piece->value_bytes + piece->ahead, _MM_HINT_T0);
+        _mm_prefetch(row + i * piece->value_bytes + ahead, _MM_HINT_T0);
     }
     for (size_t t = 0; t < tile.n_tokens; t++) {
         const __m256 x = avx2_load_f32(values + t * piece->n_cols, i, n);
@@ -63,16 +64,21 @@ AVX2_INLINE void add_tile(
     const struct piece *piece, struct tile tile, avx2_load_cb load)
 {
     const size_t whole = piece->end / LANES * LANES;
+    const size_t turn = piece->turn < whole ? piece->turn : whole;
+    const size_t next = piece->ahead + (tile.n_rows - 1) * piece->row_bytes;
     __m256 sums[MAX_PAIRS];
+    size_t i = piece->begin;
 
     for (size_t r = 0; r < tile.n_rows; r++)
         for (size_t t = 0; t < tile.n_tokens; t++)
             sums[r * tile.n_tokens + t] =
                 _mm256_load_ps(piece->lanes[tile.token + t][tile.row + r]);
-    for (size_t i = piece->begin; i < whole; i += LANES)
-        add_columns(piece, tile, i, i + LANES, sums, load);
+    for (; i < turn; i += LANES)
+        add_columns(piece, tile, i, i + LANES, piece->ahead, sums, load);
+    for (; i < whole; i += LANES)
+        add_columns(piece, tile, i, i + LANES, next, sums, load);
     if (whole < piece->end)
-        add_columns(piece, tile, whole, piece->end, sums, load);
+        add_columns(piece, tile, whole, piece->end, next, sums, load);
     for (size_t r = 0; r < tile.n_rows; r++)
         for (size_t t = 0; t < tile.n_tokens; t++)
             _mm256_store_ps(piece->lanes[tile.token + t][tile.row + r],
@@ -111,6 +117,7 @@ AVX2_INLINE void multiply_piece(const struct weight *weight, size_t row,
     const size_t n = x->n_cols;
     const size_t value_bytes = gguf_type_block_bytes(weight->type);
     const size_t stretch = n_tokens == 1 ? n : STRETCH;
+    const size_t n_fetched = AHEAD / value_bytes;
     struct piece piece = {
         .rows = (const unsigned char *)weight->data + row * n * value_bytes,
         .values = x->values + token * n,
@@ -118,6 +125,9 @@ AVX2_INLINE void multiply_piece(const struct weight *weight, size_t row,
         .value_bytes = value_bytes,
         .row_bytes = n * value_bytes,
         .ahead = n_tokens == 1 ? AHEAD : STRETCH * value_bytes,
+        .turn = n_tokens > 1    ? n
+                : n > n_fetched ? n - n_fetched
+                                : 0,
         .lanes = lanes,
     };
 

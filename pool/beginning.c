@@ -19,10 +19,14 @@
 
 #include <assert.h>
 
+static struct pool_session *session_of_leaf(const struct kv_map_node *leaf)
+{
+    return session_of_beginning(KV_LIST_ENTRY(leaf, struct beginning, leaf));
+}
+
 bool beginning_ends_with(const struct kv_map_node *node, const void *key)
 {
-    const struct pool_session *session =
-        KV_LIST_ENTRY(node, struct pool_session, leaf);
+    const struct pool_session *session = session_of_leaf(node);
     const pool_block_id *id = key;
 
     return session->blocks[session->n_blocks - 1] == *id;
@@ -38,7 +42,7 @@ struct pool_session *beginning_at(const struct pool *pool, pool_block_id id)
 {
     struct kv_map_node *node = kv_map_find(&pool->leaves, hash_block(id), &id);
 
-    return node == NULL ? NULL : KV_LIST_ENTRY(node, struct pool_session, leaf);
+    return node == NULL ? NULL : session_of_leaf(node);
 }
 
 static void enter_leaves(struct pool *pool, struct pool_session *session)
@@ -46,19 +50,20 @@ static void enter_leaves(struct pool *pool, struct pool_session *session)
     pool_block_id last = session->blocks[session->n_blocks - 1];
 
     assert(beginning_at(pool, last) == NULL);
-    kv_map_insert(&pool->leaves, &session->leaf, hash_block(last));
+    kv_map_insert(
+        &pool->leaves, &session_beginning(session)->leaf, hash_block(last));
 }
 
 void beginning_leave(struct pool *pool, struct pool_session *session)
 {
-    kv_map_remove(&pool->leaves, &session->leaf);
-    kv_list_remove(&session->beginning);
+    kv_map_remove(&pool->leaves, &session_beginning(session)->leaf);
+    kv_list_remove(&session_beginning(session)->link);
     session->is_beginning = false;
 }
 
 void beginning_shorten(struct pool *pool, struct pool_session *session)
 {
-    kv_map_remove(&pool->leaves, &session->leaf);
+    kv_map_remove(&pool->leaves, &session_beginning(session)->leaf);
     enter_leaves(pool, session);
 }
 
@@ -68,15 +73,20 @@ static uint32_t count_found(
 {
     uint32_t n = session->n_sealed;
 
-    while (n > 0 && !prefix_is_listed(&pool->prefixes, session->blocks[n - 1]))
+    while (n > 0 && !prefix_is_found(&pool->prefixes, session->blocks[n - 1]))
         n--;
     return n;
+}
+
+static uint32_t sum(uint32_t a, uint32_t b)
+{
+    return a > UINT32_MAX - b ? UINT32_MAX : a + b;
 }
 
 static void take_place(struct pool *pool, struct pool_session *session,
     struct pool_session *earlier, int64_t now_ns)
 {
-    session->hits += earlier->hits;
+    session->hits = sum(session->hits, earlier->hits);
     if (session->created_ns > earlier->created_ns)
         session->created_ns = earlier->created_ns;
     session->place.list = earlier->place.list;
@@ -111,7 +121,7 @@ static struct pool_session *oldest(
 
     for (int n = 0; at != &pool->beginnings && n < MAX_LOOKS; n++) {
         struct pool_session *session =
-            KV_LIST_ENTRY(at, struct pool_session, beginning);
+            session_of_beginning(KV_LIST_ENTRY(at, struct beginning, link));
 
         if (tenant == NULL || session->tenant == tenant)
             return session;
@@ -152,6 +162,6 @@ bool beginning_keep(
         pool, session, (size_t)n * pool->config.block_tokens, now_ns);
     session->is_beginning = true;
     enter_leaves(pool, session);
-    kv_list_append(&pool->beginnings, &session->beginning);
+    kv_list_append(&pool->beginnings, &session_beginning(session)->link);
     return true;
 }

@@ -50,6 +50,20 @@ void bit_tree_add_run(struct bit_tree *tree, uint32_t first, uint32_t n)
     }
 }
 
+uint32_t bit_tree_word_after(const struct bit_tree *tree, uint32_t i)
+{
+    uint32_t at = i >> 6;
+    uint64_t above;
+
+    if (tree->n_levels < 2 || (at & 63) == 63)
+        return BIT_TREE_NONE;
+    above = tree->levels[1][at >> 6] >> ((at & 63) + 1) << ((at & 63) + 1);
+    if (above == 0)
+        return BIT_TREE_NONE;
+    at = (at & ~UINT32_C(63)) | (uint32_t)__builtin_ctzll(above);
+    return at << 6 | (uint32_t)__builtin_ctzll(tree->words[at]);
+}
+
 uint32_t bit_tree_least(const struct bit_tree *tree)
 {
     uint32_t i = 0;

@@ -58,6 +58,10 @@ static inline void bit_tree_remove(struct bit_tree *tree, uint32_t i)
     }
 }
 
+/* The least member behind i that lies in another word; BIT_TREE_NONE if there
+ * is none near. */
+uint32_t bit_tree_word_after(const struct bit_tree *tree, uint32_t i);
+
 /* Adds first, first + 1, ... : n of them, at least 1. */
 void bit_tree_add_run(struct bit_tree *tree, uint32_t first, uint32_t n);
 

@@ -74,7 +74,7 @@ enum kv_status block_pool_init(struct block_pool *pool, size_t block_bytes,
     status = map_arena(pool, error);
     if (status != KV_OK)
         return status;
-    pool->blocks = kv_calloc(n_blocks, sizeof *pool->blocks);
+    pool->blocks = kv_calloc_table(n_blocks, sizeof *pool->blocks);
     if (pool->blocks == NULL)
         goto unmap_arena;
     pool->used = kv_calloc(used_words(pool), sizeof *pool->used);
@@ -138,7 +138,7 @@ pool_block_id block_pool_acquire(struct block_pool *pool, pool_block_id near)
         id = bit_tree_least(&pool->free);
     bit_tree_remove(&pool->free, id);
     pool->n_free_runs += unused_sides(pool, id, 1) - 1;
-    pool->blocks[id].n_refs = 1;
+    pool->blocks[id] = (struct block){.n_refs = 1};
     flip_used(pool, id);
     pool->n_free--;
     pool->n_used++;
@@ -163,6 +163,17 @@ void block_pool_unpin(struct block_pool *pool, pool_block_id id)
 {
     assert(pool->blocks[id].n_pins > 0);
     pool->n_pinned -= --pool->blocks[id].n_pins == 0;
+}
+
+void block_pool_pin_single(struct block_pool *pool, uint32_t n)
+{
+    pool->n_pinned += n;
+}
+
+void block_pool_unpin_single(struct block_pool *pool, uint32_t n)
+{
+    assert(pool->n_pinned >= n);
+    pool->n_pinned -= n;
 }
 
 bool block_pool_release(struct block_pool *pool, pool_block_id id)

@@ -35,10 +35,23 @@
 #define BLOCK_POOL_MAX_TOKENS 16383  /* of a block */
 #define BLOCK_POOL_MAX_REFS 33554431 /* to a block */
 
+/* What a used block holds; and where there are no references, what the queue
+ * for zeroing keeps there (see scrub_queue.h). */
 struct block {
-    uint64_t n_refs : 25;   /* 0: free or scrubbing */
-    uint64_t n_pins : 25;   /* of these, by who runs or holds */
-    uint64_t n_tokens : 14; /* whose keys and values it holds */
+    union {
+        struct {
+            uint64_t n_refs : 25;   /* 0: free or scrubbing */
+            uint64_t n_pins : 25;   /* of these, by who runs or holds, as far as
+                                       they are counted: see registry.c */
+            uint64_t n_tokens : 14; /* whose keys and values it holds */
+        };
+        struct {
+            uint64_t no_refs : 25; /* 0 */
+            uint64_t word : 31;
+            uint64_t has_length : 1;
+            uint64_t is_last : 1;
+        } waiting;
+    };
 };
 
 struct block_pool {
@@ -79,6 +92,11 @@ void block_pool_retain(struct block_pool *pool, pool_block_id id);
  * last holder. */
 void block_pool_pin(struct block_pool *pool, pool_block_id id);
 void block_pool_unpin(struct block_pool *pool, pool_block_id id);
+
+/* The same for n blocks at once that have one holder each: how many there are
+ * is all that is kept of these pins. */
+void block_pool_pin_single(struct block_pool *pool, uint32_t n);
+void block_pool_unpin_single(struct block_pool *pool, uint32_t n);
 
 /* One reference less. true if it was the last, and the block waits for the
  * next sweep; false if the block lives on. */

@@ -10,9 +10,10 @@
 /* What the sessions and the scrub queue say of each block. */
 struct census {
     const struct pool *pool;
-    uint32_t *n_refs;  /* by block: places in block tables */
-    uint32_t *n_pins;  /* by block: of those, of running sessions */
-    uint8_t *n_scrubs; /* by block: scrub jobs that have it */
+    uint32_t *n_refs;    /* by block: places in block tables */
+    uint32_t *n_pins;    /* by block: of those, of running sessions */
+    uint32_t *n_counted; /* by block: of these, that are counted there */
+    uint8_t *n_scrubs;   /* by block: scrub jobs that have it */
     const struct pool_tenant **owners; /* by block: whose session has it */
     uint64_t n_owned; /* places in block tables of the blocks' owners */
     uint64_t n_sessions, n_beginnings, n_holding;
@@ -42,26 +43,29 @@ static bool check_sealed(
 {
     const struct prefix_index *prefixes = &census->pool->prefixes;
     uint32_t block_tokens = census->pool->config.block_tokens;
+    struct prefix_start start;
     struct prefix_key key;
 
     if (session->n_sealed == 0)
         return true;
-    if (!prefix_root(
-            prefixes, session->tenant->name, session->tenant->name_bytes, &key))
+    if (!prefix_root(prefixes, session->tenant->name,
+            session->tenant->name_bytes, &start))
         return equal(census, "a hash that can be had", 0, 1);
     for (uint32_t i = 0; i < session->n_sealed; i++) {
         uint32_t id = session->blocks[i];
         const uint32_t *tokens = session->tokens + (size_t)i * block_tokens;
 
-        if (!prefix_key_after(prefixes, &key, tokens, &key))
+        if (!prefix_key_after(prefixes, &start, tokens, &key))
             return equal(census, "a hash that can be had", 0, 1);
+        start = prefix_start(&key);
         if (!equal(census, "a sealed block of the table",
                 prefix_is_sealed(prefixes, id), 1) ||
             !equal(census, "the key of a sealed block",
-                memcmp(&prefixes->entries[id].key, &key, sizeof key) == 0, 1) ||
+                memcmp(&prefixes->entries[id].key, &start, sizeof start) == 0,
+                1) ||
             !equal(census, "a listed block is found by its tokens",
-                !prefix_is_listed(prefixes, id) ||
-                    share_find(census->pool, &key, tokens, i) == id,
+                !prefix_is_found(prefixes, id) ||
+                    share_find(census->pool, &start, tokens, i) == id,
                 1))
             return false;
     }
@@ -104,9 +108,17 @@ static bool count_table(
         census->owners[id] = session->tenant;
         census->n_refs[id]++;
         census->n_owned += pool->owners.by_block[id] == session->number;
-        census->n_pins[id] += session->state == POOL_SESSION_RUNNING ||
-                              session->state == POOL_SESSION_HELD;
-        if (!equal(census, "tokens of a block",
+        census->n_pins[id] += session_pins(session);
+        census->n_counted[id] +=
+            i < session->n_counted && session_pins(session);
+        if (!equal(census, "holders of a block that counts no pins",
+                i < session->n_counted || pool->blocks.blocks[id].n_refs == 1,
+                1) ||
+            !equal(census, "the owner of a block that counts no pins",
+                i < session->n_counted ||
+                    owners_is(&pool->owners, id, session->number),
+                1) ||
+            !equal(census, "tokens of a block",
                 pool->blocks.blocks[id].n_tokens, held))
             return false;
         left -= held;
@@ -149,6 +161,8 @@ static bool count_session(
            check_beginning(census, session) &&
            equal(census, "told blocks that are not sealed",
                session->n_told > session->n_sealed, 0) &&
+           equal(census, "blocks that count pins beyond the table",
+               session->n_counted > session->n_blocks, 0) &&
            equal(census, "cached tokens beyond the conversation",
                session->n_cached > session->n_tokens, 0) &&
            equal(census, "a timer no later than the deadline",
@@ -162,18 +176,17 @@ static bool belongs(const struct pool *pool, const struct kv_list *list,
 {
     if (list == &pool->active)
         return session_is_active(session) || session->anonymous;
-    if (list == &pool->cached)
-        return session->state == POOL_SESSION_CACHED && session->n_blocks > 0;
     if (list == &pool->held)
         return session->state == POOL_SESSION_HELD && session->n_blocks > 0 &&
                retention_hold_until_ns(session) > 0;
+    if (list != &pool->kept)
+        return session->state == POOL_SESSION_CACHED && session->n_blocks > 0;
     return session->state == POOL_SESSION_EVICTED && session->n_blocks == 0;
 }
 
 static bool count_list(struct census *census, const struct kv_list *list)
 {
     const struct pool *pool = census->pool;
-    int64_t cached_ns = INT64_MIN;
 
     for (const struct kv_list *at = list->next; at != list; at = at->next) {
         const struct pool_session *session =
@@ -183,10 +196,6 @@ static bool count_list(struct census *census, const struct kv_list *list)
                 belongs(pool, list, session), true) ||
             !count_session(census, session))
             return false;
-        if (list == &pool->cached && session->idle_ns < cached_ns)
-            return broken(census, "cached sessions in order of release",
-                (uint64_t)session->idle_ns, (uint64_t)cached_ns);
-        cached_ns = session->idle_ns;
     }
     return true;
 }
@@ -206,18 +215,33 @@ static bool check_order(const struct census *census, uint64_t n_cached)
     return equal(census, "sessions in the order of victims", n, n_cached);
 }
 
+/* Those of all tenants. */
+static bool count_cached(struct census *census, uint64_t *n_cached)
+{
+    const struct pool_tenant *tenant =
+        tenant_after(&census->pool->tenants, NULL);
+    uint64_t n_before = census->n_sessions;
+
+    while (tenant != NULL) {
+        const struct tenant_name name = {tenant->name, tenant->name_bytes};
+
+        if (!count_list(census, &tenant->cached))
+            return false;
+        tenant = tenant_after(&census->pool->tenants, &name);
+    }
+    *n_cached = census->n_sessions - n_before;
+    return true;
+}
+
 static bool count_sessions(struct census *census)
 {
     const struct pool *pool = census->pool;
     const struct pool_session *session = NULL;
     uint64_t n_indexed = 0, n_cached = 0;
 
-    for (const struct kv_list *at = pool->cached.next; at != &pool->cached;
-         at = at->next)
-        n_cached++;
-    if (!check_order(census, n_cached) || !count_list(census, &pool->active) ||
-        !count_list(census, &pool->held) ||
-        !count_list(census, &pool->cached) || !count_list(census, &pool->kept))
+    if (!count_cached(census, &n_cached) || !check_order(census, n_cached) ||
+        !count_list(census, &pool->active) ||
+        !count_list(census, &pool->held) || !count_list(census, &pool->kept))
         return false;
     session = session_index_after(&pool->index, NULL);
     while (session != NULL) {
@@ -270,26 +294,20 @@ static void count_tenant_sessions(struct tenant_count *count,
     }
 }
 
-/* Its list has its cached sessions, those released longest ago first. */
+/* Its list has its cached sessions. */
 static bool check_cached(const struct census *census,
     const struct pool_tenant *tenant, uint32_t n_cached)
 {
-    int64_t cached_ns = INT64_MIN;
     uint32_t n = 0;
 
     for (const struct kv_list *at = tenant->cached.next; at != &tenant->cached;
          at = at->next) {
         const struct pool_session *session =
-            KV_LIST_ENTRY(at, struct pool_session, of_tenant);
+            KV_LIST_ENTRY(at, struct pool_session, link);
 
         if (!equal(census, "a victim of the tenant's own",
-                session->tenant == tenant &&
-                    session->state == POOL_SESSION_CACHED,
-                1) ||
-            !equal(census, "a tenant's sessions in order of release",
-                session->idle_ns < cached_ns, 0))
+                session->tenant == tenant, 1))
             return false;
-        cached_ns = session->idle_ns;
         n++;
     }
     return equal(census, "victims of a tenant", n, n_cached);
@@ -303,7 +321,7 @@ static bool check_tenant(
     bool goes_first;
 
     count_tenant_sessions(&count, tenant, &pool->active);
-    count_tenant_sessions(&count, tenant, &pool->cached);
+    count_tenant_sessions(&count, tenant, &tenant->cached);
     count_tenant_sessions(&count, tenant, &pool->held);
     count_tenant_sessions(&count, tenant, &pool->kept);
     for (uint32_t id = 0; id < pool->config.n_blocks; id++) {
@@ -362,11 +380,13 @@ static void count_scrubs(struct census *census)
 {
     const struct scrub_queue *queue = &census->pool->scrubs;
 
-    for (uint32_t i = 0; i < queue->n_words;) {
-        struct scrub_run run;
+    uint32_t first = queue->head;
 
-        i += scrub_queue_run(queue, i, &run);
+    for (uint64_t i = 0; i < queue->n_runs; i++) {
+        const struct scrub_run run = scrub_queue_run(queue, first);
+
         count_scrub(census, run.first, run.length);
+        first = run.behind;
     }
     for (size_t i = 0; i < POOL_SCRUBS_OUT; i++) {
         const struct pool_scrub *job = &queue->out[i];
@@ -380,19 +400,21 @@ static void count_scrubs(struct census *census)
 static bool check_block(const struct census *census, uint32_t id)
 {
     const struct block_pool *blocks = &census->pool->blocks;
-    uint32_t n_refs = blocks->blocks[id].n_refs;
+    const struct block *block = &blocks->blocks[id];
+    uint32_t n_refs = block->n_refs;
     uint64_t n_states = (uint64_t)(n_refs > 0) + census->n_scrubs[id] +
                         bit_tree_has(&blocks->free, id);
 
     return equal(census, "references of a block", n_refs, census->n_refs[id]) &&
-           equal(census, "pins of a block", blocks->blocks[id].n_pins,
-               census->n_pins[id]) &&
+           equal(census, "pins of a block", n_refs > 0 ? block->n_pins : 0,
+               census->n_counted[id]) &&
+           equal(census, "whether a block is pinned",
+               n_refs > 0 && registry_is_pinned(census->pool, id),
+               census->n_pins[id] > 0) &&
            check_prefix(census, id) &&
            equal(census, "the used bit of a block",
                blocks->used[id >> 6] >> (id & 63) & 1, n_refs > 0) &&
            equal(census, "states of a block", n_states, 1) &&
-           equal(census, "tokens of an unused block",
-               n_refs == 0 && blocks->blocks[id].n_tokens > 0, 0) &&
            equal(census, "a block that leaves outside a turn",
                bit_tree_has(&blocks->leaving, id), 0);
 }
@@ -415,7 +437,7 @@ static bool check_blocks(const struct census *census)
         n_shared += census->n_refs[id] > 1;
         n_pinned += census->n_pins[id] > 0;
         n_runs += was_used && !is_used;
-        tokens += blocks->blocks[id].n_tokens;
+        tokens += is_used ? blocks->blocks[id].n_tokens : 0;
         was_used = is_used;
     }
     return equal(census, "used blocks", blocks->n_used, n_used) &&
@@ -462,11 +484,14 @@ bool pool_check(const struct pool *pool, struct kv_error *error)
 
     census.n_refs = kv_calloc(pool->config.n_blocks, sizeof *census.n_refs);
     census.n_pins = kv_calloc(pool->config.n_blocks, sizeof *census.n_pins);
+    census.n_counted =
+        kv_calloc(pool->config.n_blocks, sizeof *census.n_counted);
     census.n_scrubs = kv_calloc(pool->config.n_blocks, sizeof *census.n_scrubs);
     census.owners =
         kv_calloc(pool->config.n_blocks, sizeof(struct pool_tenant *));
     if (census.n_refs == NULL || census.n_pins == NULL ||
-        census.n_scrubs == NULL || census.owners == NULL) {
+        census.n_counted == NULL || census.n_scrubs == NULL ||
+        census.owners == NULL) {
         kv_error_set(error, KV_NO_MEMORY, "no memory to check the pool with");
         goto done;
     }
@@ -477,6 +502,7 @@ bool pool_check(const struct pool *pool, struct kv_error *error)
 done:
     kv_free(census.owners);
     kv_free(census.n_scrubs);
+    kv_free(census.n_counted);
     kv_free(census.n_pins);
     kv_free(census.n_refs);
     return holds;

@@ -66,7 +66,9 @@ static void report_eviction(struct pool *pool,
         .before = part->before,
         .after = state_stats(pool),
         .scrub_id = part->scrub_id,
-        .note = part->number == 1 ? &session->loss.note : NULL,
+        .note = part->number == 1 && session->loss != NULL
+                    ? &session->loss->note
+                    : NULL,
         .mono_ns = now_ns,
     };
 
@@ -107,16 +109,17 @@ static uint64_t drop_references(
     struct pool *pool, const struct departure *departure)
 {
     const struct pool_session *session = departure->session;
-    bool is_pinned = session->state == POOL_SESSION_RUNNING ||
-                     session->state == POOL_SESSION_HELD;
+    bool is_pinned = session_pins(session);
     uint32_t n_pinned = pool->blocks.n_pinned;
     uint64_t n_kept = 0;
 
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
         bool is_last;
 
-        if (is_pinned)
+        if (is_pinned && i < session->n_counted)
             block_pool_unpin(&pool->blocks, session->blocks[i]);
+        else if (is_pinned)
+            block_pool_unpin_single(&pool->blocks, 1);
         is_last = block_pool_release(&pool->blocks, session->blocks[i]);
         share_leave(pool, session, i, is_last);
         n_kept += !is_last;
@@ -127,12 +130,14 @@ static uint64_t drop_references(
 
 /* What changes once, with the last part. */
 static void close_departure(
-    struct pool *pool, const struct departure *departure, size_t n_cached)
+    struct pool *pool, const struct departure *departure, uint32_t n_cached)
 {
     struct pool_session *session = departure->session;
 
     session->n_blocks = departure->n_left;
     session->n_cached = n_cached;
+    if (session->n_counted > departure->n_left)
+        session->n_counted = departure->n_left;
     if (session->n_sealed > departure->n_left)
         session->n_sealed = departure->n_left;
     if (session->n_told > departure->n_left)
@@ -141,7 +146,7 @@ static void close_departure(
     session->tenant->n_holding -= departure->n_left == 0;
     if (departure->cause == NULL)
         return;
-    session->evictions++;
+    session->evictions += session->evictions < UINT32_MAX;
     session->tenant->evictions++;
     pool->evictions++;
     pool->evictions_by_reason[departure->cause->reason]++;
@@ -191,21 +196,36 @@ static uint32_t count_parts(const struct pool *pool,
     return n > 0 ? n : 1;
 }
 
+/* What is gone with all tokens is not computed again, and of a session without
+ * a name nobody is told. */
+static void remember_loss(struct pool *pool, const struct departure *departure)
+{
+    struct pool_session *session = departure->session;
+    const struct session_loss loss = {
+        .evicted_ns = departure->now_ns,
+        .reason = departure->cause->reason,
+    };
+    bool is_told = departure->tokens_kept > 0 && !session->anonymous;
+
+    registry_set_loss(pool, session, is_told ? &loss : NULL);
+}
+
 static void give_up(struct pool *pool, const struct departure *departure)
 {
     struct pool_session *session = departure->session;
     size_t n_room = (size_t)departure->n_left * pool->config.block_tokens;
-    size_t n_cached = session->n_cached < n_room ? session->n_cached : n_room;
+    uint32_t n_cached =
+        session->n_cached < n_room ? session->n_cached : (uint32_t)n_room;
     uint64_t tokens_after =
         pool->session_tokens - (session->n_cached - n_cached);
-    struct part part = {.n_shared_kept = drop_references(pool, departure)};
+    struct part part;
     uint32_t at = departure->n_left;
 
+    part.n_shared_kept = drop_references(pool, departure);
+    part.number = 0;
+    part.n_shared = 0;
     if (departure->cause != NULL)
-        session->loss = (struct session_loss){
-            .evicted_ns = departure->now_ns,
-            .reason = departure->cause->reason,
-        };
+        remember_loss(pool, departure);
     part.n_parts = count_parts(pool, departure, part.n_shared_kept);
     while (part.number++ < part.n_parts) {
         part.before = state_stats(pool);
@@ -313,17 +333,39 @@ static struct pool_session *next_of_all(struct pool *pool)
     return at;
 }
 
-/* The same within one tenant: of those released longest ago whom the policy
- * likes least. It was not their turn by the policy, which is not told. */
+/* The first of a tenant's in the policy's order, if it is near. */
+static struct pool_session *near_of_tenant(
+    struct pool *pool, const struct pool_tenant *tenant)
+{
+    struct pool_session *at;
+    int n = 0;
+
+    policy_settle(pool);
+    at = policy_next(pool, NULL);
+    while (at != NULL && n++ < MAX_PASSED_OVER) {
+        if (at->tenant == tenant && frees_something(pool, at))
+            return at;
+        at = policy_next(pool, at);
+    }
+    return NULL;
+}
+
+/* The same within one tenant: whom the policy likes least, or where that one is
+ * far, of those released longest ago. It was not their turn by the policy,
+ * which is not told. */
 static struct pool_session *next_of_tenant(
     struct pool *pool, struct pool_tenant *tenant)
 {
     struct pool_session *first = NULL, *best = NULL;
     int n = 0;
 
+    if (pool->policy.class->goes_before != NULL)
+        best = near_of_tenant(pool, tenant);
+    if (best != NULL)
+        return best;
     KV_LIST_EACH (link, &tenant->cached) {
         struct pool_session *at =
-            KV_LIST_ENTRY(link, struct pool_session, of_tenant);
+            KV_LIST_ENTRY(link, struct pool_session, link);
 
         if (n++ == MAX_PASSED_OVER)
             break;
@@ -442,8 +484,8 @@ bool evict_has_place(struct pool *pool, struct pool_tenant *asking)
 {
     const struct quota_turn turn = quota_turn_for_place(pool, asking);
 
-    return !kv_list_empty(
-        turn.tenant != NULL ? &turn.tenant->cached : &pool->cached);
+    return turn.tenant != NULL ? !kv_list_empty(&turn.tenant->cached)
+                               : policy_next(pool, NULL) != NULL;
 }
 
 void evict_for_place(struct pool *pool, struct pool_session *victim,

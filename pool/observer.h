@@ -78,7 +78,8 @@ struct pool_eviction {
      * once it is done; 0 if there is nothing to zero. Ascending. */
     uint64_t scrub_id;
     /* A number that the observer may leave here comes back when the session
-     * computes again what it loses now. NULL but for the first part. */
+     * computes again what it loses now. NULL but for the first part, and where
+     * the session keeps no tokens, or there is no memory to keep the number. */
     uint64_t *note;
     int64_t mono_ns; /* when */
 };

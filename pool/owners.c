@@ -8,8 +8,9 @@ enum kv_status owners_init(
     struct owners *owners, uint32_t n_blocks, uint32_t max_sessions)
 {
     *owners = (struct owners){
-        .by_block = kv_calloc(n_blocks, sizeof *owners->by_block),
-        .slots = kv_calloc(max_sessions + (size_t)1, sizeof *owners->slots),
+        .by_block = kv_calloc_table(n_blocks, sizeof *owners->by_block),
+        .slots =
+            kv_calloc_table(max_sessions + (size_t)1, sizeof *owners->slots),
     };
     if (owners->by_block == NULL || owners->slots == NULL) {
         owners_fini(owners);

@@ -31,14 +31,12 @@ void policy_fini(struct pool *pool)
 
 void policy_add(struct pool *pool, struct pool_session *session)
 {
-    if (pool->policy.class->add != NULL)
-        pool->policy.class->add(pool, session);
+    pool->policy.class->add(pool, session);
 }
 
 void policy_remove(struct pool *pool, struct pool_session *session)
 {
-    if (pool->policy.class->remove != NULL)
-        pool->policy.class->remove(pool, session);
+    pool->policy.class->remove(pool, session);
 }
 
 void policy_settle(struct pool *pool)

@@ -33,6 +33,7 @@ struct policy_place {
             double rank;     /* the least goes first */
             uint32_t at;     /* place in the heap */
         };
+        int64_t idle_ns; /* of sessions without blocks: since when */
     };
     uint32_t n_blocks; /* s3fifo: that it was counted with */
     uint8_t list;      /* s3fifo: on which, or on which it was */
@@ -53,7 +54,7 @@ struct policy_class {
     bool (*goes_before)(
         const struct pool_session *a, const struct pool_session *b);
 
-    /* Any of these may be NULL, but not next. */
+    /* Of these settle, chosen, and init with fini may be NULL. */
     enum kv_status (*init)(struct pool *pool); /* KV_NO_MEMORY */
     void (*fini)(struct pool *pool);
     void (*add)(struct pool *pool, struct pool_session *session);
@@ -78,6 +79,9 @@ extern const struct policy_class policy_lru, policy_lru_tail, policy_priority,
 /* What the policy of a pool keeps beside the sessions' places. */
 struct policy {
     const struct policy_class *class;
+
+    /* lru, lru_tail: the head was released longest ago */
+    struct kv_list released;
 
     /* priority */
     struct kv_list levels[POLICY_PRIORITIES];

@@ -18,8 +18,8 @@
 
 static enum kv_status init(struct pool *pool)
 {
-    pool->policy.heap =
-        kv_calloc(pool->config.max_sessions, sizeof(struct pool_session *));
+    pool->policy.heap = kv_calloc_table(
+        pool->config.max_sessions, sizeof(struct pool_session *));
     return pool->policy.heap != NULL ? KV_OK : KV_NO_MEMORY;
 }
 

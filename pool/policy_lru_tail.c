@@ -3,6 +3,21 @@
  * begin alike keep the common beginning longest. */
 #include "pool/state.h"
 
+static enum kv_status init(struct pool *pool)
+{
+    return policy_lru.init(pool);
+}
+
+static void add(struct pool *pool, struct pool_session *session)
+{
+    policy_lru.add(pool, session);
+}
+
+static void take(struct pool *pool, struct pool_session *session)
+{
+    policy_lru.remove(pool, session);
+}
+
 static struct pool_session *next(
     const struct pool *pool, const struct pool_session *after)
 {
@@ -10,4 +25,10 @@ static struct pool_session *next(
 }
 
 const struct policy_class policy_lru_tail = {
-    .name = "lru_tail", .takes_tails = true, .next = next};
+    .name = "lru_tail",
+    .takes_tails = true,
+    .init = init,
+    .add = add,
+    .remove = take,
+    .next = next,
+};

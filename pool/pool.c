@@ -68,7 +68,6 @@ static void init_lists(struct pool *pool, int64_t now_ns)
     tenant_table_init(
         &pool->tenants, pool->config.max_sessions, pool->config.secret);
     kv_list_init(&pool->active);
-    kv_list_init(&pool->cached);
     kv_list_init(&pool->held);
     kv_list_init(&pool->kept);
     kv_list_init(&pool->beginnings);
@@ -93,8 +92,8 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
         &pool->blocks, config->block_bytes, config->n_blocks, error);
     if (status != KV_OK)
         goto free_pool;
-    status =
-        scrub_queue_init(&pool->scrubs, config->block_bytes, config->n_blocks);
+    status = scrub_queue_init(
+        &pool->scrubs, config->block_bytes, pool->blocks.blocks);
     if (status != KV_OK) {
         kv_error_set(error, status,
             "no memory for zeroing the pool's %" PRIu32 " blocks",
@@ -165,15 +164,27 @@ static void close_sessions(struct kv_list *list)
         session_close(KV_LIST_ENTRY(link, struct pool_session, link));
 }
 
+static void close_cached(struct pool *pool)
+{
+    struct pool_tenant *tenant = tenant_after(&pool->tenants, NULL);
+
+    while (tenant != NULL) {
+        const struct tenant_name name = {tenant->name, tenant->name_bytes};
+
+        close_sessions(&tenant->cached);
+        tenant = tenant_after(&pool->tenants, &name);
+    }
+}
+
 void pool_close(struct pool *pool)
 {
     if (pool == NULL)
         return;
     assert(!scrub_queue_has_out(&pool->scrubs));
     close_sessions(&pool->active);
-    close_sessions(&pool->cached);
     close_sessions(&pool->held);
     close_sessions(&pool->kept);
+    close_cached(pool);
     tenant_table_fini(&pool->tenants);
     policy_fini(pool);
     owners_fini(&pool->owners);
@@ -279,13 +290,13 @@ struct pool_blocks pool_blocks(const struct pool *pool)
 }
 
 static enum pool_block_state block_state(
-    const struct block_pool *blocks, pool_block_id id)
+    const struct pool *pool, pool_block_id id)
 {
-    if (blocks->blocks[id].n_refs > 0)
-        return blocks->blocks[id].n_pins > 0 ? POOL_BLOCK_PINNED
-                                             : POOL_BLOCK_CACHED;
-    return bit_tree_has(&blocks->free, id) ? POOL_BLOCK_FREE
-                                           : POOL_BLOCK_SCRUBBING;
+    if (pool->blocks.blocks[id].n_refs > 0)
+        return registry_is_pinned(pool, id) ? POOL_BLOCK_PINNED
+                                            : POOL_BLOCK_CACHED;
+    return bit_tree_has(&pool->blocks.free, id) ? POOL_BLOCK_FREE
+                                                : POOL_BLOCK_SCRUBBING;
 }
 
 static const struct pool_session *named_owner(
@@ -301,7 +312,7 @@ struct pool_block_run pool_block_run(
 {
     const struct block_pool *blocks = &pool->blocks;
     struct pool_block_run run = {
-        .state = block_state(blocks, first), .owner = named_owner(pool, first)};
+        .state = block_state(pool, first), .owner = named_owner(pool, first)};
     uint32_t n_left = blocks->n_blocks - first;
 
     assert(first < blocks->n_blocks);
@@ -312,7 +323,7 @@ struct pool_block_run pool_block_run(
             run.n_holders = n_refs;
         run.n_blocks++;
     } while (run.n_blocks < n_most && run.n_blocks < n_left &&
-             block_state(blocks, first + run.n_blocks) == run.state &&
+             block_state(pool, first + run.n_blocks) == run.state &&
              named_owner(pool, first + run.n_blocks) == run.owner);
     return run;
 }
@@ -336,7 +347,7 @@ struct pool_totals pool_totals(const struct pool *pool)
         .metadata_bytes = sizeof *pool + pool->session_bytes +
                           pool->tenants.metadata_bytes +
                           block_pool_metadata_bytes(&pool->blocks) +
-                          scrub_queue_metadata_bytes(&pool->scrubs) +
+                          scrub_queue_metadata_bytes() +
                           prefix_metadata_bytes(&pool->prefixes) +
                           owners_metadata_bytes(pool->config.n_blocks,
                               pool->config.max_sessions) +

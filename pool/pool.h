@@ -429,7 +429,7 @@ struct pool_session_info {
     int64_t idle_ttl_ns, absolute_ttl_ns; /* 0: none */
     int64_t pin_until_ns;                 /* 0: not pinned; perhaps over */
     uint32_t priority;
-    uint64_t hits, evictions;
+    uint64_t hits, evictions; /* counted up to 2^32 - 1 */
 };
 
 struct pool_session_info pool_session_info(

@@ -10,10 +10,13 @@
 #include "base/list.h"
 
 /* A bucket is a first look; the others of its blocks are one more each. */
-#define BLOCKS_PER_BUCKET 2
+#define BLOCKS_PER_BUCKET 3
 
 /* Copies are few, and cost a look at some more where they are not. */
-#define BLOCKS_PER_COPY 16
+#define BLOCKS_PER_COPY 128
+
+/* Blocks with one key are listed up to so many, since a bucket is walked. */
+#define MAX_SAME 4
 
 struct copy {
     struct kv_map_node node; /* its hash is the block: nobody chooses those */
@@ -38,8 +41,8 @@ enum kv_status prefix_index_init(struct prefix_index *index, uint32_t n_blocks,
         .sha256 = EVP_MD_fetch(NULL, "SHA256", NULL),
         .context = EVP_MD_CTX_new(),
     };
-    index->entries = kv_calloc(n_blocks, sizeof *index->entries);
-    index->buckets = kv_calloc(index->n_buckets, sizeof *index->buckets);
+    index->entries = kv_calloc_table(n_blocks, sizeof *index->entries);
+    index->buckets = kv_calloc_table(index->n_buckets, sizeof *index->buckets);
     if (index->entries == NULL || index->buckets == NULL ||
         kv_map_init(&index->copies, n_blocks / BLOCKS_PER_COPY, secret,
             is_of_block) != KV_OK ||
@@ -78,17 +81,29 @@ void prefix_index_fini(struct prefix_index *index)
 /* ---- keys */
 
 bool prefix_root(const struct prefix_index *index, const char *tenant,
-    size_t tenant_bytes, struct prefix_key *out)
+    size_t tenant_bytes, struct prefix_start *out)
 {
-    unsigned n = sizeof out->bytes;
+    struct prefix_key root;
+    unsigned n = sizeof root.bytes;
 
-    return HMAC(index->sha256, index->secret, sizeof index->secret,
-               (const unsigned char *)tenant, tenant_bytes, out->bytes,
-               &n) != NULL;
+    if (HMAC(index->sha256, index->secret, sizeof index->secret,
+            (const unsigned char *)tenant, tenant_bytes, root.bytes,
+            &n) == NULL)
+        return false;
+    *out = prefix_start(&root);
+    return true;
+}
+
+struct prefix_start prefix_start(const struct prefix_key *key)
+{
+    struct prefix_start start;
+
+    memcpy(start.bytes, key->bytes, sizeof start.bytes);
+    return start;
 }
 
 bool prefix_key_after(const struct prefix_index *index,
-    const struct prefix_key *parent, const uint32_t *tokens,
+    const struct prefix_start *parent, const uint32_t *tokens,
     struct prefix_key *out)
 {
     return EVP_DigestInit_ex2(index->context, NULL, NULL) == 1 &&
@@ -103,7 +118,7 @@ bool prefix_key_after(const struct prefix_index *index,
 
 /* Keys are hashes already, so their first bytes choose. */
 static uint32_t *bucket_of(
-    const struct prefix_index *index, const struct prefix_key *key)
+    const struct prefix_index *index, const struct prefix_start *key)
 {
     uint32_t hash;
 
@@ -112,7 +127,7 @@ static uint32_t *bucket_of(
 }
 
 uint32_t prefix_find(
-    const struct prefix_index *index, const struct prefix_key *key)
+    const struct prefix_index *index, const struct prefix_start *key)
 {
     uint32_t link = *bucket_of(index, key);
 
@@ -138,17 +153,28 @@ static void unlist(struct prefix_index *index, uint32_t block)
 }
 
 void prefix_seal(
-    struct prefix_index *index, uint32_t block, const struct prefix_key *key)
+    struct prefix_index *index, uint32_t block, const struct prefix_start *key)
 {
     struct prefix_entry *entry = &index->entries[block];
-    uint32_t *bucket = bucket_of(index, key);
+    uint32_t *at = bucket_of(index, key);
+    int n_same = 0;
 
     assert(!prefix_is_sealed(index, block));
     *entry = (struct prefix_entry){.key = *key, .link = PREFIX_UNLISTED};
-    if (prefix_find(index, key) != PREFIX_NONE)
+    /* Behind those with the same key, which follow one another. */
+    for (uint32_t *next = at; *next != PREFIX_LAST && n_same < MAX_SAME;) {
+        struct prefix_entry *other = &index->entries[*next - PREFIX_NEXT];
+
+        next = &other->link;
+        if (memcmp(&other->key, key, sizeof *key) == 0) {
+            n_same++;
+            at = next;
+        }
+    }
+    if (n_same == MAX_SAME)
         return;
-    entry->link = *bucket;
-    *bucket = PREFIX_NEXT + block;
+    entry->link = *at;
+    *at = PREFIX_NEXT + block;
 }
 
 void prefix_unseal(struct prefix_index *index, uint32_t block)
@@ -156,6 +182,12 @@ void prefix_unseal(struct prefix_index *index, uint32_t block)
     if (prefix_is_listed(index, block))
         unlist(index, block);
     index->entries[block].link = PREFIX_OPEN;
+}
+
+bool prefix_is_found(const struct prefix_index *index, uint32_t block)
+{
+    return prefix_is_listed(index, block) &&
+           prefix_find(index, &index->entries[block].key) == block;
 }
 
 /* ---- copies of tokens */

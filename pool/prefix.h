@@ -3,14 +3,21 @@
  *   root of a tenant ──> key of block 0 ──> key of block 1 ──> ...
  *
  *     root   HMAC-SHA-256(the pool's secret, tenant)
- *     key    SHA-256(key of the block before, or root | tokens, u32 LE)
+ *     key    SHA-256(start of the key of the block before, or of the root |
+ *                    tokens, u32 LE)
+ *
+ * Kept is the start of a key, its first 16 bytes: the rest follows from the
+ * start of the one before and the tokens. Who wants two beginnings with one
+ * start has to try 2^64 of them, block by block, in the pool itself, and they
+ * would be of one tenant.
  *
  * A key stands for a whole beginning of a conversation, not for one block's
  * tokens, so keys and values may be shared wherever keys are equal. Nobody
  * without the secret can make a key, and two tenants never have one in common.
  *
  * A block is sealed when it has become full, by the session that filled it. Of
- * several sealed blocks with one key, the first is listed, and found. Tokens
+ * several sealed blocks with one key the first few are listed, and the first is
+ * found: when it goes, the next one is. Tokens
  * are not stored here, but for copies of those of which no session is known
  * that has them (see share.c).
  *
@@ -28,24 +35,28 @@
 #include "base/status.h"
 #include "pool/observer.h"
 
-#define PREFIX_KEY_BYTES POOL_KEY_BYTES
+#define PREFIX_START_BYTES 16
 #define PREFIX_NONE UINT32_MAX
 
 struct prefix_key {
-    uint8_t bytes[PREFIX_KEY_BYTES];
+    uint8_t bytes[POOL_KEY_BYTES];
+};
+
+struct prefix_start {
+    uint8_t bytes[PREFIX_START_BYTES];
 };
 
 /* What is known of a block in four bytes; from PREFIX_NEXT on it is listed, and
  * the next of its bucket is this much less. */
 enum prefix_link {
     PREFIX_OPEN,     /* not sealed */
-    PREFIX_UNLISTED, /* sealed */
+    PREFIX_UNLISTED, /* sealed; enough others have its key */
     PREFIX_LAST,     /* listed, and the last of its bucket */
     PREFIX_NEXT,
 };
 
 struct prefix_entry {
-    struct prefix_key key;
+    struct prefix_start key;
     uint32_t link;
 };
 
@@ -68,18 +79,19 @@ void prefix_index_fini(struct prefix_index *index);
 /* The root of a tenant, and the key of a block behind its parent's. false:
  * libcrypto fails, which it does where it has no memory. */
 bool prefix_root(const struct prefix_index *index, const char *tenant,
-    size_t tenant_bytes, struct prefix_key *out);
+    size_t tenant_bytes, struct prefix_start *out);
 bool prefix_key_after(const struct prefix_index *index,
-    const struct prefix_key *parent, const uint32_t *tokens,
+    const struct prefix_start *parent, const uint32_t *tokens,
     struct prefix_key *out);
+struct prefix_start prefix_start(const struct prefix_key *key);
 
-/* The listed block with this key, or PREFIX_NONE. */
+/* The first listed block with this key, or PREFIX_NONE. */
 uint32_t prefix_find(
-    const struct prefix_index *index, const struct prefix_key *key);
+    const struct prefix_index *index, const struct prefix_start *key);
 
 /* The block holds what the key says. */
 void prefix_seal(
-    struct prefix_index *index, uint32_t block, const struct prefix_key *key);
+    struct prefix_index *index, uint32_t block, const struct prefix_start *key);
 /* It no longer does; there is no copy of its tokens. */
 void prefix_unseal(struct prefix_index *index, uint32_t block);
 
@@ -94,6 +106,9 @@ static inline bool prefix_is_listed(
 {
     return index->entries[block].link >= PREFIX_LAST;
 }
+
+/* Whether it is the one that is found by its key. */
+bool prefix_is_found(const struct prefix_index *index, uint32_t block);
 
 /* Keeps a copy of a listed block's tokens; where there is no memory for it, the
  * block is listed no longer. */

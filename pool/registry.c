@@ -43,7 +43,7 @@ static int64_t kept_until_ns(
 
     if (pool->config.kept_ttl_ns == 0 ||
         __builtin_add_overflow(
-            session->idle_ns, pool->config.kept_ttl_ns, &due_ns))
+            session->place.idle_ns, pool->config.kept_ttl_ns, &due_ns))
         return INT64_MAX;
     return due_ns;
 }
@@ -86,18 +86,28 @@ static void keep(
 {
     kv_list_append(&pool->kept, &session->link);
     pool->kept_tokens += session->n_tokens;
-    session->idle_ns = now_ns;
+    session->place.idle_ns = now_ns;
     registry_set_timer(pool, session);
     while (pool->kept_tokens > pool->config.max_kept_tokens)
         registry_remove(pool, longest_kept(pool));
 }
 
+/* ---- pins
+ *
+ * A block that one session holds is pinned while that session runs or is held,
+ * which need not be written down: only what others hold too counts its pins.
+ * Sessions share beginnings, so each counts for its first blocks, up to the
+ * last that was ever shared, and beginning a run of a conversation that has
+ * nothing in common with others takes the same time however long it is. */
+
 void registry_pin(struct pool *pool, struct pool_session *session)
 {
     uint32_t n_before = pool->blocks.n_pinned;
 
-    for (uint32_t i = 0; i < session->n_blocks; i++)
+    for (uint32_t i = 0; i < session->n_counted; i++)
         block_pool_pin(&pool->blocks, session->blocks[i]);
+    block_pool_pin_single(
+        &pool->blocks, session->n_blocks - session->n_counted);
     session->tenant->n_pinned += pool->blocks.n_pinned - n_before;
 }
 
@@ -105,9 +115,33 @@ void registry_unpin(struct pool *pool, struct pool_session *session)
 {
     uint32_t n_before = pool->blocks.n_pinned;
 
-    for (uint32_t i = 0; i < session->n_blocks; i++)
+    for (uint32_t i = 0; i < session->n_counted; i++)
         block_pool_unpin(&pool->blocks, session->blocks[i]);
+    block_pool_unpin_single(
+        &pool->blocks, session->n_blocks - session->n_counted);
     session->tenant->n_pinned -= n_before - pool->blocks.n_pinned;
+}
+
+void registry_count_pins(
+    struct pool *pool, struct pool_session *session, uint32_t n)
+{
+    uint32_t n_more = n > session->n_counted ? n - session->n_counted : 0;
+
+    if (session_pins(session)) {
+        block_pool_unpin_single(&pool->blocks, n_more);
+        for (uint32_t i = 0; i < n_more; i++)
+            block_pool_pin(
+                &pool->blocks, session->blocks[session->n_counted + i]);
+    }
+    session->n_counted += n_more;
+}
+
+bool registry_is_pinned(const struct pool *pool, pool_block_id id)
+{
+    const struct pool_session *owner = owners_find(&pool->owners, id);
+
+    return pool->blocks.blocks[id].n_pins > 0 ||
+           (owner != NULL && session_pins(owner));
 }
 
 void registry_count_holder(struct pool *pool, struct pool_session *session)
@@ -123,7 +157,7 @@ static void leave(struct pool *pool, struct pool_session *session)
 {
     if (session->state == POOL_SESSION_CACHED) {
         policy_remove(pool, session);
-        tenant_uncache(&pool->tenants, session->tenant, &session->of_tenant);
+        tenant_uncache(&pool->tenants, session->tenant, &session->link);
     }
     if (session->state == POOL_SESSION_HELD) {
         registry_unpin(pool, session);
@@ -143,10 +177,8 @@ static void cache(
         kv_list_append(&pool->held, &session->link);
     } else {
         session->state = POOL_SESSION_CACHED;
-        session->idle_ns = now_ns;
-        kv_list_append(&pool->cached, &session->link);
         policy_add(pool, session);
-        tenant_cache(&pool->tenants, session->tenant, &session->of_tenant);
+        tenant_cache(&pool->tenants, session->tenant, &session->link);
     }
     registry_set_timer(pool, session);
 }
@@ -212,6 +244,14 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     return status;
 }
 
+void registry_set_loss(struct pool *pool, struct pool_session *session,
+    const struct session_loss *loss)
+{
+    pool->session_bytes -= session_metadata_bytes(session);
+    session_set_loss(session, loss);
+    pool->session_bytes += session_metadata_bytes(session);
+}
+
 void registry_trim(struct pool *pool, struct pool_session *session)
 {
     pool->session_bytes -= session_metadata_bytes(session);
@@ -260,14 +300,13 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         return KV_NO_MEMORY;
     status = check_place(pool, tenant);
     if (status == KV_OK) {
-        session = session_open(tenant, key->id, key->id_bytes);
+        session = session_open(tenant, key->id, key->id_bytes, anonymous);
         status = session != NULL ? KV_OK : KV_NO_MEMORY;
     }
     if (status != KV_OK) {
         tenant_leave(&pool->tenants, tenant);
         return status;
     }
-    session->anonymous = anonymous;
     if (is_full(pool))
         make_place(pool, session, trace_id, now_ns);
     session->created_ns = session->released_ns = now_ns;

@@ -30,7 +30,7 @@ bool retention_is_held(const struct pool_session *session)
 
 void retention_drop_over(struct pool_session *session, int64_t now_ns)
 {
-    uint32_t n = 0;
+    uint8_t n = 0;
 
     if (session->pin_until_ns <= now_ns)
         session->pin_until_ns = 0;

@@ -22,14 +22,14 @@ enum kv_status pool_session_append(struct pool *pool,
     assert(session_is_active(session));
     if (n_tokens == 0)
         return KV_OK;
-    if (n_tokens > SIZE_MAX - session->n_tokens)
+    if (n_tokens > UINT32_MAX - session->n_tokens)
         return KV_NO_MEMORY;
     status = registry_grow(pool, session, session->n_tokens + n_tokens, 0);
     if (status != KV_OK)
         return status;
     memcpy(
         session->tokens + session->n_tokens, tokens, n_tokens * sizeof *tokens);
-    session->n_tokens += n_tokens;
+    session->n_tokens += (uint32_t)n_tokens;
     return KV_OK;
 }
 
@@ -52,9 +52,9 @@ enum kv_status pool_session_truncate(struct pool *pool,
         return KV_INVALID;
     if (cuts_block && share_is_shared(pool, session->blocks[n_needed - 1]))
         n_needed--;
-    session->n_tokens = n_tokens;
+    session->n_tokens = (uint32_t)n_tokens;
     if (session->n_computed > n_tokens)
-        session->n_computed = n_tokens;
+        session->n_computed = (uint32_t)n_tokens;
     if (n_needed < session->n_blocks)
         evict_release(pool, session, (uint32_t)n_needed, now_ns);
     /* The last block that stays holds less now. */
@@ -63,9 +63,21 @@ enum kv_status pool_session_truncate(struct pool *pool,
         block_pool_set_tokens(&pool->blocks, session->blocks[n_needed - 1],
             (uint32_t)(n_tokens % block_tokens));
         pool->session_tokens -= session->n_cached - n_tokens;
-        session->n_cached = n_tokens;
+        session->n_cached = (uint32_t)n_tokens;
     }
     return KV_OK;
+}
+
+/* Blocks are taken in the order of the arena, so those of the next word of free
+ * ones come soon. */
+static void fetch_ahead(const struct pool *pool, pool_block_id id)
+{
+    uint32_t next = bit_tree_word_after(&pool->blocks.free, id);
+
+    if (next == BIT_TREE_NONE)
+        return;
+    __builtin_prefetch(&pool->blocks.blocks[next], 1);
+    __builtin_prefetch(&pool->owners.by_block[next], 1);
 }
 
 /* Puts n free blocks, at most POOL_PART_EXTENTS, on the end of the table.
@@ -84,7 +96,7 @@ static size_t take_blocks(
         registry_count_holder(pool, session);
     for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
-        block_pool_pin(&pool->blocks, id);
+        fetch_ahead(pool, id);
         owners_hold(&pool->owners, id, session->number);
         session->blocks[session->n_blocks++] = id;
         if (id * block_bytes == end)
@@ -94,9 +106,37 @@ static size_t take_blocks(
                 (struct pool_extent){id * block_bytes, block_bytes};
         end = (id + UINT64_C(1)) * block_bytes;
     }
+    block_pool_pin_single(&pool->blocks, n);
     session->tenant->n_pinned += n;
     tenant_use(&pool->tenants, session->tenant, n);
     return n_extents;
+}
+
+/* Takes n free blocks, at most POOL_PART_EXTENTS, as a part of an allocation.
+ * Every field of the report is named, so that nobody clears all of it first. */
+static void allocate_part(struct pool *pool, struct pool_session *session,
+    uint32_t n, uint32_t part, uint32_t n_parts, int64_t now_ns)
+{
+    const struct share_told told = share_tell(pool, session, true);
+    const struct pool_stats before = state_stats(pool);
+    const size_t n_extents = take_blocks(pool, session, n);
+    const struct pool_allocation allocation = {
+        .key = session_key(session),
+        .extents = pool->extents,
+        .n_extents = n_extents,
+        .reused = NULL,
+        .n_reused = 0,
+        .parent_key = told.parent_key,
+        .sealed = pool->sealed,
+        .n_sealed = told.n_sealed,
+        .part = part,
+        .n_parts = n_parts,
+        .before = before,
+        .after = state_stats(pool),
+        .mono_ns = now_ns,
+    };
+
+    pool->observer->allocated(pool->observer->ctx, &allocation);
 }
 
 /* Takes n free blocks; where somebody listens in parts, each within the runs of
@@ -104,25 +144,16 @@ static size_t take_blocks(
 static void allocate(
     struct pool *pool, struct pool_session *session, uint32_t n, int64_t now_ns)
 {
-    struct pool_allocation allocation = {
-        .key = session_key(session),
-        .extents = pool->extents,
-        .n_parts = n / POOL_PART_EXTENTS + (n % POOL_PART_EXTENTS > 0),
-        .mono_ns = now_ns,
-    };
+    uint32_t n_parts = n / POOL_PART_EXTENTS + (n % POOL_PART_EXTENTS > 0);
 
-    while (allocation.part++ < allocation.n_parts) {
+    for (uint32_t part = 1; part <= n_parts; part++) {
         uint32_t n_part = n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS;
 
         n -= n_part;
         if (pool->observer->allocated != NULL)
-            share_tell(pool, session, &allocation);
-        allocation.before = state_stats(pool);
-        allocation.n_extents = take_blocks(pool, session, n_part);
-        if (pool->observer->allocated == NULL)
-            continue;
-        allocation.after = state_stats(pool);
-        pool->observer->allocated(pool->observer->ctx, &allocation);
+            allocate_part(pool, session, n_part, part, n_parts, now_ns);
+        else
+            take_blocks(pool, session, n_part);
     }
 }
 
@@ -192,10 +223,11 @@ void pool_session_commit(
         at += n;
     }
     pool->session_tokens += at - session->n_cached;
-    session->n_cached = at;
+    session->n_cached = (uint32_t)at;
     if (session->n_computed <= at) {
-        session->n_computed = at;
-        session->loss.reason = 0; /* nothing is missing any more */
+        session->n_computed = (uint32_t)at;
+        if (session->loss != NULL)
+            registry_set_loss(pool, session, NULL);
     }
     share_seal(pool, session);
 }
@@ -207,13 +239,13 @@ void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
     pool->cache_misses += n_missed_blocks;
     session->tenant->cache_hits += n_hit_blocks;
     session->tenant->cache_misses += n_missed_blocks;
-    session->hits += n_hit_blocks > 0;
+    session->hits += n_hit_blocks > 0 && session->hits < UINT32_MAX;
 }
 
 static void report_recomputation(struct pool *pool,
     const struct pool_session *session, const uint8_t *trace_id, int64_t now_ns)
 {
-    const struct session_loss *loss = &session->loss;
+    const struct session_loss *loss = session->loss;
     const struct pool_recomputation recomputation = {
         .key = session_key(session),
         .note = loss->note,
@@ -226,7 +258,7 @@ static void report_recomputation(struct pool *pool,
         .mono_ns = now_ns,
     };
 
-    if (pool->observer->recomputed != NULL && !session->anonymous)
+    if (pool->observer->recomputed != NULL)
         pool->observer->recomputed(pool->observer->ctx, &recomputation);
 }
 
@@ -234,9 +266,9 @@ void pool_session_count_recomputed(struct pool *pool,
     struct pool_session *session, size_t n_tokens, const uint8_t *trace_id,
     int64_t began_ns, int64_t now_ns)
 {
-    struct session_loss *loss = &session->loss;
+    struct session_loss *loss = session->loss;
 
-    if (loss->reason == 0)
+    if (loss == NULL)
         return;
     if (loss->tokens == 0)
         loss->gap_ns = began_ns - loss->evicted_ns;
@@ -245,7 +277,7 @@ void pool_session_count_recomputed(struct pool *pool,
     if (session->n_cached + n_tokens < session->n_computed)
         return;
     report_recomputation(pool, session, trace_id, now_ns);
-    loss->reason = 0;
+    registry_set_loss(pool, session, NULL);
 }
 
 void pool_session_end(

@@ -2,10 +2,14 @@
  *
  *   push ──> waiting (any number) ──next──> out (at most 32) ──done──> gone
  *
- * A job is the blocks of one eviction or release, or of one part of it. A run
- * of one block is kept in one word, a longer one in two, so a ring of a word
- * for each block of the arena has room for all, and a push cannot fail; the
- * extents of a job are written out when it is taken. */
+ * A job is the blocks of one eviction or release, or of one part of it. Its
+ * runs are threaded through what the pool knows of each block, which nobody
+ * needs while it waits, so a push cannot fail and takes no memory:
+ *
+ *   run of one block    [ the run behind ]
+ *   longer run          [ the run behind, has_length ][ its length ]
+ *
+ * The extents of a job are written out when it is taken. */
 #ifndef POOL_SCRUB_QUEUE_H
 #define POOL_SCRUB_QUEUE_H
 
@@ -14,19 +18,21 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "pool/block_pool.h"
 #include "pool/pool.h"
 
 struct scrub_run {
     uint32_t first, length; /* in blocks */
     bool is_last;           /* of its job */
+    uint32_t behind;        /* first block of the run that comes next, unless
+                               this is the last of all */
 };
 
 struct scrub_queue {
     size_t block_bytes;
-    uint32_t *words; /* a ring: the first block of a run, and with the top bit
-                        set its length behind it */
-    uint64_t *ends; /* a bit for each word: the last run of a job begins here */
-    uint32_t capacity, head, n_words;
+    struct block *blocks; /* of the arena; borrowed */
+    uint32_t head, tail;  /* first blocks of the first and the last run */
+    uint64_t n_runs;      /* that wait */
     uint64_t pushed_id, taken_id; /* of the last job */
     struct pool_scrub out[POOL_SCRUBS_OUT];
     struct pool_extent *extents; /* of the jobs that are out */
@@ -34,10 +40,11 @@ struct scrub_queue {
 
 /* KV_NO_MEMORY. */
 enum kv_status scrub_queue_init(
-    struct scrub_queue *queue, size_t block_bytes, uint32_t n_blocks);
+    struct scrub_queue *queue, size_t block_bytes, struct block *blocks);
 void scrub_queue_fini(struct scrub_queue *queue);
 
-/* One to POOL_PART_EXTENTS extents. Returns the number of the job. */
+/* One to POOL_PART_EXTENTS extents, of blocks without references that do not
+ * wait. Returns the number of the job. */
 uint64_t scrub_queue_push(struct scrub_queue *queue,
     const struct pool_extent *extents, size_t n_extents);
 
@@ -49,13 +56,13 @@ bool scrub_queue_next(struct scrub_queue *queue, struct pool_scrub *out);
 struct pool_scrub scrub_queue_done(
     struct scrub_queue *queue, uint64_t scrub_id);
 
-/* The waiting run that begins n words behind the head, less than n_words.
- * Returns in how many words it is kept. */
-uint32_t scrub_queue_run(
-    const struct scrub_queue *queue, uint32_t n, struct scrub_run *out);
+/* The waiting run whose first block this is: queue->head, or `behind` of the
+ * one before. */
+struct scrub_run scrub_queue_run(
+    const struct scrub_queue *queue, uint32_t first);
 
 bool scrub_queue_has_out(const struct scrub_queue *queue);
 
-uint64_t scrub_queue_metadata_bytes(const struct scrub_queue *queue);
+uint64_t scrub_queue_metadata_bytes(void);
 
 #endif

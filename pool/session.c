@@ -4,32 +4,62 @@
 
 #include "base/heap.h"
 
-struct pool_session *session_open(
-    struct pool_tenant *tenant, const char *id, size_t id_bytes)
+/* What lies before an anonymous one is its own as well. */
+static size_t bytes_before(bool anonymous)
 {
-    struct pool_session *session = kv_calloc(1, sizeof *session + id_bytes);
+    return anonymous ? sizeof(struct beginning) : 0;
+}
 
-    if (session == NULL)
+static size_t bytes_of(bool anonymous, size_t id_bytes)
+{
+    size_t n = offsetof(struct pool_session, id) + id_bytes;
+
+    if (n < sizeof(struct pool_session))
+        n = sizeof(struct pool_session);
+    return bytes_before(anonymous) + n;
+}
+
+struct pool_session *session_open(
+    struct pool_tenant *tenant, const char *id, size_t id_bytes, bool anonymous)
+{
+    char *memory = kv_calloc(1, bytes_of(anonymous, id_bytes));
+    struct pool_session *session;
+
+    if (memory == NULL)
         return NULL;
+    session = (void *)(memory + bytes_before(anonymous));
     session->state = POOL_SESSION_EVICTED;
     session->priority = POLICY_STANDARD_PRIORITY;
     session->tenant = tenant;
+    session->anonymous = anonymous;
     session->id_bytes = (uint8_t)id_bytes;
     if (id_bytes > 0)
         memcpy(session->id, id, id_bytes);
     kv_list_init(&session->link);
-    kv_list_init(&session->place.link);
-    kv_list_init(&session->beginning);
-    kv_list_init(&session->of_tenant);
     return session;
 }
 
 void session_close(struct pool_session *session)
 {
+    kv_free(session->loss);
     kv_free(session->leases);
     kv_free(session->blocks);
     kv_free(session->tokens);
-    kv_free(session);
+    kv_free((char *)session - bytes_before(session->anonymous));
+}
+
+void session_set_loss(
+    struct pool_session *session, const struct session_loss *loss)
+{
+    if (loss == NULL) {
+        kv_free(session->loss);
+        session->loss = NULL;
+        return;
+    }
+    if (session->loss == NULL)
+        session->loss = kv_calloc(1, sizeof *loss);
+    if (session->loss != NULL)
+        *session->loss = *loss;
 }
 
 /* A sixteenth more than needed keeps growing cheap while a session runs; what
@@ -45,13 +75,13 @@ enum kv_status session_grow_tokens(struct pool_session *session, size_t n)
 
     if (n <= session->token_capacity)
         return KV_OK;
-    if (n > SIZE_MAX / 2 / sizeof *tokens)
+    if (roomy(n) > UINT32_MAX)
         return KV_NO_MEMORY;
     tokens = kv_realloc(session->tokens, roomy(n) * sizeof *tokens);
     if (tokens == NULL)
         return KV_NO_MEMORY;
     session->tokens = tokens;
-    session->token_capacity = roomy(n);
+    session->token_capacity = (uint32_t)roomy(n);
     return KV_OK;
 }
 
@@ -79,13 +109,13 @@ enum kv_status session_grow_leases(struct pool_session *session, uint32_t n)
     if (leases == NULL)
         return KV_NO_MEMORY;
     session->leases = leases;
-    session->lease_capacity = n;
+    session->lease_capacity = (uint8_t)n;
     return KV_OK;
 }
 
 void session_trim(struct pool_session *session)
 {
-    size_t n_tokens = session->n_tokens > 0 ? session->n_tokens : 1;
+    uint32_t n_tokens = session->n_tokens > 0 ? session->n_tokens : 1;
     uint32_t n_blocks = session->n_blocks > 0 ? session->n_blocks : 1;
     void *less;
 
@@ -107,7 +137,8 @@ void session_trim(struct pool_session *session)
 
 size_t session_metadata_bytes(const struct pool_session *session)
 {
-    return sizeof *session + session->id_bytes +
+    return bytes_of(session->anonymous, session->id_bytes) +
+           (session->loss != NULL ? sizeof *session->loss : 0) +
            session->token_capacity * sizeof *session->tokens +
            session->block_capacity * sizeof *session->blocks +
            session->lease_capacity * sizeof *session->leases;

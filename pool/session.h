@@ -33,7 +33,7 @@ struct session_loss {
     int64_t spent_ns;
     int64_t gap_ns; /* until the first of them */
     int64_t evicted_ns;
-    enum pool_reason reason; /* 0: there was none, or it has been told */
+    enum pool_reason reason;
 };
 
 struct session_lease {
@@ -41,51 +41,72 @@ struct session_lease {
     int64_t until_ns;
 };
 
+/* Small, for there may be a million: what few sessions have lies elsewhere. A
+ * session without a name has a struct beginning right before it. */
 struct pool_session {
     /* What every run touches comes first, together. */
-    struct kv_list link; /* on one list of the pool, by state */
-    enum pool_session_state state;
-    uint32_t n_blocks;
-    uint32_t number; /* as an owner of blocks */
-    uint32_t block_capacity;
+    struct kv_list link; /* on one list by state, see pool/state.h */
+    struct policy_place place;
+    uint8_t state : 3;           /* enum pool_session_state */
+    uint8_t anonymous : 1;       /* its id is hidden, see session_place */
+    uint8_t is_beginning : 1;    /* anonymous, idle: see beginning.c */
+    uint8_t has_held_blocks : 1; /* at some time */
+    uint8_t priority;            /* 0 goes first, 100 last */
+    uint8_t n_leases, lease_capacity;
+    uint32_t n_blocks, block_capacity;
+    uint32_t n_counted; /* first blocks that count their pins one by one; of
+                           the others it is the only holder */
+    uint32_t n_tokens, token_capacity;
+    struct pool_tenant *tenant;
     int64_t released_ns; /* end of the last run, or creation */
     int64_t idle_ttl_ns;
     int64_t absolute_ttl_ns; /* from creation; 0: none */
     int64_t pin_until_ns;    /* 0: not pinned */
-    uint32_t n_leases, lease_capacity;
+    int64_t created_ns;
     struct timer timer; /* set by registry_due_ns, perhaps for earlier */
 
-    bool anonymous;       /* its id is hidden, see session_place */
-    bool is_beginning;    /* anonymous, idle: see beginning.c */
-    bool has_held_blocks; /* at some time */
-    uint8_t priority;     /* 0 goes first, 100 last */
-    uint8_t id_bytes;
     pool_block_id *blocks;
     uint32_t *tokens;
-    size_t n_tokens, token_capacity;
-    size_t n_cached;   /* tokens whose keys and values lie in blocks */
-    size_t n_computed; /* or once lay there: at least n_cached */
-    uint32_t n_sealed; /* first blocks whose prefix keys are known */
-    uint32_t n_told;   /* of these, that reports have told of */
-    int64_t idle_ns;   /* EVICTED, CACHED: since when */
-    int64_t created_ns;
-    uint64_t hits, evictions;
     struct session_lease *leases;
-    struct session_loss loss;
-    struct policy_place place;
-    struct kv_list beginning; /* of all, in the order of their ends */
-    struct kv_map_node leaf;  /* by its last block */
+    struct session_loss *loss; /* NULL: nothing is missing, or it is not told */
+    uint32_t n_cached;         /* tokens whose keys and values lie in blocks */
+    uint32_t n_computed;       /* or once lay there: at least n_cached */
+    uint32_t n_sealed;         /* first blocks whose prefix keys are known */
+    uint32_t n_told;           /* of these, that reports have told of */
+    uint32_t hits, evictions;
     struct kv_map_node node;
     struct treap_node order;
-    struct pool_tenant *tenant;
-    struct kv_list of_tenant; /* CACHED: on the tenant's list */
+    uint32_t number; /* as an owner of blocks */
+    uint8_t id_bytes;
     char id[];
 };
 
+/* Of a session without a name. */
+struct beginning {
+    struct kv_list link;     /* of all, in the order of their ends */
+    struct kv_map_node leaf; /* by its last block */
+};
+
+static inline struct beginning *session_beginning(struct pool_session *session)
+{
+    return (struct beginning *)(void *)session - 1;
+}
+
+static inline struct pool_session *session_of_beginning(
+    struct beginning *beginning)
+{
+    return (struct pool_session *)(void *)(beginning + 1);
+}
+
 /* Zero but for its name; NULL when there is no memory. */
-struct pool_session *session_open(
-    struct pool_tenant *tenant, const char *id, size_t id_bytes);
+struct pool_session *session_open(struct pool_tenant *tenant, const char *id,
+    size_t id_bytes, bool anonymous);
 void session_close(struct pool_session *session);
+
+/* A copy of it, in place of the one before; NULL: none. Where there is no
+ * memory there is none either. */
+void session_set_loss(
+    struct pool_session *session, const struct session_loss *loss);
 
 /* Room for n in all; what is there stays. KV_NO_MEMORY changes nothing. */
 enum kv_status session_grow_tokens(struct pool_session *session, size_t n);
@@ -120,6 +141,13 @@ static inline struct pool_key session_key(const struct pool_session *session)
     if (session->anonymous)
         key.id_bytes = 0;
     return key;
+}
+
+/* Whether its blocks are pinned. */
+static inline bool session_pins(const struct pool_session *session)
+{
+    return session->state == POOL_SESSION_RUNNING ||
+           session->state == POOL_SESSION_HELD;
 }
 
 /* Between begin and end. */

@@ -33,7 +33,7 @@ static bool key_at(const struct pool *pool, const struct pool_session *session,
     uint32_t index, struct prefix_key *out)
 {
     const struct prefix_index *prefixes = &pool->prefixes;
-    struct prefix_key root;
+    struct prefix_start root;
 
     if (index > 0)
         return prefix_key_after(prefixes,
@@ -46,17 +46,18 @@ static bool key_at(const struct pool *pool, const struct pool_session *session,
 
 void share_seal(struct pool *pool, struct pool_session *session)
 {
-    uint32_t n_full = (uint32_t)(session->n_cached / pool->config.block_tokens);
+    uint32_t n_full = session->n_cached / pool->config.block_tokens;
     struct prefix_key key;
 
     if (pool->prefixes.entries == NULL)
         return;
     while (session->n_sealed < n_full &&
            key_at(pool, session, session->n_sealed, &key)) {
+        const struct prefix_start start = prefix_start(&key);
         pool_block_id id = session->blocks[session->n_sealed++];
 
         owners_hold(&pool->owners, id, session->number);
-        prefix_seal(&pool->prefixes, id, &key);
+        prefix_seal(&pool->prefixes, id, &start);
     }
 }
 
@@ -83,31 +84,38 @@ void share_leave(struct pool *pool, const struct pool_session *session,
             &pool->prefixes, id, tokens_at(pool, session, index));
 }
 
-static const uint8_t *key_before(
-    const struct pool *pool, const struct pool_session *session, uint32_t index)
+/* Puts the key of block `index` where reports have theirs, at this place. NULL:
+ * it is not full, or libcrypto fails. */
+static const uint8_t *tell_key(struct pool *pool,
+    const struct pool_session *session, uint32_t index, size_t place)
 {
-    if (index == 0 || session->n_sealed < index)
-        return NULL;
-    return pool->prefixes.entries[session->blocks[index - 1]].key.bytes;
+    struct prefix_key *key = &pool->told_keys[place];
+
+    return index < session->n_sealed && key_at(pool, session, index, key)
+               ? key->bytes
+               : NULL;
 }
 
-void share_tell(struct pool *pool, struct pool_session *session,
-    struct pool_allocation *allocation)
+struct share_told share_tell(
+    struct pool *pool, struct pool_session *session, bool goes_on)
 {
     uint64_t block_bytes = pool->config.block_bytes;
+    struct share_told told = {.n_sealed = 0};
 
-    allocation->sealed = pool->sealed;
-    allocation->n_sealed = 0;
-    allocation->parent_key = allocation->n_reused > 0
-                                 ? NULL
-                                 : key_before(pool, session, session->n_blocks);
+    if (goes_on && session->n_blocks > 0)
+        told.parent_key =
+            tell_key(pool, session, session->n_blocks - 1, POOL_PART_SEALED);
     while (session->n_told < session->n_sealed &&
-           allocation->n_sealed < POOL_PART_SEALED) {
-        pool_block_id id = session->blocks[session->n_told++];
+           told.n_sealed < POOL_PART_SEALED) {
+        const uint8_t *key =
+            tell_key(pool, session, session->n_told, told.n_sealed);
 
-        pool->sealed[allocation->n_sealed++] = (struct pool_sealed){
-            id * block_bytes, pool->prefixes.entries[id].key.bytes};
+        if (key == NULL)
+            break;
+        pool->sealed[told.n_sealed++] = (struct pool_sealed){
+            session->blocks[session->n_told++] * block_bytes, key};
     }
+    return told;
 }
 
 bool share_is_shared(const struct pool *pool, pool_block_id id)
@@ -143,7 +151,7 @@ static const uint32_t *tokens_of(
                : NULL;
 }
 
-uint32_t share_find(const struct pool *pool, const struct prefix_key *key,
+uint32_t share_find(const struct pool *pool, const struct prefix_start *key,
     const uint32_t *tokens, uint32_t index)
 {
     pool_block_id id = prefix_find(&pool->prefixes, key);
@@ -161,24 +169,33 @@ uint32_t share_find(const struct pool *pool, const struct prefix_key *key,
 static uint32_t find_next(
     const struct pool *pool, const struct pool_session *session, uint32_t index)
 {
+    struct prefix_start start;
     struct prefix_key key;
 
     if (!key_at(pool, session, index, &key))
         return PREFIX_NONE;
-    return share_find(pool, &key, tokens_at(pool, session, index), index);
+    start = prefix_start(&key);
+    return share_find(pool, &start, tokens_at(pool, session, index), index);
 }
 
+/* A block that has one holder, and counts no pins, has it for its owner. */
 static void take_shared(
     struct pool *pool, struct pool_session *session, pool_block_id id)
 {
+    struct pool_session *owner = owners_find(&pool->owners, id);
+
+    if (owner != NULL)
+        registry_count_pins(pool, owner, session->n_blocks + 1);
+    registry_count_pins(pool, session, session->n_blocks);
     session->tenant->n_pinned += pool->blocks.blocks[id].n_pins == 0;
     block_pool_retain(&pool->blocks, id);
     block_pool_pin(&pool->blocks, id);
-    if (owners_find(&pool->owners, id) == NULL)
+    if (owner == NULL)
         prefix_drop_tokens(&pool->prefixes, id);
     owners_hold(&pool->owners, id, session->number);
     if (session->n_blocks == 0)
         registry_count_holder(pool, session);
+    session->n_counted++;
     session->blocks[session->n_blocks++] = id;
     session->n_sealed = session->n_blocks;
     session->n_cached += pool->config.block_tokens;
@@ -193,6 +210,7 @@ static void report_adoption(struct pool *pool, struct pool_session *session,
     struct pool_allocation adoption = {
         .key = session_key(session),
         .reused = pool->extents,
+        .sealed = pool->sealed,
         .part = 1,
         .before = *before,
         .after = state_stats(pool),
@@ -208,7 +226,7 @@ static void report_adoption(struct pool *pool, struct pool_session *session,
             (struct pool_extent){session->blocks[i] * block_bytes, block_bytes};
         if (adoption.n_reused == POOL_PART_EXTENTS ||
             i + 1 == session->n_blocks) {
-            share_tell(pool, session, &adoption);
+            adoption.n_sealed = share_tell(pool, session, false).n_sealed;
             pool->observer->allocated(pool->observer->ctx, &adoption);
             adoption.before = adoption.after;
             adoption.part++;

@@ -16,8 +16,8 @@
  * Every session is in the map, in the index, and on one list:
  *
  *   active  between begin and end; also an anonymous session before
- *   cached  idle with blocks, in the policy's order too; the head was released
- *           longest ago
+ *   cached  idle with blocks: its tenant's list, in the policy's order too; the
+ *           head was released longest ago
  *   held    idle with blocks, under a pin or a lease
  *   kept    idle without blocks; the head has been so for longest */
 #ifndef POOL_STATE_H
@@ -50,9 +50,9 @@ struct pool {
     struct tenant_table tenants;
     struct timer_wheel wheel;
     struct policy policy;
-    struct kv_list active, cached, held, kept;
-    uint32_t n_sessions;       /* on the four lists */
-    struct kv_list beginnings; /* oldest end first */
+    struct kv_list active, held, kept;
+    uint32_t n_sessions;       /* on these, and cached */
+    struct kv_list beginnings; /* by beginning.link, oldest end first */
     struct kv_map leaves;      /* the same, by their last blocks */
     uint64_t last_anonymous;   /* number of the latest */
     uint64_t n_holding;        /* sessions with blocks */
@@ -69,6 +69,7 @@ struct pool {
 
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
     struct pool_sealed sealed[POOL_PART_SEALED];
+    struct prefix_key told_keys[POOL_PART_SEALED + 1]; /* and the parent's */
 };
 
 /* What pool_stats answers; inline, for a report takes two of them. */
@@ -103,6 +104,14 @@ void registry_settle(
 void registry_pin(struct pool *pool, struct pool_session *session);
 void registry_unpin(struct pool *pool, struct pool_session *session);
 
+/* The first n blocks of the session are about to be held by others too, or are
+ * already: their pins are counted from now on. */
+void registry_count_pins(
+    struct pool *pool, struct pool_session *session, uint32_t n);
+
+/* Of a used block. */
+bool registry_is_pinned(const struct pool *pool, pool_block_id id);
+
 /* The session, which had none, holds blocks. */
 void registry_count_holder(struct pool *pool, struct pool_session *session);
 
@@ -132,6 +141,10 @@ enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
     size_t n_tokens, uint32_t n_blocks);
 /* The same for session_trim. */
 void registry_trim(struct pool *pool, struct pool_session *session);
+
+/* And for session_set_loss. */
+void registry_set_loss(struct pool *pool, struct pool_session *session,
+    const struct session_loss *loss);
 
 /* ---- retention.c */
 
@@ -164,16 +177,21 @@ void share_leave(struct pool *pool, const struct pool_session *session,
 void share_open(
     struct pool *pool, struct pool_session *session, uint32_t index);
 
-/* Puts what a report of an allocation says of prefixes into it: the session is
- * about to get blocks, or (reused) has got those of others. */
-void share_tell(struct pool *pool, struct pool_session *session,
-    struct pool_allocation *allocation);
+/* What a report of an allocation says of prefixes: the session is about to get
+ * blocks behind its last (goes_on), or has got those of others. What has become
+ * full since the last report is put into pool->sealed. */
+struct share_told {
+    const uint8_t *parent_key;
+    size_t n_sealed;
+};
+struct share_told share_tell(
+    struct pool *pool, struct pool_session *session, bool goes_on);
 
 bool share_is_shared(const struct pool *pool, pool_block_id id);
 
 /* The block with that key and those tokens at that place of a table, or
  * PREFIX_NONE. */
-uint32_t share_find(const struct pool *pool, const struct prefix_key *key,
+uint32_t share_find(const struct pool *pool, const struct prefix_start *key,
     const uint32_t *tokens, uint32_t index);
 
 /* ---- beginning.c */

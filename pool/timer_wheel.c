@@ -5,6 +5,8 @@
 #define DIGIT_BITS 6
 #define PLACE_NONE 0
 #define PLACE_DUE 1
+#define MAX_TICK ((UINT64_C(1) << 48) - 1)
+#define MAX_PLACE 0xffff
 #define PLACE_SLOTS 2 /* and on: level * TIMER_SLOTS + slot */
 
 void timer_wheel_init(struct timer_wheel *wheel, int64_t now_ns)
@@ -30,7 +32,7 @@ static void place(struct timer_wheel *wheel, struct timer *timer)
     level = (63 - (unsigned)__builtin_clzll(timer->tick ^ wheel->now_tick)) /
             DIGIT_BITS;
     slot = timer->tick >> (level * DIGIT_BITS) & (TIMER_SLOTS - 1);
-    timer->place = (PLACE_SLOTS + level * TIMER_SLOTS + slot);
+    timer->place = (PLACE_SLOTS + level * TIMER_SLOTS + slot) & MAX_PLACE;
     wheel->occupied[level] |= UINT64_C(1) << slot;
     kv_list_append(&wheel->slots[level][slot], &timer->link);
 }
@@ -46,7 +48,7 @@ void timer_wheel_set(
     struct timer_wheel *wheel, struct timer *timer, int64_t due_ns)
 {
     timer_wheel_cancel(wheel, timer);
-    timer->tick = tick_after(due_ns);
+    timer->tick = tick_after(due_ns) & MAX_TICK;
     place(wheel, timer);
 }
 

@@ -20,8 +20,8 @@
 
 /* Embed it; zeroed, it is not set. */
 struct timer {
-    uint64_t tick;
-    uint32_t place; /* 0: not set */
+    uint64_t tick : 48;  /* of at most 2^43, as times have 63 bits */
+    uint64_t place : 16; /* 0: not set */
     struct kv_list link;
 };
 

@@ -38,8 +38,10 @@
  * at every sequence: a block given is held by nobody, one that is shared by
  * somebody else; one taken is held by that session; an evicted session keeps
  * none, and what lives on is held by others; of a request without a session,
- * whose name others have too, the receipt lists it; used is what is held. Of a
- * ledger read from its middle this is checked as far as it is known.
+ * whose name others have too, the receipt lists it; used is what is held; all
+ * who hold a block tell one prefix key of it, and parent_key is that of a block
+ * of the session. Of a ledger read from its middle this is checked as far as it
+ * is known.
  *   recomputation  names an eviction of this epoch, of that session and for
  * that reason, once (the last 8,192 of them are remembered); it lies before,
  * by the gap and the duration at least. A start after a crash (boot.clean is

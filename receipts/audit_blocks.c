@@ -217,6 +217,56 @@ static enum kv_status check_gain(
     return KV_OK;
 }
 
+/* A receipt has at most so many; where it has, there may be more to come. */
+#define MAX_SEALED 512
+
+static enum kv_status check_key(
+    const struct check *check, const ProtobufCBinaryData *key)
+{
+    if (key->len == REPLAY_KEY_BYTES)
+        return KV_OK;
+    return audit_wrong(check, "a prefix key of %zu bytes, which have %d",
+        key->len, REPLAY_KEY_BYTES);
+}
+
+static enum kv_status follow_sealed(const struct check *check,
+    const struct replay_holder *holder, const Kvpool__V1__SealedBlock *sealed)
+{
+    struct replay *replay = check->audit->replay;
+    enum kv_status status = check_key(check, &sealed->key);
+    struct kv_error error;
+
+    if (status != KV_OK)
+        return status;
+    return tell(check,
+        replay_tell_key(
+            replay, holder, sealed->offset, sealed->key.data, &error),
+        &error);
+}
+
+/* What it says of prefixes: each block has one key, and what follows another
+ * block follows one of the session's own. */
+static enum kv_status follow_keys(const struct check *check,
+    const struct replay_holder *holder,
+    const Kvpool__V1__AllocationReceipt *allocation)
+{
+    const ProtobufCBinaryData *parent = &allocation->parent_key;
+    enum kv_status status = KV_OK;
+    struct kv_error error;
+
+    for (size_t i = 0; status == KV_OK && i < allocation->n_sealed_blocks; i++)
+        status = follow_sealed(check, holder, allocation->sealed_blocks[i]);
+    if (status != KV_OK || parent->len == 0 ||
+        allocation->n_sealed_blocks >= MAX_SEALED)
+        return status;
+    status = check_key(check, parent);
+    if (status != KV_OK)
+        return status;
+    return tell(check,
+        replay_check_parent(check->audit->replay, holder, parent->data, &error),
+        &error);
+}
+
 enum kv_status audit_check_allocation(const struct check *check)
 {
     const Kvpool__V1__AllocationReceipt *allocation =
@@ -242,6 +292,8 @@ enum kv_status audit_check_allocation(const struct check *check)
     if (status == KV_OK)
         status = follow(check, &holder, allocation->reused_extents,
             allocation->n_reused_extents, replay_share);
+    if (status == KV_OK)
+        status = follow_keys(check, &holder, allocation);
     if (status == KV_OK)
         status = check_known(check, change.after);
     if (status != KV_OK)

@@ -318,8 +318,9 @@ void journal_append(
         queue->tail = chunk;
     }
     queue->through = through;
-    pthread_cond_signal(&journal->work);
     pthread_mutex_unlock(&journal->mutex);
+    /* Not under the mutex: the writer often takes our processor at once. */
+    pthread_cond_signal(&journal->work);
 }
 
 void journal_poll(struct journal *journal, struct journal_position *out)

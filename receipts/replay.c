@@ -11,6 +11,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/utf8.h"
+#include "receipts/replay_keys.h"
 
 /* One who holds blocks; goes with the last of them. */
 struct holder {
@@ -32,6 +33,7 @@ struct holding {
 
 struct replay {
     struct kv_map blocks, holders;
+    struct replay_keys keys;
     uint64_t block_bytes; /* 0: not known */
     uint64_t n_used;
     bool complete;
@@ -78,7 +80,7 @@ static struct name_text name_of_holder(const struct holder *holder)
         holder->name + holder->tenant_bytes, holder->id_bytes);
 }
 
-/* ---- maps that grow */
+/* ---- maps */
 
 static bool is_block(const struct kv_map_node *node, const void *key)
 {
@@ -96,28 +98,6 @@ static bool is_holder(const struct kv_map_node *node, const void *key)
            memcmp(name->tenant, holder->name, holder->tenant_bytes) == 0 &&
            memcmp(name->id, holder->name + holder->tenant_bytes,
                holder->id_bytes) == 0;
-}
-
-/* Room for one more. */
-static enum kv_status grow(struct kv_map *map)
-{
-    struct kv_map larger;
-    enum kv_status status;
-
-    if (map->n_entries < map->n_buckets)
-        return KV_OK;
-    status = kv_map_init(&larger, 2 * map->n_buckets, map->secret, map->equal);
-    if (status != KV_OK)
-        return status;
-    for (size_t i = 0; i < map->n_buckets; i++)
-        for (struct kv_map_node *node = map->buckets[i], *next; node != NULL;
-             node = next) {
-            next = node->next;
-            kv_map_insert(&larger, node, node->hash);
-        }
-    kv_map_fini(map);
-    *map = larger;
-    return KV_OK;
 }
 
 static uint64_t hash_block(const struct replay *replay, uint64_t offset)
@@ -180,7 +160,7 @@ static struct holder *add_holder(
     size_t tenant_bytes = strlen(name->tenant), id_bytes = strlen(name->id);
     struct holder *holder;
 
-    if (grow(&replay->holders) != KV_OK)
+    if (kv_map_grow(&replay->holders) != KV_OK)
         return NULL;
     holder = kv_calloc(1, sizeof *holder + tenant_bytes + id_bytes);
     if (holder == NULL)
@@ -205,7 +185,7 @@ static void drop_holder_if_empty(struct replay *replay, struct holder *holder)
 static enum kv_status hold(struct replay *replay, struct holder *holder,
     uint64_t offset, bool since_free)
 {
-    enum kv_status status = grow(&replay->blocks);
+    enum kv_status status = kv_map_grow(&replay->blocks);
     struct holding *holding;
 
     if (status != KV_OK)
@@ -225,10 +205,18 @@ static enum kv_status hold(struct replay *replay, struct holder *holder,
 
 static void let_go(struct replay *replay, struct holding *holding)
 {
+    const struct holding *left;
+
     kv_map_remove(&replay->blocks, &holding->node);
     kv_list_remove(&holding->link);
     holding->holder->n_holdings--;
-    replay->n_used -= find_block(replay, holding->offset) == NULL;
+    left = find_block(replay, holding->offset);
+    if (left == NULL) {
+        replay->n_used--;
+        replay_keys_forget(&replay->keys, holding->offset);
+    } else if (find_again(left) == NULL) {
+        replay_keys_unsettle(&replay->keys, holding->offset);
+    }
     kv_free(holding);
 }
 
@@ -262,9 +250,13 @@ enum kv_status replay_open(struct replay **out)
         goto free_replay;
     if (kv_map_init(&replay->holders, 256, secret, is_holder) != KV_OK)
         goto fini_blocks;
+    if (replay_keys_init(&replay->keys, secret) != KV_OK)
+        goto fini_holders;
     *out = replay;
     return KV_OK;
 
+fini_holders:
+    kv_map_fini(&replay->holders);
 fini_blocks:
     kv_map_fini(&replay->blocks);
 free_replay:
@@ -277,6 +269,7 @@ void replay_close(struct replay *replay)
     if (replay == NULL)
         return;
     replay_clear(replay);
+    replay_keys_fini(&replay->keys);
     kv_map_fini(&replay->holders);
     kv_map_fini(&replay->blocks);
     kv_free(replay);
@@ -493,6 +486,48 @@ enum kv_status replay_drop_all(struct replay *replay,
                 KV_LIST_ENTRY(link, struct holding, link)->offset, error);
     drop_holder_if_empty(replay, holder);
     return status;
+}
+
+/* ---- keys */
+
+enum kv_status replay_tell_key(struct replay *replay,
+    const struct replay_holder *name, uint64_t offset, const uint8_t *key,
+    struct kv_error *error)
+{
+    const struct holding *any = find_block(replay, offset);
+    struct holding *own;
+    enum kv_status status =
+        find_own(replay, find_holder(replay, name), name, offset, &own, error);
+
+    if (status != KV_OK || own == NULL)
+        return status;
+    status =
+        replay_keys_tell(&replay->keys, offset, key, find_again(any) != NULL);
+    return status != KV_INVALID
+               ? status
+               : kv_error_set(error, KV_INVALID,
+                     "the block at %" PRIu64 " has another key for %s than for "
+                     "others who hold it",
+                     offset, name_of(name).s);
+}
+
+enum kv_status replay_check_parent(const struct replay *replay,
+    const struct replay_holder *name, const uint8_t *key,
+    struct kv_error *error)
+{
+    const struct holder *holder = find_holder(replay, name);
+
+    if (!replay->complete || replay->block_bytes == 0)
+        return KV_OK;
+    /* From the last on, for it is likely to be that one. */
+    if (holder != NULL)
+        for (const struct kv_list *link = holder->holdings.prev;
+             link != &holder->holdings; link = link->prev)
+            if (replay_keys_has(&replay->keys,
+                    KV_LIST_ENTRY(link, struct holding, link)->offset, key))
+                return KV_OK;
+    return kv_error_set(error, KV_INVALID,
+        "%s goes on behind a key that no block of it has", name_of(name).s);
 }
 
 enum kv_status replay_check_used(

@@ -5,7 +5,7 @@
  * a ledger read from its middle, blocks that were never told of may be anyone's
  * and what is known of the others must still hold.
  *
- * Memory: about 64 bytes for each block and holder.
+ * Memory: about 64 bytes for each block and holder, and 72 for its key.
  * Functions that say KV_INVALID fill in *error; nothing is to be added then.
  *
  * Thread: any one at a time. */
@@ -22,6 +22,8 @@ struct replay;
 
 /* Blocks that one receipt may tell of: what a few bytes claim takes memory. */
 #define REPLAY_MAX_BLOCKS 65536
+
+#define REPLAY_KEY_BYTES 32 /* of a block's prefix key */
 
 /* An empty id is a request without a session: there may be several of a tenant.
  */
@@ -71,6 +73,19 @@ enum kv_status replay_drop(struct replay *replay,
  * hold too, and it holds them no longer. KV_INVALID. */
 enum kv_status replay_drop_all(struct replay *replay,
     const struct replay_holder *holder, uint64_t n_shared,
+    struct kv_error *error);
+
+/* The holder says that a block, which it holds, is full and has this key of
+ * REPLAY_KEY_BYTES: the same as for everybody who holds it too. KV_INVALID,
+ * KV_NO_MEMORY. */
+enum kv_status replay_tell_key(struct replay *replay,
+    const struct replay_holder *holder, uint64_t offset, const uint8_t *key,
+    struct kv_error *error);
+
+/* What comes next for the holder follows a block with this key: it must be that
+ * of one that it holds. KV_INVALID. */
+enum kv_status replay_check_parent(const struct replay *replay,
+    const struct replay_holder *holder, const uint8_t *key,
     struct kv_error *error);
 
 /* Whether so many bytes may be in use. KV_INVALID. */

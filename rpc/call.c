@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/heap.h"
 #include "base/log.h"
+#include "rpc/cork.h"
 #include "rpc/message.h"
 #include "rpc/trace.h"
 
@@ -163,6 +164,17 @@ static void start_batch(struct rpc_call *call, const grpc_op *ops, size_t n_ops,
     grpc_call_cancel(call->core, NULL);
 }
 
+/* Its descriptor, by which core knows a connection that it was handed: "fd:7".
+ */
+static int connection_of(const struct rpc_call *call)
+{
+    char *name = grpc_call_get_peer(call->core);
+    int fd = strncmp(name, "fd:", 3) == 0 ? atoi(name + 3) : -1;
+
+    gpr_free(name);
+    return fd;
+}
+
 static grpc_op initial_metadata_op(void)
 {
     return (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
@@ -213,6 +225,8 @@ static void send_last_batch(struct rpc_call *call, grpc_byte_buffer *message)
     if (!call->watched)
         ops[n++] = close_op(call);
     call->started = true;
+    rpc_cork_before_answer(
+        rpc_loop_cork(call->class->server->config.loop), connection_of(call));
     start_batch(call, ops, n, &call->finished);
 }
 
@@ -225,6 +239,40 @@ static void conclude(struct rpc_call *call)
     if (!call->lost)
         send_last_batch(call, NULL);
     release_later(call);
+}
+
+/* ---- what was received */
+
+/* Core counts what came over the wire; what it inflates to is counted here. */
+static void refuse_compressed(struct rpc_call *call, enum kv_status status)
+{
+    size_t limit = call->class->server->config.max_request_bytes;
+    struct rpc_error error;
+
+    if (status == KV_LIMIT) {
+        rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE",
+            "the compressed request inflates to more than %zu bytes", limit);
+        rpc_error_add_metadata(&error, "limit", "%zu", limit);
+    } else if (status == KV_INVALID) {
+        rpc_error_init(&error, RPC_INVALID_ARGUMENT, "INVALID_FIELD",
+            "the compressed request is damaged");
+    } else {
+        rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY",
+            "the server has no memory to inflate the request");
+    }
+    rpc_call_fail(call, &error);
+}
+
+/* false: the call has failed. */
+static bool open_view(
+    struct rpc_call *call, grpc_byte_buffer *payload, struct message_view *view)
+{
+    enum kv_status status = message_view_init(
+        view, payload, call->class->server->config.max_request_bytes);
+
+    if (status != KV_OK)
+        refuse_compressed(call, status);
+    return status == KV_OK;
 }
 
 /* ---- tags */
@@ -276,10 +324,10 @@ static void on_received(struct rpc_tag *tag, bool ok)
         if (!call->ended)
             call->on_message(call, NULL, 0);
     } else {
-        message_view_init(&view, payload);
-        if (ok && !call->ended)
+        if (ok && !call->ended && open_view(call, payload, &view)) {
             call->on_message(call, view.bytes, view.n);
-        message_view_fini(&view);
+            message_view_fini(&view);
+        }
         grpc_byte_buffer_destroy(payload);
     }
     release(call);
@@ -340,8 +388,7 @@ static void handle(struct rpc_call *call)
         class->handler(class->ctx, call, NULL, 0);
     } else if (call->payload == NULL) {
         refuse_missing(call);
-    } else {
-        message_view_init(&view, call->payload);
+    } else if (open_view(call, call->payload, &view)) {
         class->handler(class->ctx, call, view.bytes, view.n);
         message_view_fini(&view);
     }
@@ -507,19 +554,10 @@ static void describe_socket(char out[MAX_PEER_BYTES], int fd)
     }
 }
 
-/* Core knows a connection that it was handed by its descriptor: "fd:7". */
 const char *rpc_call_peer(struct rpc_call *call)
 {
-    char *name;
-
-    if (call->peer[0] != '\0')
-        return call->peer;
-    name = grpc_call_get_peer(call->core);
-    if (strncmp(name, "fd:", 3) == 0)
-        describe_socket(call->peer, atoi(name + 3));
-    else
-        snprintf(call->peer, sizeof call->peer, "%s", name);
-    gpr_free(name);
+    if (call->peer[0] == '\0')
+        describe_socket(call->peer, connection_of(call));
     return call->peer;
 }
 

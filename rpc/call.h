@@ -17,6 +17,7 @@
 #include <grpc/grpc.h>
 
 #include "base/list.h"
+#include "rpc/connections.h"
 #include "rpc/server.h"
 #include "rpc/tag.h"
 
@@ -53,6 +54,7 @@ struct rpc_server {
     size_t n_armed;
     uint32_t n_admitted; /* of calls, without the refused and the exempt */
     uint64_t connections_total, calls_total;
+    struct rpc_connections connections;
 
     struct rpc_listener **listeners;
     size_t n_listeners;

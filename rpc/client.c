@@ -200,11 +200,14 @@ static void exchange_error(
 static enum kv_status exchange_take(
     struct exchange *exchange, unsigned char **out, size_t *n_out)
 {
-    enum kv_status status = KV_NO_MEMORY;
     struct message_view view;
+    enum kv_status status =
+        message_view_init(&view, exchange->payload, SIZE_MAX);
     unsigned char *copy;
 
-    message_view_init(&view, exchange->payload);
+    if (status != KV_OK)
+        return status;
+    status = KV_NO_MEMORY;
     copy = kv_calloc(view.n + 1, 1); /* so that empty is not NULL */
     if (copy != NULL) {
         memcpy(copy, view.bytes, view.n);

@@ -5,7 +5,7 @@
  * Running out of descriptors or buffers is a pause of 100 ms, not the end: the
  * callers wait in the backlog meanwhile.
  *
- * Private to rpc/. Thread: the loop's. */
+ * Thread: the loop's. */
 #ifndef RPC_LISTENER_H
 #define RPC_LISTENER_H
 

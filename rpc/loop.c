@@ -15,6 +15,7 @@
 
 #include "base/heap.h"
 #include "base/list.h"
+#include "rpc/cork.h"
 #include "rpc/tag.h"
 
 /* How two loops become one.
@@ -51,6 +52,7 @@ struct rpc_loop {
     grpc_call *bell;
     struct rpc_tag uv_tag, posts_tag;
     bool touched, stopped;
+    struct rpc_cork cork;
 
     pthread_t helper;
     int nudge_fd; /* eventfd: there are new orders */
@@ -362,12 +364,28 @@ void rpc_loop_touched(struct rpc_loop *loop)
     loop->touched = true;
 }
 
+struct rpc_cork *rpc_loop_cork(struct rpc_loop *loop)
+{
+    return &loop->cork;
+}
+
+/* Waits, unless answers do: where nothing else is there their turn is over. */
+static grpc_completion_type run_next(struct rpc_loop *loop)
+{
+    struct rpc_cork *cork = &loop->cork;
+    grpc_completion_type type = rpc_tag_run_next(loop->queue,
+        rpc_cork_is_waiting(cork) ? gpr_inf_past(GPR_CLOCK_REALTIME)
+                                  : gpr_inf_future(GPR_CLOCK_REALTIME));
+
+    if (type != GRPC_OP_COMPLETE || rpc_cork_is_full(cork))
+        rpc_cork_pull(cork);
+    return type;
+}
+
 void rpc_loop_run(struct rpc_loop *loop)
 {
-    const gpr_timespec never = gpr_inf_future(GPR_CLOCK_REALTIME);
-
     turn_uv(loop);
-    while (rpc_tag_run_next(loop->queue, never) != GRPC_QUEUE_SHUTDOWN) {
+    while (run_next(loop) != GRPC_QUEUE_SHUTDOWN) {
         if (loop->touched)
             turn_uv(loop);
     }

@@ -8,6 +8,7 @@
 #include <grpc/slice.h>
 
 #include "base/heap.h"
+#include "rpc/inflate.h"
 #include "rpc/tsan.h"
 
 #ifdef RPC_TSAN
@@ -59,11 +60,25 @@ grpc_byte_buffer *message_wrap(const struct rpc_bytes *message)
     return buffer;
 }
 
-void message_view_init(struct message_view *view, grpc_byte_buffer *buffer)
+static enum kv_status inflate_view(struct message_view *view, size_t max_bytes)
+{
+    unsigned char *inflated;
+    enum kv_status status =
+        rpc_inflate(view->bytes, view->n, max_bytes, &inflated, &view->n);
+
+    grpc_slice_unref(view->slice);
+    view->slice = grpc_empty_slice();
+    view->bytes = view->inflated = status == KV_OK ? inflated : NULL;
+    return status;
+}
+
+enum kv_status message_view_init(
+    struct message_view *view, grpc_byte_buffer *buffer, size_t max_bytes)
 {
     grpc_byte_buffer_reader reader;
     grpc_slice *first;
 
+    view->inflated = NULL;
     view->slice = grpc_empty_slice();
     if (grpc_byte_buffer_reader_init(&reader, buffer)) {
         if (buffer->data.raw.slice_buffer.count > 1)
@@ -74,9 +89,13 @@ void message_view_init(struct message_view *view, grpc_byte_buffer *buffer)
     }
     view->bytes = GRPC_SLICE_START_PTR(view->slice);
     view->n = GRPC_SLICE_LENGTH(view->slice);
+    if (buffer->data.raw.compression == GRPC_COMPRESS_NONE)
+        return KV_OK;
+    return inflate_view(view, max_bytes);
 }
 
 void message_view_fini(struct message_view *view)
 {
     grpc_slice_unref(view->slice);
+    kv_free(view->inflated);
 }

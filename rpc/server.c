@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
@@ -145,7 +146,7 @@ static grpc_arg int_arg(const char *key, int value)
 
 static grpc_server *create_core(const struct rpc_server_config *config)
 {
-    grpc_arg args[10];
+    grpc_arg args[12];
     grpc_channel_args list = {.args = args};
 
     args[list.num_args++] = int_arg(
@@ -154,6 +155,8 @@ static grpc_server *create_core(const struct rpc_server_config *config)
         to_int(config->max_streams_per_connection));
     args[list.num_args++] =
         int_arg(GRPC_ARG_MAX_METADATA_SIZE, MAX_METADATA_BYTES);
+    args[list.num_args++] = /* see inflate.h */
+        int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     args[list.num_args++] =
         int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
             MIN_PING_INTERVAL_MS);
@@ -198,6 +201,11 @@ enum kv_status rpc_server_open(struct rpc_server **out,
     kv_list_init(&server->classes);
     kv_list_init(&server->calls);
     server->shut_down_tag.run = on_core_shut_down;
+    if (rpc_connections_init(&server->connections, config->max_connections) !=
+        KV_OK) {
+        kv_free(server);
+        return kv_error_set(error, KV_NO_MEMORY, "server: out of memory");
+    }
     server->core = create_core(config);
     grpc_server_register_completion_queue(
         server->core, rpc_loop_queue(config->loop), NULL);
@@ -240,10 +248,31 @@ const char *rpc_server_address(const struct rpc_server *server, size_t nth)
 
 /* ---- serving */
 
+static bool is_power_of_two(uint64_t n)
+{
+    return (n & (n - 1)) == 0;
+}
+
+/* The log hears of it ever more seldom. */
+static void refuse_connection(const struct rpc_server *server, int fd)
+{
+    uint64_t n_refused = server->connections.refused_total;
+
+    close(fd);
+    if (is_power_of_two(n_refused))
+        kv_log(KV_LOG_WARN, "kvpool::rpc", "too many connections",
+            KV_LOG_UINT("max_connections", server->config.max_connections),
+            KV_LOG_UINT("refused", n_refused));
+}
+
 static void on_accept(void *ctx, int fd)
 {
     struct rpc_server *server = ctx;
 
+    if (!rpc_connections_add(&server->connections, fd, kv_clock_mono_ns())) {
+        refuse_connection(server, fd);
+        return;
+    }
     server->connections_total++;
     grpc_server_add_channel_from_fd(server->core, fd, server->credentials);
 }
@@ -311,6 +340,7 @@ struct rpc_server_counts rpc_server_counts(const struct rpc_server *server)
         .calls_total = server->calls_total,
         .calls = server->n_admitted,
         .accept_failures_total = server->closed_failures_total,
+        .refused_total = server->connections.refused_total,
     };
 
     for (size_t i = 0; i < server->n_listeners; i++)
@@ -440,6 +470,7 @@ void rpc_server_close(struct rpc_server *server)
     rpc_health_close(server->health);
     grpc_server_credentials_release(server->credentials);
     grpc_server_destroy(server->core);
+    rpc_connections_fini(&server->connections);
     rpc_loop_touched(server->config.loop);
     kv_free(server);
 }

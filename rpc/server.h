@@ -25,6 +25,7 @@ struct rpc_server_config {
     struct rpc_loop *loop;
     size_t max_request_bytes; /* larger ones: RESOURCE_EXHAUSTED */
     uint32_t max_calls;       /* at once; beyond, TOO_MANY_CALLS */
+    uint32_t max_connections; /* at once; others are closed as they come */
     uint32_t max_streams_per_connection;
     int64_t keepalive_ns; /* pings an idle peer, drops a dead one; 0: never */
     const unsigned char *descriptors; /* FileDescriptorSet for reflection */
@@ -98,6 +99,7 @@ struct rpc_server_counts {
     uint64_t connections_total, calls_total;
     uint32_t calls;                 /* now */
     uint64_t accept_failures_total; /* EMFILE and the like */
+    uint64_t refused_total;         /* connections beyond max_connections */
 };
 struct rpc_server_counts rpc_server_counts(const struct rpc_server *server);
 

@@ -73,6 +73,8 @@ void evict_answer_ready(struct evict_answer *answer)
     struct ledger_position *position = &answer->position;
     struct recorder *recorder = answer->server->recorder;
     Kvpool__V1__EvictReceipts *receipts = answer->receipts;
+    const bool waits =
+        answer->request->wait != KVPOOL__V1__EVICT_WAIT__EVICT_WAIT_APPLIED;
     bool durable;
 
     if (answer->request->dry_run) {
@@ -86,12 +88,10 @@ void evict_answer_ready(struct evict_answer *answer)
     durable = position->durable_sequence >= receipts->last_sequence;
     receipts->pool_id.data = position->pool_id;
     receipts->pool_id.len = sizeof position->pool_id;
-    receipts->durable =
-        durable ||
-        answer->request->wait != KVPOOL__V1__EVICT_WAIT__EVICT_WAIT_APPLIED;
+    receipts->durable = recorder_is_on_disk(recorder) && (durable || waits);
     answer->response->receipts = receipts;
     answer->response->issued_case = KVPOOL__V1__EVICT_RESPONSE__ISSUED_RECEIPTS;
-    if (durable || !receipts->durable)
+    if (durable || !waits)
         reply(answer);
     else if (recorder_state(recorder) == LEDGER_FAILED)
         reply_unkept(answer);

@@ -24,6 +24,13 @@
 #define SERVER_OPTIONS(TEXT, LIST, UINT, BOOL, CHOICE)                         \
     LIST(listen, "127.0.0.1:7440", "ADDRESS[,ADDRESS]",                        \
         "where gRPC is served: host:port, [v6]:port or unix:/path")            \
+    TEXT(admin_listen, "", "ADDRESS",                                          \
+        "where /metrics, /livez, /readyz are served by HTTP; empty: nowhere")  \
+    UINT(admin_max_connections, 32, 1, 65536, "", "HTTP connections at once")  \
+    UINT(admin_idle_s, 30, 1, 86400, "s",                                      \
+        "close HTTP connections that are silent so long")                      \
+    UINT(metrics_max_tenants, 100, 0, 1000, "",                                \
+        "tenants that have metrics of their own, first by name")               \
     TEXT(model, "", "FILE", "GGUF model; empty is the built-in demo model")    \
     CHOICE(model_prefetch, "ahead", "off|ahead|wait",                          \
         "read the model ahead; wait: before anything is served")               \
@@ -111,6 +118,7 @@
     UINT(lossy_lag_receipts, 16384, 1024, 1099511627776, "",                   \
         "a subscriber that may miss receipts is moved ahead beyond this")      \
     UINT(max_calls, 4096, 1, 1048576, "", "calls at once")                     \
+    UINT(max_connections, 2048, 1, 1048576, "", "connections at once")         \
     UINT(max_streams_per_connection, 1024, 1, 1048576, "",                     \
         "calls of one connection at once")                                     \
     UINT(max_request_bytes, 4194304, 1024, 1073741824, "bytes",                \

@@ -256,6 +256,11 @@ bool recorder_position(
     return recorder != NULL;
 }
 
+bool recorder_is_on_disk(const struct recorder *recorder)
+{
+    return recorder != NULL && ledger_start(recorder->ledger) != NULL;
+}
+
 /* ---- what may be done */
 
 enum ledger_state recorder_state(const struct recorder *recorder)
@@ -323,7 +328,7 @@ void recorder_fill_status(
     out->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_OFF;
     if (!recorder_position(recorder, &position))
         return;
-    out->mode = ledger_start(recorder->ledger) != NULL
+    out->mode = recorder_is_on_disk(recorder)
                     ? KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_JOURNAL
                     : KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_MEMORY;
     if (ledger_state(recorder->ledger, &why) == LEDGER_FAILED) {

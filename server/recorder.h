@@ -40,6 +40,9 @@ struct notary *recorder_notary(struct recorder *recorder);
 bool recorder_position(
     const struct recorder *recorder, struct ledger_position *out);
 
+/* Whether its receipts outlive the process, once they are durable. */
+bool recorder_is_on_disk(const struct recorder *recorder);
+
 /* Receipts that the newest checkpoint covers; 0 where receipts are off. */
 uint64_t recorder_checkpoint_size(const struct recorder *recorder);
 

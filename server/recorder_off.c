@@ -52,6 +52,12 @@ bool recorder_position(
     return false;
 }
 
+bool recorder_is_on_disk(const struct recorder *recorder)
+{
+    (void)recorder;
+    return false;
+}
+
 enum ledger_state recorder_state(const struct recorder *recorder)
 {
     (void)recorder;

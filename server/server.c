@@ -26,6 +26,7 @@
 #include "engine/residency.h"
 #include "rpc/address.h"
 #include "server/options_tenants.h"
+#include "server/pages.h"
 #include "server/progress_line.h"
 #include "server/quotas.h"
 
@@ -208,6 +209,7 @@ static enum kv_status open_rpc(struct server *server, struct kv_error *error)
         .loop = server->loop,
         .max_request_bytes = (size_t)options->max_request_bytes,
         .max_calls = (uint32_t)options->max_calls,
+        .max_connections = (uint32_t)options->max_connections,
         .max_streams_per_connection =
             (uint32_t)options->max_streams_per_connection,
         .keepalive_ns = (int64_t)options->keepalive_s * KV_NS_PER_S,
@@ -270,6 +272,12 @@ static void close_timers(struct server *server)
     rpc_loop_touched(server->loop);
 }
 
+static void close_pages(struct server *server)
+{
+    pages_close(server->pages);
+    server->pages = NULL;
+}
+
 /* Each address in turn is listened on, or without a server only looked at. */
 static enum kv_status take_addresses(const struct options *options,
     struct rpc_server *rpc, struct kv_error *error)
@@ -297,6 +305,7 @@ enum kv_status server_check_options(
 {
     const struct option_quota quota = {
         options->tenant_soft_blocks, options->tenant_hard_blocks};
+    struct rpc_address address;
 
     if (options->max_batch_tokens < options->max_batch_size)
         return kv_error_set(error, KV_INVALID,
@@ -310,6 +319,9 @@ enum kv_status server_check_options(
             "high-watermark-percent, which is %" PRIu64,
             options->low_watermark_percent, options->high_watermark_percent);
     if (option_quota_check("tenant-hard-blocks", &quota, error) != KV_OK)
+        return KV_INVALID;
+    if (options->admin_listen[0] != '\0' &&
+        rpc_address_parse(&address, options->admin_listen, error) != KV_OK)
         return KV_INVALID;
     return take_addresses(options, NULL, error);
 }
@@ -381,6 +393,10 @@ static void on_flushed(void *ctx)
     struct server *server = ctx;
 
     close_timers(server);
+    /* Another signal finds nothing to hurry, and must not end it otherwise. */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    close_pages(server);
     rpc_loop_stop(server->loop);
 }
 
@@ -547,6 +563,9 @@ static void log_start(const struct server *server)
          i++)
         kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "listening",
             KV_LOG_TEXT("address", address));
+    if (server->pages != NULL)
+        kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "listening for HTTP",
+            KV_LOG_TEXT("address", pages_address(server->pages)));
     kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "ready", KV_LOG_END);
 }
 
@@ -554,6 +573,8 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
 {
     enum kv_status status = take_addresses(server->options, server->rpc, error);
 
+    if (status == KV_OK)
+        status = pages_open(&server->pages, server, error);
     if (status == KV_OK)
         status = rpc_server_start(server->rpc, error);
     if (status != KV_OK)
@@ -591,6 +612,7 @@ void server_close(struct server *server)
     if (server->step != NULL && server->timers_open)
         step_stop(server->step);
     close_timers(server);
+    close_pages(server);
     rpc_server_close(server->rpc);
     service_evict_close(server);
     compute_close(server->compute);

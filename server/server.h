@@ -42,6 +42,7 @@ struct server {
     struct compute *compute;
     struct scheduler *scheduler;
     struct step *step;
+    struct pages *pages;       /* NULL: no HTTP */
     struct recorder *recorder; /* NULL: receipts are off */
     struct census census;      /* of what happens in the pool */
     enum kv_type kv_type;

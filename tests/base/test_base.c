@@ -1,7 +1,9 @@
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/heap.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
@@ -56,6 +58,48 @@ START_TEST(a_map_finds_what_is_in_it_and_nothing_else)
     }
     ck_assert_uint_eq(map.n_entries, 500);
     kv_map_fini(&map);
+}
+END_TEST
+
+START_TEST(a_map_that_grows_keeps_what_is_in_it)
+{
+    static struct entry entries[1000];
+    struct kv_map map;
+
+    ck_assert_int_eq(
+        kv_map_init(&map, 1, (uint64_t[2]){5, 7}, entry_is), KV_OK);
+    for (int i = 0; i < 1000; i++) {
+        entries[i].key = i;
+        ck_assert_int_eq(kv_map_grow(&map), KV_OK);
+        kv_map_insert(&map, &entries[i].node, hash_of(&map, &i));
+    }
+    ck_assert_uint_ge(map.n_buckets, 1000);
+    for (int i = 0; i < 1000; i++)
+        ck_assert_ptr_eq(
+            kv_map_find(&map, hash_of(&map, &i), &i), &entries[i].node);
+    faulty_heap_install();
+    faulty_heap_fail_at(0);
+    map.n_entries = map.n_buckets; /* as if it were full */
+    ck_assert_int_eq(kv_map_grow(&map), KV_NO_MEMORY);
+    ck_assert_uint_eq(map.n_entries, map.n_buckets);
+    faulty_heap_fail_at(-1);
+    kv_heap_use(NULL);
+    kv_map_fini(&map);
+}
+END_TEST
+
+START_TEST(a_large_table_is_zero_from_end_to_end)
+{
+    size_t n = (size_t)9 << 20;
+    unsigned char *table = kv_calloc_table(n, 1), *end = table + n;
+
+    ck_assert_ptr_nonnull(table);
+    while (end > table && end[-1] == 0)
+        end--;
+    ck_assert_ptr_eq(end, table);
+    memset(table, 1, n);
+    kv_free(table);
+    ck_assert_ptr_null(kv_calloc_table(SIZE_MAX, 2));
 }
 END_TEST
 
@@ -150,6 +194,8 @@ int main(void)
     const TTest *tests[] = {
         siphash_tells_lengths_and_secrets_apart,
         a_map_finds_what_is_in_it_and_nothing_else,
+        a_map_that_grows_keeps_what_is_in_it,
+        a_large_table_is_zero_from_end_to_end,
         a_map_key_keeps_the_boundaries_of_its_parts,
         a_list_keeps_order_and_survives_removal_while_walking,
         utf8_takes_what_rfc_3629_allows_and_nothing_else,

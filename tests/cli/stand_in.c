@@ -495,6 +495,7 @@ void stand_in_open(struct stand_in *stand_in,
     struct kv_error error = {0};
     struct rpc_server_config config = {.max_request_bytes = 4 << 20,
         .max_calls = 100,
+        .max_connections = 100,
         .max_streams_per_connection = 100};
 
     memset(stand_in, 0, sizeof *stand_in);

@@ -502,7 +502,7 @@ START_TEST(a_tail_gives_up_when_the_server_stays_away)
 
     stand_in_open(
         &stand_in, &(struct stand_in_script){.n_receipts = 3}, address);
-    child_start(&child, "receipts tail --from earliest --timeout 200ms");
+    child_start(&child, "receipts tail --from earliest --timeout 2s");
     child_read(&child, 3);
     stand_in_close(&stand_in);
     ck_assert_int_eq(child_end(&child), CLI_UNREACHABLE);

@@ -202,7 +202,7 @@ START_TEST(an_eviction_answer_shows_outcomes_and_receipts)
     ck_assert_ptr_nonnull(strstr(text(),
         "1 sessions evicted, 9.0 MiB freed, 2 running (see --preempt); more "
         "match: ask again\n"
-        "receipts 1041 to 1042 of epoch 3, durable\n"));
+        "receipts 1041 to 1042 of epoch 3, on disk\n"));
 }
 END_TEST
 

@@ -297,6 +297,18 @@ class Failure:
             self.code, self.reason, self.message, self.fields, self.metadata)
 
 
+def wait_until(condition, what):
+    """Until condition() is true, which it then returns."""
+    end = time.monotonic() + CALL_SECONDS
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise AssertionError("never: " + what)
+        time.sleep(0.02)
+
+
 class Subscriber:
     """A StreamReceipts call, read on a thread of its own."""
 

@@ -3,13 +3,12 @@ says, whatever the cache, the batch and the evictions do."""
 import json
 import os
 import threading
-import time
 
 import grpc
 
 from kvpool_e2e import (CALL_SECONDS, SOURCE, Failure, ServerTest,
                         generate_request, inference, main, pool,
-                        session_target)
+                        session_target, wait_until)
 
 with open(os.path.join(SOURCE, "engine", "demo", "expected.json"),
           encoding="utf-8") as file:
@@ -326,15 +325,16 @@ class ConversationTest(ServerTest):
     # --- callers that go away ---
 
     def retry_while_busy(self, **fields):
-        for _ in range(200):
+        def answer():
             try:
                 return self.generate(**fields)
             except grpc.RpcError as error:
                 failure = Failure(error)
                 self.assertEqual(failure.reason, "SESSION_BUSY",
                                  repr(failure))
-                time.sleep(0.05)
-        raise self.failureException("the session stays busy")
+                return None
+
+        return wait_until(answer, "a free session")
 
     def test_a_cancelled_call_leaves_its_session_usable(self):
         call = self.server.inference.Generate(generate_request(
@@ -416,11 +416,12 @@ class SweepTest(ServerTest):
                 break
         else:
             self.fail("nobody was evicted")
-        deadline = time.monotonic() + CALL_SECONDS
-        while blocks.cached * 5 > blocks.total + 4:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
+
+        def is_swept():
             blocks = self.snapshot().blocks
+            return blocks.cached * 5 <= blocks.total + 4
+
+        wait_until(is_swept, "below the low watermark")
         reasons = self.snapshot().evictions_by_reason
         self.assertEqual([r.reason for r in reasons], [2])  # LRU
 

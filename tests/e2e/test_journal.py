@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import tempfile
-import time
 import unittest
 
 import grpc
@@ -15,7 +14,7 @@ import kvpool_e2e
 from auditor import Auditor
 from kvpool_e2e import (CALL_SECONDS, Failure, Kvpoold, StartFailed,
                         Subscriber, common, generate, grpc_message, main, pool,
-                        read_receipts, session_target, stats)
+                        read_receipts, session_target, stats, wait_until)
 from test_proof import verify_consistency, verify_inclusion, leaf_hash
 
 EARLIEST = dict(earliest=pool.StartEarliest())
@@ -329,15 +328,64 @@ class RefusedTest(JournalTest):
                      r.lifecycle.WhichOneof("change") == "loss_accepted"]), 1)
 
 
+# Runs a program as somebody else, and where its folder cannot be written.
+AS_NOBODY = """#!/bin/sh
+exec setpriv --reuid 65534 --regid 65534 --clear-groups "%s" "$@"
+"""
+READ_ONLY = """#!/bin/sh
+exec unshare --user --map-root-user --mount sh -c '
+    mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"
+    ' "%s" "%s" "$@"
+"""
+
+
+class NotOursTest(JournalTest):
+    def wrapped(self, script):
+        """Servers are started by this script from now on."""
+        path = os.path.join(self.root, "wrapper")
+        with open(path, "w") as file:
+            file.write(script)
+        os.chmod(path, 0o755)
+        if subprocess.run([path, "--version"], check=False,
+                          stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("not allowed here")
+        self.addCleanup(setattr, kvpool_e2e, "KVPOOLD", kvpool_e2e.KVPOOLD)
+        kvpool_e2e.KVPOOLD = path
+
+    def test_a_ledger_of_another_user_is_refused_and_named(self):
+        os.chmod(self.root, 0o755)
+        os.mkdir(self.data)
+        with self.start():
+            pass
+        before = self.segments()
+        self.wrapped(AS_NOBODY % kvpool_e2e.KVPOOLD)
+        self.assertRegex(self.refused(),
+                         "data/receipts: .*: Permission denied$")
+        self.assertEqual(self.segments(), before)
+
+    def test_a_folder_that_cannot_be_written_is_refused_and_named(self):
+        os.mkdir(self.data)
+        self.wrapped(READ_ONLY % (self.data, kvpool_e2e.KVPOOLD))
+        self.assertRegex(self.refused(),
+                         "data/receipts: .*: Read-only file system$")
+
+    def test_a_ledger_that_cannot_be_written_is_refused_and_named(self):
+        with self.start():
+            pass
+        before = self.segments()
+        self.wrapped(READ_ONLY % (self.data, kvpool_e2e.KVPOOLD))
+        self.assertRegex(self.refused(), ": Read-only file system$")
+        self.assertEqual(self.segments(), before)
+
+
 class FailedTest(JournalTest):
     def test_a_journal_that_fails_ends_what_waits_and_refuses_what_comes(self):
         server = self.start("--receipts-ring-mb=1", "--kv-cache-size-mb=2")
         generate(server, text="A dog", session="a", max_tokens=4)
         where = os.path.join(self.data, "receipts")
-        end = time.monotonic() + CALL_SECONDS
-        while not os.path.exists(os.path.join(where, "next.tmp")):
-            self.assertLess(time.monotonic(), end)
-            time.sleep(0.01)
+        wait_until(lambda: os.path.exists(os.path.join(where, "next.tmp")),
+                   "the next file")
         shutil.rmtree(where)  # the next file cannot be given its name
         targets = [session_target("x" * 120 + str(i)) for i in range(192)]
         with self.assertRaises(grpc.RpcError) as caught:
@@ -494,14 +542,14 @@ class FullDiskTest(JournalTest):
             self.assertEqual((failure.code, failure.reason),
                              ("RESOURCE_EXHAUSTED", "JOURNAL_FULL"))
             os.unlink(filler)
-            end = time.monotonic() + 30
-            while True:
+
+            def is_evicted():
                 try:
-                    evict(server, "a")
-                    break
+                    return evict(server, "a")
                 except grpc.RpcError:
-                    self.assertLess(time.monotonic(), end)
-                    time.sleep(0.1)
+                    return None
+
+            wait_until(is_evicted, "evicted")
             generate(server, text="A cat sat", session="c", max_tokens=4)
             receipts = read_receipts(server)
             self.assertEqual([r.sequence for r in receipts],

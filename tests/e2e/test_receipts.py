@@ -1,7 +1,6 @@
 """StreamReceipts and the ledger: every receipt, once, in order, and it adds
 up."""
 import signal
-import time
 import unittest
 
 import grpc
@@ -10,7 +9,7 @@ from auditor import Auditor
 from kvpool_e2e import (CALL_SECONDS, Failure, Kvpoold, ServerTest, Subscriber,
                         common, generate, generate_request, inference,
                         ledger_end, main, pool, pool_grpc, read_receipts,
-                        session_target)
+                        session_target, wait_until)
 
 EARLIEST = dict(earliest=pool.StartEarliest())
 LATEST = dict(latest=pool.StartLatest())
@@ -322,15 +321,12 @@ class TtlTest(ServerTest):
     flags = ("--kv-cache-size-mb=8", "--enable-receipts",
              "--snapshot-interval-ms=0")
 
-    def wait_evicted(self, session, seconds=30):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for receipt in read_receipts(self.server):
-                if (receipt.WhichOneof("kind") == "eviction" and
-                        receipt.eviction.session_id == session):
-                    return receipt.eviction
-            time.sleep(0.1)
-        raise self.failureException("%s was not evicted" % session)
+    def wait_evicted(self, session):
+        return wait_until(
+            lambda: next((r.eviction for r in read_receipts(self.server)
+                          if r.WhichOneof("kind") == "eviction" and
+                          r.eviction.session_id == session), None),
+            "an eviction of " + session)
 
     def test_an_idle_session_goes_when_its_time_is_over_and_no_other(self):
         second = 10 ** 9
@@ -394,16 +390,17 @@ class LimitTest(ServerTest):
                 pool.StreamReceiptsRequest(), timeout=CALL_SECONDS))
         self.assertEqual(failure.metadata, {"limit": "2"})
         first.cancel()
-        third = None
-        for _ in range(100):
+
+        def let_in():
             third = Subscriber(self.server)
             try:
                 third.wait_for(lambda s: s.messages, "bookmark")
-                break
+                return third
             except AssertionError:
                 self.assertEqual(third.error.reason, "TOO_MANY_SUBSCRIBERS")
-                time.sleep(0.05)
-        self.assertIsNone(third.error)
+                return None
+
+        third = wait_until(let_in, "let in")
         second.cancel()
         third.cancel()
 
@@ -420,14 +417,15 @@ class CallsTest(ServerTest):
         self.assertEqual(failure.metadata, {"limit": "4"})
         for subscriber in open_streams:
             subscriber.cancel()
-        for _ in range(100):
+
+        def let_in():
             try:
-                self.snapshot()
-                return
+                return self.snapshot()
             except grpc.RpcError as error:
                 self.assertEqual(Failure(error).reason, "TOO_MANY_CALLS")
-                time.sleep(0.05)
-        raise self.failureException("the calls were never given back")
+                return None
+
+        wait_until(let_in, "calls given back")
 
 
 class StallTest(ServerTest):
@@ -446,10 +444,8 @@ class StallTest(ServerTest):
                    for i in range(256)]
         for _ in range(200):
             self.evict(*targets)
-        end = time.monotonic() + CALL_SECONDS
-        while not self.server.log(msg="subscriber stalled, disconnected"):
-            self.assertLess(time.monotonic(), end, "it was never cut off")
-            time.sleep(0.05)
+        wait_until(lambda: self.server.log(
+            msg="subscriber stalled, disconnected"), "cut off")
         with self.assertRaises(grpc.RpcError) as caught:
             for message in call:
                 for receipt in message.receipts:

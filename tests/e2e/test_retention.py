@@ -4,7 +4,7 @@ and with a request."""
 import time
 
 from kvpool_e2e import (CALL_SECONDS, ServerTest, common, generate, key, main,
-                        pool, session_target, stats)
+                        pool, session_target, stats, wait_until)
 
 SECOND = 10 ** 9
 SETTINGS = common.RetentionSettings
@@ -51,6 +51,7 @@ class RetentionTest(ServerTest):
 
     def test_what_is_set_is_in_force_and_shown(self):
         self.make("shown")
+        before = time.time_ns()
         outcome = self.set("shown", idle_ttl=DURATION(duration_ns=250 * SECOND),
                            absolute_ttl=DURATION(duration_ns=260 * SECOND),
                            priority=PRIORITY(priority=7),
@@ -65,11 +66,11 @@ class RetentionTest(ServerTest):
         self.assertEqual(retention.absolute_ttl_ns, 260 * SECOND)
         self.assertEqual(retention.priority, 7)
         self.assertEqual([l.lease_id for l in retention.leases], ["reader"])
-        now = time.time_ns()
-        self.assertAlmostEqual((retention.pin_expires_unix_ns - now) / SECOND,
-                               90, delta=20)
-        self.assertAlmostEqual(
-            (retention.leases[0].expires_unix_ns - now) / SECOND, 60, delta=20)
+        after = time.time_ns()
+        for expires, seconds in ((retention.pin_expires_unix_ns, 90),
+                                 (retention.leases[0].expires_unix_ns, 60)):
+            began = expires - seconds * SECOND
+            self.assertTrue(before - SECOND < began < after + SECOND)
 
     def test_a_held_session_answers_pinned_until_the_last_hold_goes(self):
         self.make("held")
@@ -87,20 +88,16 @@ class RetentionTest(ServerTest):
 
     def test_a_pin_ends_by_itself(self):
         self.make("brief")
-        self.set("brief", pin=DURATION(duration_ns=SECOND // 5))
-        self.assertEqual(self.session("brief").state, stats.SESSION_STATE_HELD)
-        deadline = time.monotonic() + CALL_SECONDS
-        while self.session("brief").state != stats.SESSION_STATE_CACHED:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.02)
+        outcome = self.set("brief", pin=DURATION(duration_ns=SECOND // 5))
+        self.assertGreater(outcome.retention.pin_expires_unix_ns, 0)
+        wait_until(lambda: self.session("brief").state ==
+                   stats.SESSION_STATE_CACHED, "cached")
 
     def test_an_absolute_ttl_evicts_a_session_that_is_used(self):
         self.make("old")
         self.set("old", absolute_ttl=DURATION(duration_ns=1))
-        deadline = time.monotonic() + CALL_SECONDS
-        while self.session("old").state != stats.SESSION_STATE_EVICTED:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.02)
+        wait_until(lambda: self.session("old").state ==
+                   stats.SESSION_STATE_EVICTED, "evicted")
 
     def test_more_than_the_maximum_is_clipped_and_said(self):
         self.make("long")
@@ -178,18 +175,17 @@ class RetentionTest(ServerTest):
 
 
 class HeldPoolTest(ServerTest):
-    """Pins and leases hold more than a request can do without."""
-    flags = ("--kv-cache-size-mb=1", "--hold-wait-ms=3000",
+    """Pins and leases hold more than a request can do without; who waited
+    without hope would not be answered in time."""
+    flags = ("--kv-cache-size-mb=1", "--hold-wait-ms=600000",
              "--max-beginnings=0")
     LONG = dict(text="Once upon a time there was a dog and a ship. " * 6,
                 max_tokens=24)
 
     def hold(self, seconds):
         """Holds all of the pool but for less than a long request needs."""
-        end = time.monotonic() + CALL_SECONDS
-        while self.snapshot().blocks.pinned > 0:  # of an earlier test
-            self.assertLess(time.monotonic(), end)
-            time.sleep(0.02)
+        wait_until(lambda: self.snapshot().blocks.pinned == 0,
+                   "the end of what an earlier test holds")
         names = []
         while True:
             blocks = self.snapshot().blocks
@@ -214,11 +210,9 @@ class HeldPoolTest(ServerTest):
 
     def test_where_no_hold_ends_in_time_the_request_says_who_holds_what(self):
         names = self.hold(1000)
-        began = time.monotonic()
         failure = self.generate_fails(
             "RESOURCE_EXHAUSTED", "POOL_EXHAUSTED", session="wants",
             **self.LONG)
-        self.assertLess(time.monotonic() - began, 2.5)
         blocks = self.snapshot().blocks
         given = failure.metadata
         self.assertEqual(int(given["total_blocks"]), blocks.total)

@@ -3,10 +3,9 @@ log-probabilities, through Generate. What the model says at each step is known
 from `top_logprobs`, so a choice can be computed again here."""
 import math
 import threading
-import time
 
 from kvpool_e2e import (CALL_SECONDS, Generated, ServerTest, generate_request,
-                        inference, main, session_target)
+                        inference, main, session_target, wait_until)
 
 PROMPT = "What is a river?"
 
@@ -176,11 +175,13 @@ class SamplingTest(ServerTest):
             text=PROMPT, max_tokens=400, ignore_eos=True, logprobs=True,
             top_logprobs=20)
         stream = self.server.inference.Generate(request, timeout=CALL_SECONDS)
-        deadline = time.monotonic() + CALL_SECONDS
-        while (self.snapshot().load.running_sequences > 0 or
-               self.snapshot().load.generated_tokens_total == 0):
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.05)
+
+        def is_over():
+            load = self.snapshot().load
+            return (load.running_sequences == 0 and
+                    load.generated_tokens_total > 0)
+
+        wait_until(is_over, "over")
         out = Generated(stream)
         self.assertEqual(len(out.ids), 400)
         self.assertEqual([p.token_id for p in self.logprobs(out)], out.ids)

@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import unittest
 
 from kvpool_e2e import (CALL_SECONDS, KVPOOLCTL, Kvpoold, StartFailed,
                         generate, ledger_end, main, pool, read_receipts,
-                        session_target)
+                        session_target, wait_until)
 
 RUNNING, RETRYING = 1, 2
 
@@ -50,13 +49,6 @@ class SinksTest(unittest.TestCase):
             server.pool.Evict(pool.EvictRequest(
                 targets=[session_target("nobody")]), timeout=CALL_SECONDS)
 
-    def until(self, condition, what):
-        end = time.monotonic() + CALL_SECONDS
-        while not condition():
-            if time.monotonic() > end:
-                raise AssertionError("no " + what)
-            time.sleep(0.02)
-
     def lines(self, name):
         try:
             with open(self.path(name + ".jsonl"), encoding="utf-8") as file:
@@ -77,7 +69,7 @@ class SinksTest(unittest.TestCase):
     def wait_for(self, server, name, sequence=None):
         """Until the sink has everything, or all up to the sequence."""
         sequence = sequence or ledger_end(server)
-        self.until(lambda: (s := self.status(server, name)) is not None and
+        wait_until(lambda: (s := self.status(server, name)) is not None and
                    s.acknowledged_sequence >= sequence,
                    "sink %s at %d: %s" % (name, sequence, server.tail()))
 
@@ -91,7 +83,7 @@ class SinksTest(unittest.TestCase):
 
         n = len(answers())
         server.signal(signal.SIGHUP)
-        self.until(lambda: len(answers()) > n, "answer to SIGHUP")
+        wait_until(lambda: len(answers()) > n, "answer to SIGHUP")
         return server
 
     def changes(self, server):
@@ -136,14 +128,14 @@ class SinksTest(unittest.TestCase):
         before = ledger_end(server)
         self.issue(server, 50)
         self.wait_for(server, "well")
-        self.until(lambda: self.status(server, "lost").state == RETRYING,
+        wait_until(lambda: self.status(server, "lost").state == RETRYING,
                    "retry")
         status = self.status(server, "lost")
         self.assertEqual(status.acknowledged_sequence, before)
         self.assertEqual(status.lag_receipts, ledger_end(server) - before)
         self.assertIn("No such file or directory", status.last_error)
         self.assertGreater(status.last_error_unix_ns, 0)
-        self.until(lambda: self.status(server, "lost").lag_ns > 0, "lag")
+        wait_until(lambda: self.status(server, "lost").lag_ns > 0, "lag")
         self.assertGreater(self.status(server, "lost").retries_total, 0)
         os.mkdir(self.path("gone"))
         self.wait_for(server, "lost")
@@ -229,7 +221,7 @@ class SinksTest(unittest.TestCase):
         self.wait_for(server, "well")
         self.issue_large(server, 120)
         self.wait_for(server, "well")
-        self.until(lambda: self.status(server, "lost").lag_ns > 0, "lag")
+        wait_until(lambda: self.status(server, "lost").lag_ns > 0, "lag")
         os.mkdir(self.path("gone"))
         self.wait_for(server, "lost")
         with open(self.path("gone/x.jsonl"), encoding="utf-8") as file:
@@ -262,7 +254,7 @@ class SinksTest(unittest.TestCase):
                        self.file_sink("changed", rotate_s=1000 + i))
             self.reload(server)
             self.issue(server, 5)
-        self.until(lambda: self.status(server, "first") is None,
+        wait_until(lambda: self.status(server, "first") is None,
                    "end of the first")
         for name in ("keeper", "second", "changed"):
             self.wait_for(server, name)

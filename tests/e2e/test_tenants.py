@@ -7,7 +7,7 @@ import time
 
 from kvpool_e2e import (CALL_SECONDS, Kvpoold, ServerTest, common,
                         generate_request, inference, key, main, pool, receipts,
-                        session_target)
+                        session_target, wait_until)
 
 TENANTS = pool.SNAPSHOT_SECTION_TENANTS
 FILE = """\
@@ -197,15 +197,14 @@ class TenantTest(ServerTest):
                     file.write("tenant_soft_blocks: 2\n"
                                "tenants: [{name: new, hard_blocks: 7}]\n")
                 server.signal(signal.SIGHUP)
-                deadline = time.monotonic() + CALL_SECONDS
-                while True:
+
+                def reloaded():
                     tenants = usages(server.pool.Snapshot(
                         pool.SnapshotRequest(sections=[TENANTS]),
                         timeout=CALL_SECONDS).snapshot)
-                    if "new" in tenants:
-                        break
-                    self.assertLess(time.monotonic(), deadline)
-                    time.sleep(0.02)
+                    return tenants if "new" in tenants else None
+
+                tenants = wait_until(reloaded, "a tenant of the new file")
                 self.assertEqual(tenants["new"].hard_quota_blocks, 7)
                 self.assertEqual(tenants["new"].soft_quota_blocks, 0)
                 self.assertEqual(tenants["small"].soft_quota_blocks, 2)

@@ -12,7 +12,7 @@ import tempfile
 import time
 import unittest
 
-from kvpool_e2e import KVPOOLCTL, main, pool
+from kvpool_e2e import KVPOOLCTL, main, pool, wait_until
 from test_kvpoolctl import DAMAGED, FAILED, OK, UNREACHABLE, USAGE, run
 from test_proof import Liar, Note, ProofCase, logged_key
 
@@ -215,6 +215,13 @@ class WitnessTest(ProofCase):
         done = run(*self.arguments, "--timeout=1s", server="127.0.0.1:1")
         self.assertEqual(done.returncode, UNREACHABLE)
 
+    def seen(self, path):
+        """The size of the tree that the note in the file is about."""
+        if not os.path.exists(path):
+            return 0
+        with open(path, encoding="utf-8") as file:
+            return int(file.read().split("\n")[1])
+
     def test_a_watch_follows_and_keeps_others_away(self):
         path = os.path.join(self.own.name, "note")
         watch = subprocess.Popen(
@@ -224,14 +231,7 @@ class WitnessTest(ProofCase):
         try:
             for _ in range(3):
                 last = self.checkpoint(self.issue()).tree_size
-                deadline = time.monotonic() + 30
-                while True:
-                    if os.path.exists(path):
-                        with open(path, encoding="utf-8") as file:
-                            if int(file.read().split("\n")[1]) >= last:
-                                break
-                    self.assertLess(time.monotonic(), deadline)
-                    time.sleep(0.02)
+                wait_until(lambda n=last: self.seen(path) >= n, "cosigned")
             self.witness(code=FAILED, word="another witness has it")
         finally:
             watch.send_signal(signal.SIGTERM)

@@ -74,6 +74,27 @@ static void open_blocks(uint32_t n)
     ck_assert_int_eq(block_pool_init(&blocks, 64, n, NULL), KV_OK);
 }
 
+START_TEST(a_bit_tree_finds_the_next_word_of_members)
+{
+    struct bit_tree tree;
+
+    ck_assert_int_eq(bit_tree_init(&tree, 5000), KV_OK);
+    bit_tree_add_run(&tree, 3, 4);
+    bit_tree_add(&tree, 700);
+    bit_tree_add(&tree, 4999);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 3), 700);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 64), 700);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 700), BIT_TREE_NONE);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 4095), BIT_TREE_NONE);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 4096), 4999);
+    bit_tree_fini(&tree);
+    ck_assert_int_eq(bit_tree_init(&tree, 10), KV_OK);
+    bit_tree_add_run(&tree, 0, 10);
+    ck_assert_uint_eq(bit_tree_word_after(&tree, 0), BIT_TREE_NONE);
+    bit_tree_fini(&tree);
+}
+END_TEST
+
 START_TEST(a_block_is_handed_out_next_to_the_one_before_or_lowest)
 {
     open_blocks(8);
@@ -164,12 +185,12 @@ END_TEST
 START_TEST(scrub_jobs_come_out_in_order_and_go_back_in_any)
 {
     enum { BLOCKS = 40 };
+    struct block unused[BLOCKS] = {0};
     struct scrub_queue queue;
     struct pool_scrub jobs[POOL_SCRUBS_OUT], job;
 
-    ck_assert_int_eq(scrub_queue_init(&queue, 64, BLOCKS), KV_OK);
+    ck_assert_int_eq(scrub_queue_init(&queue, 64, unused), KV_OK);
     ck_assert(!scrub_queue_next(&queue, &job));
-    /* More rounds than the ring is long, so that it wraps. */
     for (uint64_t round = 0, id = 0; round < 5; round++) {
         for (uint64_t i = 0; i < BLOCKS; i += 2) {
             const struct pool_extent extents[] = {
@@ -192,12 +213,36 @@ START_TEST(scrub_jobs_come_out_in_order_and_go_back_in_any)
 }
 END_TEST
 
-START_TEST(no_more_scrub_jobs_are_out_than_there_are_hands)
+START_TEST(a_scrub_job_has_its_runs_however_long_they_are)
 {
+    const struct pool_extent first[] = {{5 * 64, 64}, {7 * 64, 2 * 64}};
+    const struct pool_extent second[] = {{0, 5 * 64}, {9 * 64, 31 * 64}};
+    struct block unused[40] = {0};
     struct scrub_queue queue;
     struct pool_scrub job;
 
-    ck_assert_int_eq(scrub_queue_init(&queue, 64, 100), KV_OK);
+    ck_assert_int_eq(scrub_queue_init(&queue, 64, unused), KV_OK);
+    scrub_queue_push(&queue, first, 2);
+    scrub_queue_push(&queue, second, 2);
+    for (size_t id = 0; id < 40; id++)
+        ck_assert_uint_eq(unused[id].n_refs, 0);
+    ck_assert(scrub_queue_next(&queue, &job));
+    ck_assert_uint_eq(job.n_extents, 2);
+    ck_assert_mem_eq(job.extents, first, sizeof first);
+    ck_assert(scrub_queue_next(&queue, &job));
+    ck_assert_uint_eq(job.n_extents, 2);
+    ck_assert_mem_eq(job.extents, second, sizeof second);
+    scrub_queue_fini(&queue);
+}
+END_TEST
+
+START_TEST(no_more_scrub_jobs_are_out_than_there_are_hands)
+{
+    struct block unused[POOL_SCRUBS_OUT + 1] = {0};
+    struct scrub_queue queue;
+    struct pool_scrub job;
+
+    ck_assert_int_eq(scrub_queue_init(&queue, 64, unused), KV_OK);
     for (uint64_t i = 0; i < POOL_SCRUBS_OUT + 1; i++)
         scrub_queue_push(&queue, &(struct pool_extent){i * 64, 64}, 1);
     for (int i = 0; i < POOL_SCRUBS_OUT; i++)
@@ -214,11 +259,13 @@ int main(void)
 {
     const TTest *tests[] = {a_bit_tree_finds_the_least_whatever_its_depth,
         a_bit_tree_agrees_with_an_array,
+        a_bit_tree_finds_the_next_word_of_members,
         a_block_is_handed_out_next_to_the_one_before_or_lowest,
         a_block_with_two_references_survives_the_first_release,
         a_sweep_gives_ascending_runs_that_do_not_touch,
         a_scrubbing_block_is_not_handed_out_until_it_is_zeroed,
         scrub_jobs_come_out_in_order_and_go_back_in_any,
+        a_scrub_job_has_its_runs_however_long_they_are,
         no_more_scrub_jobs_are_out_than_there_are_hands};
 
     return CHECK_RUN("block_pool", NULL, NULL, tests);

@@ -1,5 +1,6 @@
 /* What tenants may hold, and whose sessions go for it. The simulator
  * (tests/sim) checks the same laws over random sequences. */
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/pool/fixture.h"
@@ -223,6 +224,27 @@ START_TEST(within_a_tenant_the_policy_has_its_say)
 }
 END_TEST
 
+START_TEST(within_a_tenant_of_many_the_policy_has_its_say_too)
+{
+    struct pool_config config = fixture_config();
+    char id[8];
+
+    fixture_tear_down();
+    config.eviction_policy = "priority";
+    config.n_blocks = config.max_sessions = 300;
+    fixture_open(&config);
+    for (int i = 0; i < 200; i++) {
+        snprintf(id, sizeof id, "%d", i);
+        cache("q", id, 1);
+        pool_session_set_priority(
+            fixture.pool, find("q", id), i < 150 ? 60 : 40);
+    }
+    ck_assert_int_eq(set_quota("q", 0, 200), KV_OK);
+    ck_assert_int_eq(try_run("q", "new", 4), KV_OK);
+    ck_assert(has_blocks("q", "0") && !has_blocks("q", "150"));
+}
+END_TEST
+
 START_TEST(tails_go_down_to_the_quota_and_no_further)
 {
     open_policy("lru_tail");
@@ -308,6 +330,7 @@ int main(void)
         a_quota_that_shrinks_evicts_nobody_by_itself,
         a_place_is_taken_from_the_tenant_that_is_beyond_its_quota,
         within_a_tenant_the_policy_has_its_say,
+        within_a_tenant_of_many_the_policy_has_its_say_too,
         tails_go_down_to_the_quota_and_no_further,
         tenants_without_sessions_are_known_while_there_is_room,
         quotas_without_memory_leave_those_in_force};

@@ -5,13 +5,14 @@
 
 #include "base/clock.h"
 #include "tests/support/check_main.h"
+#include "tests/support/faulty_heap.h"
 
 #define BLOCK_TOKENS 4
 
 static struct {
     struct pool *pool;
     uint64_t next_note;
-    bool full;
+    bool full, starves;
     int n_told;
     struct pool_recomputation told;
     int64_t batch_ns, watch_ns;
@@ -20,8 +21,9 @@ static struct {
 static void on_evicted(void *ctx, const struct pool_eviction *eviction)
 {
     (void)ctx;
-    ck_assert_ptr_nonnull(eviction->note);
-    *eviction->note = rig.next_note++;
+    ck_assert((eviction->note == NULL) == rig.starves);
+    if (eviction->note != NULL)
+        *eviction->note = rig.next_note++;
 }
 
 static void on_batch(void *ctx, const struct pool_batch *batch)
@@ -164,6 +166,29 @@ START_TEST(what_was_lost_and_computed_again_is_told_once_it_is_all_there)
 }
 END_TEST
 
+START_TEST(without_memory_to_remember_it_a_return_is_not_told)
+{
+    struct pool_session *session;
+
+    tear_down();
+    faulty_heap_install();
+    set_up();
+    make_evicted();
+    session = begin();
+    compute(session, 10, 200);
+    ck_assert_int_eq(rig.n_told, 1);
+    pool_session_end(rig.pool, session, 250);
+    rig.starves = true;
+    faulty_heap_fail_at(0);
+    evict(session, 300);
+    faulty_heap_fail_at(-1);
+    session = begin();
+    compute(session, 10, 400);
+    ck_assert_uint_eq(pool_session_n_cached(session), 10);
+    ck_assert_int_eq(rig.n_told, 1);
+}
+END_TEST
+
 START_TEST(several_runs_may_share_the_work)
 {
     struct pool_session *session;
@@ -243,6 +268,7 @@ int main(void)
 {
     const TTest *tests[] = {
         what_was_lost_and_computed_again_is_told_once_it_is_all_there,
+        without_memory_to_remember_it_a_return_is_not_told,
         several_runs_may_share_the_work,
         evicted_anew_before_that_the_later_eviction_is_told,
         what_the_conversation_no_longer_has_is_not_missed,

@@ -76,6 +76,81 @@ START_TEST(a_block_is_found_by_all_that_came_before_it)
 }
 END_TEST
 
+/* Each computes it, for none has it when they begin. */
+static void compute_together(const char *const *ids, size_t n, const char *text)
+{
+    uint32_t tokens[64];
+    size_t n_tokens = strlen(text);
+
+    for (size_t i = 0; i < n_tokens; i++)
+        tokens[i] = (uint32_t)text[i];
+    for (size_t i = 0; i < n; i++) {
+        struct pool_session *session = begin(ids[i]);
+
+        pool_session_append(fixture.pool, session, tokens, n_tokens);
+        ck_assert_int_eq(pool_session_reserve(fixture.pool, session, n_tokens,
+                             NULL, fixture.now_ns),
+            KV_OK);
+    }
+    for (size_t i = 0; i < n; i++)
+        pool_session_commit(fixture.pool, fixture_find(ids[i]), n_tokens);
+    for (size_t i = 0; i < n; i++)
+        pool_session_end(fixture.pool, fixture_find(ids[i]), fixture.now_ns);
+}
+
+START_TEST(where_several_computed_one_beginning_the_next_is_found)
+{
+    const char *const ids[] = {"a", "b", "c", "d", "e"};
+
+    compute_together(ids, 5, "abcdefgh");
+    ck_assert_uint_eq(pool_blocks(fixture.pool).cached, 10);
+    for (size_t i = 0; i < 4; i++) {
+        fixture_check();
+        ck_assert_uint_eq(talk("f", "abcdefghi"), 8);
+        ck_assert_uint_eq(info_of(ids[i]).n_shared_blocks, 2);
+        fixture_evict("f", false);
+        fixture_evict(ids[i], false);
+        fixture_scrub();
+    }
+    /* A fifth is one too many to be listed. */
+    ck_assert_uint_eq(talk("f", "abcdefghi"), 0);
+}
+END_TEST
+
+static enum pool_block_state state_of(const char *id, size_t index)
+{
+    size_t n_blocks;
+    const pool_block_id *blocks =
+        pool_session_blocks(fixture_find(id), &n_blocks);
+
+    ck_assert_uint_lt(index, n_blocks);
+    return pool_block_run(fixture.pool, blocks[index], 1).state;
+}
+
+START_TEST(a_block_is_pinned_while_any_of_its_holders_is)
+{
+    struct pool_session *a = begin("a"), *b;
+
+    run(a, "abcdefghABCD", 12);
+    b = begin("b");
+    ck_assert_uint_eq(run(b, "abcdefghWXYZ", 12), 8);
+    ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 4);
+    pool_session_end(fixture.pool, a, fixture.now_ns);
+    ck_assert_int_eq(state_of("a", 1), POOL_BLOCK_PINNED); /* by b */
+    ck_assert_int_eq(state_of("a", 2), POOL_BLOCK_CACHED);
+    ck_assert_int_eq(state_of("b", 2), POOL_BLOCK_PINNED);
+    fixture_check();
+    fixture_evict("a", false);
+    ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 3);
+    pool_session_end(fixture.pool, b, fixture.now_ns);
+    ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 0);
+    /* Alone with them it pins them once more, and all of them. */
+    pool_session_begin(fixture.pool, fixture_find("b"));
+    ck_assert_uint_eq(pool_blocks(fixture.pool).pinned, 3);
+    fixture_check();
+}
+END_TEST
+
 START_TEST(tenants_share_nothing)
 {
     const struct pool_key key = {"other", 5, "a", 1};
@@ -281,6 +356,8 @@ int main(void)
     const TTest *tests[] = {
         two_sessions_with_one_beginning_hold_the_same_blocks,
         a_block_is_found_by_all_that_came_before_it,
+        where_several_computed_one_beginning_the_next_is_found,
+        a_block_is_pinned_while_any_of_its_holders_is,
         tenants_share_nothing,
         the_last_token_is_computed_into_a_block_of_ones_own,
         a_shared_block_survives_the_eviction_of_one_holder,

@@ -313,6 +313,35 @@ START_TEST(a_block_given_twice_or_taken_from_another_is_missed)
 }
 END_TEST
 
+static void spoil(ProtobufCBinaryData *key, const char *what, uint64_t sequence)
+{
+    key->data[5] ^= 1;
+    expect_caught(what, sequence);
+    key->data[5] ^= 1;
+    key->len--;
+    expect_caught("the length of a key", sequence);
+    key->len++;
+}
+
+START_TEST(a_key_that_others_or_the_session_itself_do_not_have_is_missed)
+{
+    size_t n_parents = 0;
+
+    pool_history_run(&history, 18, 200, true);
+    for (size_t i = 0; i < history.n_receipts; i++) {
+        Kvpool__V1__Receipt *receipt = history.receipts[i];
+
+        if (receipt->kind_case != KVPOOL__V1__RECEIPT__KIND_ALLOCATION ||
+            receipt->allocation->parent_key.len == 0)
+            continue;
+        spoil(&receipt->allocation->parent_key, "a parent's key", i + 1);
+        n_parents++;
+    }
+    ck_assert_uint_gt(n_parents, 0);
+    pool_history_free(&history);
+}
+END_TEST
+
 static bool is_change_of_blocks(const Kvpool__V1__Receipt *receipt)
 {
     return receipt->kind_case == KVPOOL__V1__RECEIPT__KIND_ALLOCATION ||
@@ -441,7 +470,7 @@ START_TEST(an_audit_without_memory_says_so)
         faulty_heap_fail_at(nth);
         status = audit_init(&audit);
         faulty_heap_fail_at(-1);
-        ck_assert_int_eq(status, nth < 4 ? KV_NO_MEMORY : KV_OK);
+        ck_assert_int_eq(status, nth < 5 ? KV_NO_MEMORY : KV_OK);
         audit_fini(&audit);
         ck_assert_int_eq(faulty_heap_live(), 0);
     }
@@ -547,6 +576,7 @@ int main(void)
         blocks_are_audited_from_anywhere_as_far_as_they_are_known,
         every_number_of_an_allocation_or_release_is_missed_when_changed,
         a_block_given_twice_or_taken_from_another_is_missed,
+        a_key_that_others_or_the_session_itself_do_not_have_is_missed,
         an_allocation_or_release_left_out_is_missed_even_when_renumbered,
         who_came_back_names_the_eviction_it_was_evicted_by,
         a_crash_may_cut_off_a_batch_and_an_end_in_order_may_not,

@@ -152,6 +152,58 @@ START_TEST(an_evicted_session_leaves_behind_what_others_hold_and_no_more)
 }
 END_TEST
 
+static enum kv_status tell(
+    const struct replay_holder *holder, uint64_t block, uint8_t first)
+{
+    const uint8_t key[REPLAY_KEY_BYTES] = {first};
+
+    return replay_tell_key(replay, holder, block * BLOCK, key, NULL);
+}
+
+static enum kv_status go_on(const struct replay_holder *holder, uint8_t first)
+{
+    const uint8_t key[REPLAY_KEY_BYTES] = {first};
+
+    return replay_check_parent(replay, holder, key, NULL);
+}
+
+START_TEST(all_who_hold_a_block_tell_one_key)
+{
+    give(&anna, 0, 2);
+    ck_assert_int_eq(tell(&anna, 0, 1), KV_OK);
+    ck_assert_int_eq(tell(&anna, 0, 2), KV_OK); /* filled anew */
+    share(&bert, 0, 1);
+    ck_assert_int_eq(tell(&bert, 0, 3), KV_OK); /* and anew before that */
+    ck_assert_int_eq(tell(&anna, 0, 2), KV_INVALID);
+    ck_assert_int_eq(tell(&anna, 0, 3), KV_OK);
+    ck_assert_int_eq(tell(&bert, 1, 1), KV_INVALID); /* it is not his */
+    ck_assert_int_eq(tell(&bert, 2, 1), KV_INVALID); /* nor anybody's */
+    drop(&anna, 0, 1);
+    ck_assert_int_eq(tell(&bert, 0, 4), KV_OK);
+    take(&bert, 0, 1);
+    give(&anna, 0, 1);
+    ck_assert_int_eq(tell(&anna, 0, 5), KV_OK);
+}
+END_TEST
+
+START_TEST(who_goes_on_goes_on_behind_a_block_of_its_own)
+{
+    give(&anna, 0, 2);
+    give(&bert, 2, 1);
+    tell(&anna, 0, 1);
+    tell(&anna, 1, 2);
+    ck_assert_int_eq(go_on(&anna, 1), KV_OK);
+    ck_assert_int_eq(go_on(&anna, 2), KV_OK);
+    ck_assert_int_eq(go_on(&anna, 3), KV_INVALID);
+    ck_assert_int_eq(go_on(&bert, 1), KV_INVALID);
+    take(&anna, 1, 1);
+    ck_assert_int_eq(go_on(&anna, 2), KV_INVALID);
+    replay_clear(replay); /* from here on the beginning is not known */
+    ck_assert_int_eq(go_on(&anna, 7), KV_OK);
+    ck_assert_int_eq(tell(&anna, 0, 7), KV_OK);
+}
+END_TEST
+
 START_TEST(used_is_what_is_held)
 {
     ck_assert_int_eq(replay_check_used(replay, 0, NULL), KV_OK);
@@ -296,6 +348,8 @@ int main(void)
         requests_without_a_session_hold_a_block_as_often_as_they_are,
         only_the_last_holder_frees_and_only_another_lets_live_on,
         an_evicted_session_leaves_behind_what_others_hold_and_no_more,
+        all_who_hold_a_block_tell_one_key,
+        who_goes_on_goes_on_behind_a_block_of_its_own,
         used_is_what_is_held,
         from_the_middle_what_is_known_must_hold_and_the_rest_may,
         what_is_no_run_of_blocks_is_refused,

@@ -54,6 +54,8 @@ def check_unary(channel):
             assert False
         except grpc.RpcError as e:
             assert e.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, e
+            assert e.details() == (
+                "the compressed request inflates to more than 65536 bytes")
 
 
 def check_errors(channel):

@@ -90,6 +90,7 @@ static void on_wait(
 {
     (void)request;
     (void)n;
+    ((struct rig *)ctx)->n_waits++;
     rpc_call_set_ctx(call, ctx);
     rpc_call_on_cancel(call, on_wait_cancelled);
 }
@@ -246,6 +247,8 @@ void rig_open(
         config.max_request_bytes = 64 * 1024;
     if (config.max_calls == 0)
         config.max_calls = 1000;
+    if (config.max_connections == 0)
+        config.max_connections = 1000;
     if (config.max_streams_per_connection == 0)
         config.max_streams_per_connection = 1000;
     REQUIRE(rpc_server_open(&rig->server, &config, &error) == KV_OK);

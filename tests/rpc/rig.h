@@ -28,6 +28,7 @@ struct rig {
     int64_t drain_limit_ns;
 
     _Atomic int n_cancelled; /* Wait, Flood and Stay heard of it */
+    _Atomic int n_waits;     /* calls of Wait that came */
     _Atomic int n_started;   /* streams */
     _Atomic int n_done;      /* streams whose on_done came */
     _Atomic int n_sent;      /* by Flood */

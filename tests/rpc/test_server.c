@@ -245,6 +245,43 @@ START_TEST(running_out_of_descriptors_is_a_pause_and_not_the_end)
 }
 END_TEST
 
+START_TEST(connections_beyond_the_limit_are_closed_and_room_comes_back)
+{
+    struct rpc_client *client;
+    char byte;
+    int port, silent, refused;
+
+    rig_open(
+        &rig, (struct rpc_server_config){.max_connections = 2}, "127.0.0.1:0");
+    rig_start(&rig);
+    kv_log_set_level(KV_LOG_ERROR);
+    port = port_of(rig.address);
+    client = rig_client(&rig);
+    ck_assert_int_eq(echo(client), RPC_OK);
+    silent = connect_port(port);
+    for (int i = 0; i < 5; i++) {
+        refused = connect_port(port);
+        ck_assert_int_eq(read(refused, &byte, 1), 0);
+        close(refused);
+    }
+    ck_assert_int_eq(echo(client), RPC_OK);
+    rig_do(&rig, read_counts);
+    ck_assert_uint_eq(counts.refused_total, 5);
+    ck_assert_uint_eq(counts.connections_total, 2);
+    rpc_client_close(client);
+
+    client = rig_client(&rig); /* in the place of the one that went */
+    kv_free(answer);
+    ck_assert_int_eq(rpc_client_call(client, "/test.v1.Test/Echo", "x", 1,
+                         &(struct rpc_client_options){.wait_for_ready = true},
+                         &answer, &n_answer, &error),
+        RPC_OK);
+    rpc_client_close(client);
+    close(silent);
+    rig_close(&rig);
+}
+END_TEST
+
 START_TEST(bytes_that_are_not_http2_cost_their_connection_only)
 {
     struct rpc_client *client;
@@ -398,6 +435,7 @@ static enum kv_status open_listen_close(struct rpc_loop *loop)
     const struct rpc_server_config config = {.loop = loop,
         .max_request_bytes = 1024,
         .max_calls = 1,
+        .max_connections = 1,
         .max_streams_per_connection = 1};
     const struct rpc_method method = {
         "/test.v1.Test/Echo", RPC_UNARY, nobody, NULL};
@@ -478,6 +516,7 @@ int main(void)
         a_stale_socket_file_is_replaced_and_a_live_one_is_not,
         a_file_that_is_no_socket_stays,
         running_out_of_descriptors_is_a_pause_and_not_the_end,
+        connections_beyond_the_limit_are_closed_and_room_comes_back,
         bytes_that_are_not_http2_cost_their_connection_only,
         a_drain_waits_for_calls_and_refuses_new_ones,
         the_limit_cancels_what_is_left,

@@ -62,12 +62,18 @@ static bool goes_before(const struct world *world, const struct actor *other,
            other->rank < victim->rank;
 }
 
-static void check_turn(const struct world *world, size_t victim)
+/* Among all, or for a quota among those of its tenant. */
+static void check_turn(
+    const struct world *world, size_t victim, enum pool_reason reason)
 {
-    for (size_t i = 0; i < WORLD_NAMED; i++)
-        if (i != victim &&
+    for (size_t i = 0; i < WORLD_NAMED; i++) {
+        bool is_among = reason == POOL_REASON_LRU ||
+                        world_tenant(i) == world_tenant(victim);
+
+        if (i != victim && is_among &&
             goes_before(world, &world->actors[i], &world->actors[victim]))
             world_fail(world, "session %zu went before %zu", victim, i);
+    }
 }
 
 static void check_victim(
@@ -87,8 +93,9 @@ static void check_victim(
     if (eviction->cause->reason == POOL_REASON_TTL &&
         actor_due_ns(actor) > world->now_ns)
         world_fail(world, "session %zu was evicted before its time", at);
-    if (eviction->cause->reason == POOL_REASON_LRU && !world_has_quotas(world))
-        check_turn(world, at);
+    if (eviction->cause->reason == POOL_REASON_LRU ||
+        eviction->cause->reason == POOL_REASON_QUOTA)
+        check_turn(world, at, eviction->cause->reason);
 }
 
 static bool same_tenant(const struct pool_key *a, const struct pool_key *b)
@@ -97,8 +104,12 @@ static bool same_tenant(const struct pool_key *a, const struct pool_key *b)
            memcmp(a->tenant, b->tenant, a->tenant_bytes) == 0;
 }
 
-/* Blocks of a tenant, as the pool counts them now. */
-static uint64_t used_by(const struct world *world, size_t tenant)
+static int tenant_of(const struct pool_key *key)
+{
+    return key->tenant_bytes == 0 ? 0 : key->tenant[0] - 'a' + 1;
+}
+
+uint64_t world_used_by(const struct world *world, size_t tenant)
 {
     const struct pool_key key = world_key(tenant * WORLD_IDS);
     struct pool_tenant_info info = {.tenant = NULL};
@@ -129,7 +140,7 @@ static void check_nobody_goes_first(
         const struct pool_key key = world_key(tenant * WORLD_IDS);
         uint32_t soft_blocks = world->quotas[tenant].soft_blocks;
 
-        if (soft_blocks > 0 && used_by(world, tenant) > soft_blocks &&
+        if (soft_blocks > 0 && world_used_by(world, tenant) > soft_blocks &&
             has_cached(world, tenant) && !same_tenant(&key, &eviction->key))
             world_fail(world,
                 "tenant %zu is beyond its quota, and another gives up blocks",
@@ -150,14 +161,12 @@ static void check_tenants(
     if (forced_by == NULL || eviction->cause->reason == POOL_REASON_PRESSURE ||
         world->n_asked == 0)
         return;
-    tenant = forced_by->tenant_bytes == 0
-                 ? 0
-                 : (size_t)forced_by->tenant[0] - 'a' + 1;
+    tenant = (size_t)tenant_of(forced_by);
     quota = &world->quotas[tenant];
     if (same_tenant(&eviction->key, forced_by))
         return;
     if (quota->soft_blocks > 0 &&
-        used_by(world, tenant) + world->n_asked > quota->soft_blocks)
+        world_used_by(world, tenant) + world->n_asked > quota->soft_blocks)
         world_fail(world, "another tenant gives up blocks for one beyond its "
                           "quota");
 }
@@ -200,6 +209,7 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     if (eviction->part == 1)
         world->last_freed_blocks = 0;
     world->last_freed_blocks += eviction->blocks_freed;
+    world->last_freed_tenant = tenant_of(&eviction->key);
     world->tally->n_evictions[eviction->cause->reason]++;
     world->tally->n_preempted += eviction->preempted;
     heap_pause();

@@ -216,12 +216,27 @@ static void check_refusal(
 
 /* ---- sessions */
 
-static bool is_place(const struct world *world)
+/* Whether a tenant has an idle session with blocks. */
+static bool has_idle(const struct world *world, int tenant)
 {
-    uint32_t n = 0, n_fixed = 0;
+    for (size_t i = 0; i < WORLD_ACTORS; i++)
+        if (world_tenant(i) == tenant && world->actors[i].exists &&
+            !world->actors[i].active &&
+            world->actors[i].state == POOL_SESSION_CACHED)
+            return true;
+    return false;
+}
 
-    if (world_has_quotas(world))
-        return false; /* whose it would be is not known here */
+/* For one more session of a tenant. Beyond its quota, it is one of its own that
+ * goes; no session without blocks may be left then. */
+static bool is_place(struct world *world, size_t at)
+{
+    int tenant = world_tenant(at);
+    const struct pool_quota *quota = &world->quotas[tenant];
+    uint64_t n_used = world_used_by(world, (size_t)tenant);
+    bool is_over = (quota->soft_blocks > 0 && n_used > quota->soft_blocks) ||
+                   (quota->hard_blocks > 0 && n_used > quota->hard_blocks);
+    uint32_t n = 0, n_fixed = 0, n_kept = 0;
 
     for (size_t i = 0; i < WORLD_ACTORS; i++) {
         const struct actor *actor = &world->actors[i];
@@ -229,7 +244,11 @@ static bool is_place(const struct world *world)
         n += actor->exists;
         n_fixed += actor->exists &&
                    (actor->active || actor->state == POOL_SESSION_HELD);
+        n_kept += actor->exists && !actor->active &&
+                  actor->state == POOL_SESSION_EVICTED;
     }
+    if (is_over && n >= world->plan->settings[PLAN_SESSIONS] && n_kept == 0)
+        return has_idle(world, tenant);
     return n < world->plan->settings[PLAN_SESSIONS] || n_fixed < n;
 }
 
@@ -245,7 +264,7 @@ static struct pool_session *get(struct world *world, size_t at)
 
     if (status == KV_LIMIT) {
         must_be_as_before(world, &before);
-        must(world, !is_place(world), "there was a place for a session");
+        must(world, !is_place(world, at), "there was a place for a session");
         return NULL;
     }
     if (status != KV_OK) {
@@ -289,7 +308,7 @@ static void do_anonymous(struct world *world, const struct op *op)
         NULL, world->now_ns, &session);
     if (status == KV_LIMIT) {
         must_be_as_before(world, &before);
-        must(world, !is_place(world), "there was a place for a request");
+        must(world, !is_place(world, at), "there was a place for a request");
         return;
     }
     if (status != KV_OK) {
@@ -485,30 +504,40 @@ static void check_hard_quota(const struct world *world, size_t at)
             world, "tenant %d has more than its quota", world_tenant(at));
 }
 
-/* Nobody goes who need not: given up is what was lacking, and less than that
- * without the last victim. */
-static void check_room(const struct world *world, const struct moment *before,
-    size_t n_more, enum kv_status status)
+/* Whether somebody had to go for a reservation of n_more blocks, when so many
+ * were coming and the tenant used so many. */
+static bool needs_victim(const struct world *world, size_t at, size_t n_more,
+    uint64_t n_coming, uint64_t n_used)
+{
+    uint32_t hard = world->quotas[world_tenant(at)].hard_blocks;
+
+    return n_coming < n_more || (hard > 0 && n_used + n_more > hard);
+}
+
+/* Nobody goes who need not: given up is what was lacking, or what was beyond a
+ * hard quota, and less than that without the last victim. */
+static void check_room(const struct world *world, size_t at,
+    const struct moment *before, size_t n_more, enum kv_status status)
 {
     const struct pool_blocks blocks = pool_blocks(world->pool);
-    bool evicts = n_more > before->blocks.free + before->blocks.scrubbing;
     uint64_t n_evictions =
         pool_stats(world->pool).evictions - before->stats.evictions;
+    size_t n_got = status == KV_OK ? n_more : 0;
+    uint64_t n_coming = blocks.free + blocks.scrubbing + n_got;
+    uint64_t n_used =
+        pool_session_tenant(world_session(world, at)).n_used_blocks - n_got;
+    uint64_t n_last = world->last_freed_blocks;
 
-    if (world_has_quotas(world))
-        return; /* a tenant may have to give up its own, room or not */
-    if (status != KV_BUSY || !evicts) {
-        must(world, n_evictions == 0, "an eviction that nobody needed");
-        return;
-    }
-    must(world, n_evictions > 0 && blocks.free + blocks.scrubbing >= n_more,
-        "room was said to come, and does not");
-    if (blocks.free + blocks.scrubbing - world->last_freed_blocks >= n_more)
+    if (status == KV_BUSY && n_coming < n_more)
+        world_fail(world, "room was said to come, and does not");
+    if (n_evictions > 0 &&
+        !needs_victim(world, at, n_more, n_coming - n_last,
+            n_used +
+                (world->last_freed_tenant == world_tenant(at) ? n_last : 0)))
         world_fail(world,
             "%" PRIu64 " evictions: %" PRIu64 " blocks are coming, %" PRIu64
             " of the last one, and %zu were needed",
-            n_evictions, blocks.free + blocks.scrubbing,
-            world->last_freed_blocks, n_more);
+            n_evictions, n_coming, n_last, n_more);
 }
 
 static void do_reserve(struct world *world, const struct op *op)
@@ -544,7 +573,7 @@ static void do_reserve(struct world *world, const struct op *op)
         kv_status_text(status));
     if (status == KV_OK && n_more > 0)
         check_hard_quota(world, at);
-    check_room(world, &before, n_more, status);
+    check_room(world, at, &before, n_more, status);
     world->tally->n_reserved += status == KV_OK && n_more > 0;
     world->tally->n_busy += status == KV_BUSY;
     world->tally->n_full += status == KV_POOL_FULL;

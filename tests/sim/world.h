@@ -108,7 +108,8 @@ struct world {
     bool has_starved; /* memory has run out at some time, */
     struct pool_quota quotas[WORLD_TENANTS];
     size_t n_asked;             /* blocks that the operation needs */
-    uint64_t last_freed_blocks; /* by the last eviction */
+    uint64_t last_freed_blocks; /* by the last eviction, */
+    int last_freed_tenant;      /* of whom */
     uint32_t starving;          /* or will, this many allocations on; 0: no */
 
     struct actor actors[WORLD_ACTORS];
@@ -146,6 +147,8 @@ int64_t actor_due_ns(const struct actor *actor);
 
 /* Whether some tenant has a quota. */
 bool world_has_quotas(const struct world *world);
+/* Blocks of a tenant, as the pool counts them. */
+uint64_t world_used_by(const struct world *world, size_t tenant);
 
 /* ---- evict.c */
 

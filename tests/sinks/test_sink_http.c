@@ -415,17 +415,14 @@ END_TEST
 
 START_TEST(closing_does_not_wait_for_a_dead_target)
 {
-    int64_t begin_ns;
-
     receiver.mood = RECEIVER_STALLS;
+    set_uint("timeout_ms", 600000); /* longer than the rig is patient */
     set_uint("close_ms", 100);
     add_sink();
     sink_rig_issue(&rig, 30);
     while (receiver.n_requests == 0)
         uv_run(&rig.loop, UV_RUN_ONCE);
-    begin_ns = kv_clock_mono_ns();
     sink_rig_close_set(&rig);
-    ck_assert_int_lt(kv_clock_mono_ns() - begin_ns, 5 * KV_NS_PER_S);
 }
 END_TEST
 
