@@ -42,25 +42,32 @@ static void pass_on(int number, siginfo_t *info, void *context)
 
 /* One call of the system puts zeros in the place of all of it, so that no other
  * page of it faults later, nor one piece at a time. */
+static bool put_zeros(uintptr_t begin, size_t n_bytes)
+{
+    const void *zeros = mmap((void *)begin, n_bytes, PROT_READ,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+
+    /* cppcheck-suppress memleak ; mapping_fini unmaps it */
+    return zeros != MAP_FAILED;
+}
+
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
     const uintptr_t address = (uintptr_t)info->si_addr;
     const int error = errno;
+    bool is_ours = false;
 
-    for (size_t i = 0; i < MAPPING_MAX; i++) {
+    for (size_t i = 0; i < MAPPING_MAX && !is_ours; i++) {
         const uintptr_t begin = atomic_load(&slots[i].begin);
+        const size_t n_bytes = atomic_load(&slots[i].n_bytes);
 
-        if (begin == 0 || address - begin >= atomic_load(&slots[i].n_bytes))
+        if (begin == 0 || address - begin >= n_bytes)
             continue;
         atomic_store(&slots[i].is_lost, true);
-        if (mmap((void *)begin, atomic_load(&slots[i].n_bytes), PROT_READ,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-                0) == MAP_FAILED)
-            break;
-        errno = error;
-        return;
+        is_ours = put_zeros(begin, n_bytes);
     }
-    pass_on(number, info, context);
+    if (!is_ours)
+        pass_on(number, info, context);
     errno = error;
 }
 

@@ -126,7 +126,7 @@ void model_close(struct model *model)
 enum kv_status model_check_file(
     const struct model *model, struct kv_error *error)
 {
-    if (model->gguf == NULL || !gguf_is_lost(model->gguf)) /* made by hand */
+    if (model->gguf == NULL || !gguf_is_lost(model->gguf))
         return KV_OK;
     return kv_error_set(error, KV_IO,
         "%s: the file was cut short, or its disk failed, while it was read",

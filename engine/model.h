@@ -77,7 +77,7 @@ struct model {
     uint64_t n_parameters;
     size_t mapped_bytes, copied_bytes;
     float *copies; /* what the norms point into */
-    struct gguf *gguf;
+    struct gguf *gguf; /* NULL: made by hand */
 };
 
 /* Opens a model file; *out is the caller's to close. KV_UNSUPPORTED and

@@ -89,8 +89,8 @@ struct request_quota {
     uint64_t used_blocks, needed_blocks, quota_blocks;
 };
 
-/* Called from scheduler_plan, _commit, _fail, _cancel and _hand_back. They must not
- * call the scheduler, but on_ended may free the request. */
+/* Called from scheduler_plan, _commit, _fail, _cancel and _hand_back. They must
+ * not call the scheduler, but on_ended may free the request. */
 struct request_ops {
     void (*on_started)(struct request *request);
 
@@ -194,8 +194,8 @@ void scheduler_commit(struct scheduler *scheduler,
     const struct compute_slice *slices, size_t n_slices, int64_t now_ns);
 
 /* The same where nothing that was computed can be trusted, nor will be: ends
- * all requests with REQUEST_MODEL_LOST, and takes nothing of the step. Or, while
- * there is no step, without one. */
+ * all requests with REQUEST_MODEL_LOST, and takes nothing of the step. Or,
+ * while there is no step, without one. */
 void scheduler_fail(struct scheduler *scheduler, int64_t now_ns);
 
 /* Whether a plan has not been committed yet: workers touch its blocks. */

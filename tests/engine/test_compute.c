@@ -123,6 +123,46 @@ START_TEST(a_slice_that_wants_nothing_leaves_its_result_alone)
 }
 END_TEST
 
+/* Not even for what is drawn and measured; all that a step needs is there. */
+START_TEST(a_step_asks_the_heap_for_nothing)
+{
+    static const uint32_t tokens[40] = {1, 318, 283};
+    const struct engine_config config = {
+        ENGINE_DEMO, "auto", KV_TYPE_F16, 3, 16};
+    struct sampler_logprobs logprobs[2];
+    struct compute_slice slices[2];
+    struct engine engine;
+    int n_calls;
+
+    faulty_heap_install();
+    faulty_heap_fail_at(-1);
+    engine_open(&engine, &config);
+    for (size_t i = 0; i < 2; i++)
+        slices[i] = (struct compute_slice){
+            .tokens = tokens,
+            .n_tokens = i == 0 ? 30 : 3,
+            .blocks = engine.blocks[i],
+            .samples = true,
+            .sampling = {.temperature = 1,
+                .top_p = 0.9f,
+                .repetition_penalty = 1.2f,
+                .seed = 7},
+            .history = tokens,
+            .n_history = 3,
+            .logprobs = &logprobs[i],
+            .n_top_logprobs = SAMPLER_MAX_TOP,
+        };
+    n_calls = faulty_heap_calls();
+    faulty_heap_fail_at(0);
+    for (int i = 0; i < 4; i++)
+        compute_run(engine.compute, slices, 2);
+    faulty_heap_fail_at(-1);
+    ck_assert_int_eq(faulty_heap_calls(), n_calls);
+    engine_close(&engine);
+    ck_assert_int_eq(faulty_heap_live(), 0);
+}
+END_TEST
+
 struct counter {
     pthread_mutex_t mutex;
     pthread_cond_t cond;
@@ -297,6 +337,7 @@ int main(void)
         three_threads_compute_what_one_does,
         sampling_is_of_the_same_logits_that_are_handed_out,
         a_slice_that_wants_nothing_leaves_its_result_alone,
+        a_step_asks_the_heap_for_nothing,
         done_is_called_on_the_team_and_may_start_the_next_step,
         open_fails_cleanly_wherever_memory_ends,
         what_does_not_fit_or_is_not_known_is_refused,
