@@ -76,7 +76,7 @@ struct model {
     const char *architecture;
     uint64_t n_parameters;
     size_t mapped_bytes, copied_bytes;
-    float *copies; /* what the norms point into */
+    float *copies;     /* what the norms point into */
     struct gguf *gguf; /* NULL: made by hand */
 };
 

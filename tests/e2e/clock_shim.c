@@ -13,8 +13,6 @@
 
 #define NS_PER_S INT64_C(1000000000)
 
-int clock_gettime(clockid_t id, struct timespec *out);
-
 static int (*real_gettime)(clockid_t id, struct timespec *out);
 static const _Atomic int64_t *offset_ns;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
