@@ -24,6 +24,7 @@
 
 enum measure {
     PAIR,
+    PAIR_UNTOLD,
     TOUCH_ONE,
     ACQUIRE,
     RELEASE,
@@ -39,6 +40,7 @@ enum measure {
 
 static const char *const measure_names[N_MEASURES] = {
     [PAIR] = "acquire + release, one block",
+    [PAIR_UNTOLD] = "the same, told nobody (receipts_allocations off)",
     [ACQUIRE] = "acquire, blocks scattered over the arena",
     [RELEASE] = "release, the same",
     [SCRUB] = "zeroing job taken and handed back",
@@ -60,6 +62,7 @@ struct bench {
     struct pool *pool;
     struct pool_session **sessions; /* in random order */
     struct pool_session *runner;
+    struct pool_observer observer;
     int64_t now_ns;
     uint64_t random;
     uint64_t n_heard; /* reports */
@@ -191,7 +194,7 @@ static void scrub_all(struct bench *bench)
         pool_scrub_done(bench->pool, job.scrub_id, bench->now_ns);
 }
 
-static void open_bench(struct bench *bench, struct pool_observer *observer)
+static void open_bench(struct bench *bench)
 {
     const struct pool_config config = {
         .block_bytes = 64,
@@ -202,11 +205,11 @@ static void open_bench(struct bench *bench, struct pool_observer *observer)
         .default_idle_ttl_ns = 3600 * KV_NS_PER_S,
         .share_prefixes = true,
         .secret = {1, 2},
-        .observer = observer,
+        .observer = &bench->observer,
     };
     struct kv_error error;
 
-    *observer = (struct pool_observer){
+    bench->observer = (struct pool_observer){
         .ctx = bench,
         .evicted = on_evicted,
         .batch = on_batch,
@@ -327,6 +330,19 @@ static double measure_pair(struct bench *bench)
     return ns;
 }
 
+/* What the server does unless it is asked for receipts of allocations. */
+static double measure_pair_untold(struct bench *bench)
+{
+    const struct pool_observer observer = bench->observer;
+    double ns;
+
+    bench->observer.allocated = NULL;
+    bench->observer.released = NULL;
+    ns = measure_pair(bench);
+    bench->observer = observer;
+    return ns;
+}
+
 static double measure_acquire(struct bench *bench)
 {
     int64_t since_ns = cpu_ns();
@@ -431,6 +447,7 @@ static void repeat(struct bench *bench, int repetition)
     ns[RELEASE][repetition] = measure_release(bench);
     ns[SCRUB][repetition] = measure_scrub(bench);
     ns[PAIR][repetition] = measure_pair(bench);
+    ns[PAIR_UNTOLD][repetition] = measure_pair_untold(bench);
     refill(bench);
     shuffle_sessions(bench);
 }
@@ -445,12 +462,11 @@ static int compare_doubles(const void *a, const void *b)
 static void run(const struct size *size, int n_repetitions)
 {
     static struct bench bench;
-    struct pool_observer observer;
     uint64_t metadata_bytes;
 
     bench = (struct bench){.size = *size, .random = 1};
     make_chain(&bench);
-    open_bench(&bench, &observer);
+    open_bench(&bench);
     metadata_bytes = pool_totals(bench.pool).metadata_bytes;
     bench.runner = begin_session(&bench, size->n_sessions);
     for (int i = 0; i < n_repetitions; i++)

@@ -539,7 +539,7 @@ enum kv_status journal_reader_next(struct journal_reader *reader,
     struct journal_group *out, struct kv_error *error)
 {
     enum kv_status status = KV_OK;
-    size_t n_good;
+    size_t n_good = 0;
 
     if (reader->fd < 0)
         status = enter_next(reader, error);

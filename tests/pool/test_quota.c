@@ -227,7 +227,7 @@ END_TEST
 START_TEST(within_a_tenant_of_many_the_policy_has_its_say_too)
 {
     struct pool_config config = fixture_config();
-    char id[8];
+    char id[12];
 
     fixture_tear_down();
     config.eviction_policy = "priority";
