@@ -164,6 +164,10 @@ class Kvpoold:
     def pid(self):
         return self._process.pid
 
+    def is_sanitized(self):
+        with open("/proc/%d/maps" % self.pid, encoding="utf-8") as file:
+            return re.search(r"lib[at]san|\[shadow", file.read()) is not None
+
     def connect(self, **options):
         """A channel that shares no connection with any other."""
         target = self.address

@@ -52,11 +52,6 @@ def resident_bytes(pid):
         return int(re.search(r"VmRSS:\s+(\d+) kB", file.read()).group(1)) << 10
 
 
-def is_sanitized(pid):
-    with open("/proc/%d/maps" % pid, encoding="utf-8") as file:
-        return re.search(r"lib[at]san|\[shadow", file.read()) is not None
-
-
 class StalledTest(ServerTest):
     """A ring of 4 MiB, and 8 times as much."""
 
@@ -72,7 +67,7 @@ class StalledTest(ServerTest):
             self.evict(*targets)
 
     def test_who_takes_nothing_costs_a_mebibyte_at_most(self):
-        if is_sanitized(self.server.pid):
+        if self.server.is_sanitized():
             self.skipTest("a sanitizer has memory of its own")
         self.issue(8)  # the ring is full, the heap is warm
         before = resident_bytes(self.server.pid)
