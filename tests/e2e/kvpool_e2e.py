@@ -376,6 +376,16 @@ class Subscriber:
         self._thread.join(CALL_SECONDS)
 
 
+def health(server, service=""):
+    check = server.channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=lambda m: m.SerializeToString(),
+        response_deserializer=grpc_message(
+            "grpc.health.v1.HealthCheckResponse").FromString)
+    return check(grpc_message("grpc.health.v1.HealthCheckRequest")(
+        service=service), timeout=CALL_SECONDS).status
+
+
 def ledger_end(server):
     """The last sequence that has been issued."""
     return server.pool.Snapshot(

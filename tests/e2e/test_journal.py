@@ -13,7 +13,7 @@ import grpc
 import kvpool_e2e
 from auditor import Auditor
 from kvpool_e2e import (CALL_SECONDS, Failure, Kvpoold, StartFailed,
-                        Subscriber, common, generate, grpc_message, main, pool,
+                        Subscriber, common, generate, health, main, pool,
                         read_receipts, session_target, stats, wait_until)
 from test_proof import verify_consistency, verify_inclusion, leaf_hash
 
@@ -37,16 +37,6 @@ def inclusion(server, sequence, size=0):
     return server.pool.GetInclusionProof(
         pool.GetInclusionProofRequest(sequence=sequence, tree_size=size),
         timeout=CALL_SECONDS)
-
-
-def health(server, service=""):
-    check = server.channel.unary_unary(
-        "/grpc.health.v1.Health/Check",
-        request_serializer=lambda m: m.SerializeToString(),
-        response_deserializer=grpc_message(
-            "grpc.health.v1.HealthCheckResponse").FromString)
-    return check(grpc_message("grpc.health.v1.HealthCheckRequest")(
-        service=service), timeout=CALL_SECONDS).status
 
 
 class JournalTest(unittest.TestCase):

@@ -8,21 +8,11 @@ import threading
 import unittest
 
 from kvpool_e2e import (CALL_SECONDS, SOURCE, Kvpoold, ServerTest, generate,
-                        generate_request, grpc_message, inference, main,
+                        generate_request, health, inference, main,
                         session_target)
 
 DEMO = os.path.join(SOURCE, "engine", "demo", "demo.gguf")
 SERVING, NOT_SERVING = 1, 2
-
-
-def health(server, service):
-    check = server.channel.unary_unary(
-        "/grpc.health.v1.Health/Check",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=grpc_message(
-            "grpc.health.v1.HealthCheckResponse").FromString)
-    return check(grpc_message("grpc.health.v1.HealthCheckRequest")(
-        service=service), timeout=CALL_SECONDS).status
 
 
 class ModelFileTest(ServerTest):
