@@ -253,9 +253,9 @@ static void take_turn(uint32_t *random)
     session = find("q", id);
     ck_assert_uint_eq(pool_session_glance(session).n_cached_tokens, n_tokens);
     end("q", id);
-    if (draw % 64 < 8)
+    if (draw >> 16 & 1)
         pool_session_set_priority(
-            fixture.pool, session, draw % 64 < 4 ? 50 : 30 + 10 * (draw % 8));
+            fixture.pool, session, 30 + 20 * (draw >> 17 & 3));
 }
 
 /* Which of its sessions went last, after each turn of "q"; with a neighbour it
