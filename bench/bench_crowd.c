@@ -30,22 +30,30 @@ struct server {
 };
 
 /* The number makes a beginning that no other session has. */
-static void ask(struct rpc_client *client, const char *prefix, uint32_t number)
-{
-    char id[SESSIONS_NAME_BYTES], text[SESSIONS_NAME_BYTES];
-
-    snprintf(id, sizeof id, "%s-%" PRIu32, prefix, number);
-    snprintf(text, sizeof text, "%" PRIu32, number);
-    sessions_ask(client, id, text, 2);
-}
-
-static double timed_ask(
-    struct rpc_client *client, const char *prefix, uint32_t number)
+static double ask(struct rpc_client *client, const char *id, uint32_t number)
 {
     int64_t since_ns = kv_clock_mono_ns();
+    char text[SESSIONS_NAME_BYTES];
 
-    ask(client, prefix, number);
+    snprintf(text, sizeof text, "%" PRIu32, number);
+    sessions_ask(client, id, text, 2);
     return (double)(kv_clock_mono_ns() - since_ns) / 1000;
+}
+
+static double ask_old(struct rpc_client *client, uint32_t number)
+{
+    char id[SESSIONS_NAME_BYTES];
+
+    snprintf(id, sizeof id, "crowd-%" PRIu32, number);
+    return ask(client, id, number);
+}
+
+static double ask_new(struct rpc_client *client, uint32_t number)
+{
+    char id[SESSIONS_NAME_BYTES];
+
+    sessions_name(id, number);
+    return ask(client, id, number);
 }
 
 static void fill(const char *address, uint32_t first, uint32_t n)
@@ -53,7 +61,7 @@ static void fill(const char *address, uint32_t first, uint32_t n)
     struct rpc_client *client = sessions_client(address);
 
     for (uint32_t i = first; i < first + n; i++)
-        ask(client, "crowd", i);
+        ask_old(client, i);
     rpc_client_close(client);
 }
 
@@ -65,11 +73,11 @@ static uint32_t some_old(const struct server *server, uint32_t i)
 
 static void take_turn(struct server *server, uint32_t i)
 {
-    server->us[NEW][i] = timed_ask(server->client, "new", i);
-    server->us[RECENT][i] =
-        timed_ask(server->client, "new", i < MOMENT ? 0 : i - MOMENT);
-    server->us[OLD][i] =
-        timed_ask(server->client, "crowd", some_old(server, i));
+    uint32_t recent = i < MOMENT ? i : i - MOMENT;
+
+    server->us[NEW][i] = ask_new(server->client, i);
+    server->us[RECENT][i] = ask_new(server->client, recent);
+    server->us[OLD][i] = ask_old(server->client, some_old(server, i));
 }
 
 static int compare_doubles(const void *a, const void *b)
