@@ -10,7 +10,7 @@ foreach(program bench_unary bench_fanout)
 endforeach()
 
 # What is done to sessions: over our own blocking client.
-foreach(program bench_evict bench_generate bench_latency)
+foreach(program bench_crowd bench_evict bench_generate bench_latency)
     add_executable(${program} ${CMAKE_CURRENT_LIST_DIR}/${program}.c
         ${CMAKE_CURRENT_LIST_DIR}/load.c ${CMAKE_CURRENT_LIST_DIR}/sessions.c)
     target_link_libraries(${program} PRIVATE rpc proto base PkgConfig::GRPC)

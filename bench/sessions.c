@@ -65,6 +65,12 @@ static uint32_t wait_for_end(struct rpc_client_stream *stream)
 uint32_t sessions_generate(
     struct rpc_client *client, const char *session_id, uint32_t n_tokens)
 {
+    return sessions_ask(client, session_id, "What is a river?", n_tokens);
+}
+
+uint32_t sessions_ask(struct rpc_client *client, const char *session_id,
+    const char *text, uint32_t n_tokens)
+{
     static const struct rpc_client_options options = {.wait_for_ready = true};
     Kvpool__V1__GenerateRequest request = KVPOOL__V1__GENERATE_REQUEST__INIT;
     unsigned char bytes[256];
@@ -73,7 +79,7 @@ uint32_t sessions_generate(
 
     request.session_id = (char *)session_id;
     request.input_case = KVPOOL__V1__GENERATE_REQUEST__INPUT_TEXT;
-    request.text = (char *)"What is a river?";
+    request.text = (char *)text;
     request.max_tokens = n_tokens;
     assert(kvpool__v1__generate_request__get_packed_size(&request) <=
            sizeof bytes);

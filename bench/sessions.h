@@ -12,6 +12,10 @@
 uint32_t sessions_generate(
     struct rpc_client *client, const char *session_id, uint32_t n_tokens);
 
+/* The same with these words for a prompt. */
+uint32_t sessions_ask(struct rpc_client *client, const char *session_id,
+    const char *text, uint32_t n_tokens);
+
 /* A client of the server at address; ends the program likewise. */
 struct rpc_client *sessions_client(const char *address);
 

@@ -159,6 +159,24 @@ static const struct option_spec evict_options[] = {
         .help = "at most this many sessions; default 1000"},
 };
 
+static const struct option_spec retain_options[] = {
+    {"session", 'S', OPTION_NAME, "ID", 1, 128, .max_times = 256,
+        PLACE(sessions), .help = "of this session; up to 256 times"},
+    TENANT,
+    {"idle-ttl", '\0', OPTION_SET_DURATION, "DURATION", PLACE(idle_ttl),
+        .help = "evict it this long after its last use; 0: never"},
+    {"ttl", '\0', OPTION_SET_DURATION, "DURATION", PLACE(absolute_ttl),
+        .help = "evict it this long after its creation, used or\n"
+                "not; 0: never"},
+    {"priority", '\0', OPTION_SET_COUNT, "N", 0, 100, PLACE(priority),
+        .help = "0 (goes first) to 100; 50 at first"},
+    {"pin", '\0', OPTION_SET_DURATION, "DURATION", PLACE(pin),
+        .help = "hold its blocks for this long from now; 0 unpins"},
+    {"lease", '\0', OPTION_NAME, "NAME=DURATION", 1, 256, PLACE(lease),
+        .help = "hold them for this reader; the same name renews,\n"
+                "NAME=0 gives up"},
+};
+
 static const struct option_spec tail_options[] = {
     {"from", '\0', OPTION_NAME, "PLACE", 1, 64, PLACE(from),
         .help = "latest (default); earliest; snapshot, the state\n"
@@ -273,6 +291,12 @@ const struct command commands[] = {
         "is\nneeded. Evicted sessions keep their tokens and are recomputed "
         "when they come\nback. Ends with 4 if nothing was evicted.\n",
         TABLE(evict_options), cmd_evict},
+    {"retain", "", 0, "say how long sessions stay",
+        "Sets what is given, for each --session, and shows what is in force "
+        "then;\nwithout a setting, what is in force now. More than the server "
+        "allows is\nCLIPPED to what it does. Ends with 4 if a session is "
+        "missing or its change was\nrejected.\n",
+        TABLE(retain_options), cmd_retain},
     {"receipts tail", "", 0, "follow the receipts",
         "One line for each receipt, in order. When the connection is lost it "
         "comes back\nby itself and goes on after the last one, without a "

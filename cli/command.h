@@ -31,6 +31,7 @@ enum cli_exit cmd_detokenize(struct cli *cli);
 enum cli_exit cmd_sessions(struct cli *cli);
 enum cli_exit cmd_snapshot(struct cli *cli);
 enum cli_exit cmd_evict(struct cli *cli);
+enum cli_exit cmd_retain(struct cli *cli);
 enum cli_exit cmd_receipts_tail(struct cli *cli);
 enum cli_exit cmd_receipts_audit(struct cli *cli);
 enum cli_exit cmd_receipts_checkpoint(struct cli *cli);

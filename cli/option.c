@@ -149,6 +149,32 @@ static enum kv_status store_count(const struct option_spec *spec,
     return KV_OK;
 }
 
+static enum kv_status store_duration(
+    const char *what, const char *value, int64_t *place, struct kv_error *error)
+{
+    if (text_parse_duration(value, place))
+        return KV_OK;
+    return kv_error_set(error, KV_INVALID,
+        "%s: \"%s\" given, a whole number with ns, us, ms, s, m or h "
+        "allowed, as 500ms",
+        what, text_name(value).s);
+}
+
+static enum kv_status store_set_duration(const char *what, const char *value,
+    struct option_duration *place, struct kv_error *error)
+{
+    place->given = true;
+    return store_duration(what, value, &place->ns, error);
+}
+
+static enum kv_status store_set_count(const struct option_spec *spec,
+    const char *what, const char *value, struct option_number *place,
+    struct kv_error *error)
+{
+    place->given = true;
+    return store_count(spec, what, value, &place->n, error);
+}
+
 static enum kv_status store(const struct option_spec *spec, const char *value,
     struct option_values *values, struct kv_error *error)
 {
@@ -171,12 +197,11 @@ static enum kv_status store(const struct option_spec *spec, const char *value,
     case OPTION_CHOICE:
         return store_choice(spec, what, value, place, error);
     case OPTION_DURATION:
-        if (text_parse_duration(value, place))
-            return KV_OK;
-        return kv_error_set(error, KV_INVALID,
-            "%s: \"%s\" given, a whole number with ns, us, ms, s, m or h "
-            "allowed, as 500ms",
-            what, text_name(value).s);
+        return store_duration(what, value, place, error);
+    case OPTION_SET_DURATION:
+        return store_set_duration(what, value, place, error);
+    case OPTION_SET_COUNT:
+        return store_set_count(spec, what, value, place, error);
     }
     assert(false);
     return KV_INVALID;

@@ -20,6 +20,17 @@ struct option_list {
     size_t n;
 };
 
+/* Where 0 is a value like others. */
+struct option_duration {
+    int64_t ns;
+    bool given;
+};
+
+struct option_number {
+    uint64_t n;
+    bool given;
+};
+
 enum option_format {
     OPTION_FORMAT_TEXT,
     OPTION_FORMAT_JSON,
@@ -75,6 +86,10 @@ struct option_values {
     int wait; /* evict --wait, enum option_wait */
     uint64_t max_sessions;
 
+    struct option_duration idle_ttl, absolute_ttl, pin; /* retain */
+    struct option_number priority;
+    const char *lease;
+
     const char *from, *file;
     uint64_t max_batch;
     bool no_reconnect, lossy;
@@ -102,7 +117,9 @@ enum option_kind {
     OPTION_REAL,     /* double: min to max */
     OPTION_SIGNED,   /* double: -max to max */
     OPTION_DURATION, /* int64_t */
-    OPTION_CHOICE,   /* int: place in `value`, from first_choice */
+    OPTION_SET_DURATION, /* struct option_duration */
+    OPTION_SET_COUNT,    /* struct option_number: min to max */
+    OPTION_CHOICE,       /* int: place in `value`, from first_choice */
 };
 
 struct option_spec {

@@ -179,8 +179,6 @@ static bool belongs(const struct pool *pool, const struct kv_list *list,
     if (list == &pool->held)
         return session->state == POOL_SESSION_HELD && session->n_blocks > 0 &&
                retention_hold_until_ns(session) > 0;
-    if (list != &pool->kept)
-        return session->state == POOL_SESSION_CACHED && session->n_blocks > 0;
     return session->state == POOL_SESSION_EVICTED && session->n_blocks == 0;
 }
 
@@ -200,19 +198,39 @@ static bool count_list(struct census *census, const struct kv_list *list)
     return true;
 }
 
-/* Every cached session is in the policy's order, once, and nobody else. */
+/* Every cached session is in the order of all, once, and nobody else. */
 static bool check_order(const struct census *census, uint64_t n_cached)
 {
     const struct pool_session *session = NULL;
     uint64_t n = 0;
 
-    while ((session = policy_next(census->pool, session)) != NULL) {
+    while ((session = policy_next(census->pool, NULL, session)) != NULL) {
         if (session->state != POOL_SESSION_CACHED || n == n_cached)
             return equal(census, "a victim that is not cached",
                 (uint64_t)session->state, POOL_SESSION_CACHED);
         n++;
     }
     return equal(census, "sessions in the order of victims", n, n_cached);
+}
+
+/* And in that of its tenant's. */
+static bool count_cached_of(
+    struct census *census, const struct pool_tenant *tenant)
+{
+    const struct pool_session *session = NULL;
+    uint64_t n = 0;
+
+    while ((session = policy_next(census->pool, tenant, session)) != NULL) {
+        bool is_one = session->state == POOL_SESSION_CACHED &&
+                      session->n_blocks > 0 && session->tenant == tenant &&
+                      n < tenant->n_cached;
+
+        if (!equal(census, "a victim of the tenant's own", is_one, true) ||
+            !count_session(census, session))
+            return false;
+        n++;
+    }
+    return equal(census, "victims of a tenant", n, tenant->n_cached);
 }
 
 /* Those of all tenants. */
@@ -225,7 +243,7 @@ static bool count_cached(struct census *census, uint64_t *n_cached)
     while (tenant != NULL) {
         const struct tenant_name name = {tenant->name, tenant->name_bytes};
 
-        if (!count_list(census, &tenant->cached))
+        if (!count_cached_of(census, tenant))
             return false;
         tenant = tenant_after(&census->pool->tenants, &name);
     }
@@ -276,7 +294,7 @@ static bool count_sessions(struct census *census)
 /* ---- tenants */
 
 struct tenant_count {
-    uint32_t n_sessions, n_holding, n_cached, n_used, n_pinned;
+    uint32_t n_sessions, n_holding, n_used, n_pinned;
 };
 
 static void count_tenant_sessions(struct tenant_count *count,
@@ -290,38 +308,18 @@ static void count_tenant_sessions(struct tenant_count *count,
             continue;
         count->n_sessions++;
         count->n_holding += session->n_blocks > 0;
-        count->n_cached += session->state == POOL_SESSION_CACHED;
     }
-}
-
-/* Its list has its cached sessions. */
-static bool check_cached(const struct census *census,
-    const struct pool_tenant *tenant, uint32_t n_cached)
-{
-    uint32_t n = 0;
-
-    for (const struct kv_list *at = tenant->cached.next; at != &tenant->cached;
-         at = at->next) {
-        const struct pool_session *session =
-            KV_LIST_ENTRY(at, struct pool_session, link);
-
-        if (!equal(census, "a victim of the tenant's own",
-                session->tenant == tenant, 1))
-            return false;
-        n++;
-    }
-    return equal(census, "victims of a tenant", n, n_cached);
 }
 
 static bool check_tenant(
     const struct census *census, const struct pool_tenant *tenant)
 {
     const struct pool *pool = census->pool;
-    struct tenant_count count = {0};
+    struct tenant_count count = {
+        .n_sessions = tenant->n_cached, .n_holding = tenant->n_cached};
     bool goes_first;
 
     count_tenant_sessions(&count, tenant, &pool->active);
-    count_tenant_sessions(&count, tenant, &tenant->cached);
     count_tenant_sessions(&count, tenant, &pool->held);
     count_tenant_sessions(&count, tenant, &pool->kept);
     for (uint32_t id = 0; id < pool->config.n_blocks; id++) {
@@ -329,7 +327,7 @@ static bool check_tenant(
         count.n_pinned +=
             census->owners[id] == tenant && census->n_pins[id] > 0;
     }
-    goes_first = count.n_cached > 0 &&
+    goes_first = tenant->n_cached > 0 &&
                  tenant_excess(tenant->quota.soft_blocks, count.n_used) > 0;
     return equal(census, "sessions of a tenant", tenant->n_sessions,
                count.n_sessions) &&
@@ -340,8 +338,7 @@ static bool check_tenant(
            equal(census, "pinned blocks of a tenant", tenant->n_pinned,
                count.n_pinned) &&
            equal(census, "a tenant goes first beyond its soft quota",
-               !kv_list_empty(&tenant->over), goes_first) &&
-           check_cached(census, tenant, count.n_cached);
+               !kv_list_empty(&tenant->over), goes_first);
 }
 
 static bool check_tenants(const struct census *census)

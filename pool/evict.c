@@ -312,78 +312,27 @@ static bool frees_something(
     return false;
 }
 
-/* Whose turn it is by the policy; NULL: there is nobody. A session whose blocks
- * others hold too is passed over; where there is no other, it goes all the
- * same, for the last holder frees them. A beginning goes in any case: nobody
- * comes back to it but through its blocks, and those stay. */
-static struct pool_session *next_of_all(struct pool *pool)
+/* Whose turn it is by the policy, among the tenant's sessions or all (NULL);
+ * NULL: there is nobody. A session whose blocks others hold too is passed over;
+ * where there is no other, it goes all the same, for the last holder frees
+ * them. A beginning goes in any case: nobody comes back to it but through its
+ * blocks, and those stay. */
+static struct pool_session *choose_victim(
+    struct pool *pool, struct pool_tenant *tenant)
 {
     struct pool_session *first, *at;
     int n = 0;
 
-    policy_settle(pool);
-    first = at = policy_next(pool, NULL);
+    policy_settle(pool, tenant);
+    first = at = policy_next(pool, tenant, NULL);
     while (at != NULL && n++ < MAX_PASSED_OVER && !at->is_beginning &&
            !frees_something(pool, at))
-        at = policy_next(pool, at);
+        at = policy_next(pool, tenant, at);
     if (at == NULL || n > MAX_PASSED_OVER)
         at = first;
     if (at != NULL)
         policy_chosen(pool, at);
     return at;
-}
-
-/* The first of a tenant's in the policy's order, if it is near. */
-static struct pool_session *near_of_tenant(
-    struct pool *pool, const struct pool_tenant *tenant)
-{
-    struct pool_session *at;
-    int n = 0;
-
-    policy_settle(pool);
-    at = policy_next(pool, NULL);
-    while (at != NULL && n++ < MAX_PASSED_OVER) {
-        if (at->tenant == tenant && frees_something(pool, at))
-            return at;
-        at = policy_next(pool, at);
-    }
-    return NULL;
-}
-
-/* The same within one tenant: whom the policy likes least, or where that one is
- * far, of those released longest ago. It was not their turn by the policy,
- * which is not told. */
-static struct pool_session *next_of_tenant(
-    struct pool *pool, struct pool_tenant *tenant)
-{
-    struct pool_session *first = NULL, *best = NULL;
-    int n = 0;
-
-    if (pool->policy.class->goes_before != NULL)
-        best = near_of_tenant(pool, tenant);
-    if (best != NULL)
-        return best;
-    KV_LIST_EACH (link, &tenant->cached) {
-        struct pool_session *at =
-            KV_LIST_ENTRY(link, struct pool_session, link);
-
-        if (n++ == MAX_PASSED_OVER)
-            break;
-        if (first == NULL)
-            first = at;
-        if (frees_something(pool, at) &&
-            (best == NULL || policy_goes_before(pool, at, best)))
-            best = at;
-    }
-    return best != NULL ? best : first;
-}
-
-/* Whom the turn falls on. */
-static struct pool_session *choose_victim(
-    struct pool *pool, const struct quota_turn *turn)
-{
-    return turn->tenant != NULL ? next_of_tenant(pool, turn->tenant)
-                                : next_of_all(pool);
 }
 
 const char *pool_policy_name(const struct pool *pool)
@@ -434,7 +383,7 @@ static void evict_tail(struct pool *pool, struct pool_session *session,
 void evict_turn(struct pool *pool, const struct quota_turn *turn,
     const struct pool_cause *cause, int64_t now_ns)
 {
-    struct pool_session *victim = choose_victim(pool, turn);
+    struct pool_session *victim = choose_victim(pool, turn->tenant);
     uint32_t n_left = blocks_left(pool, victim, turn->n_wanted);
 
     if (n_left > 0)
@@ -446,7 +395,7 @@ void evict_turn(struct pool *pool, const struct quota_turn *turn,
 struct pool_session *pool_victim_after(
     struct pool *pool, struct pool_session *after)
 {
-    return policy_next(pool, after);
+    return policy_next(pool, NULL, after);
 }
 
 enum pool_reason evict_reason(const struct quota_turn *turn)
@@ -484,8 +433,7 @@ bool evict_has_place(struct pool *pool, struct pool_tenant *asking)
 {
     const struct quota_turn turn = quota_turn_for_place(pool, asking);
 
-    return turn.tenant != NULL ? !kv_list_empty(&turn.tenant->cached)
-                               : policy_next(pool, NULL) != NULL;
+    return policy_next(pool, turn.tenant, NULL) != NULL;
 }
 
 void evict_for_place(struct pool *pool, struct pool_session *victim,
@@ -501,7 +449,7 @@ void evict_for_place(struct pool *pool, struct pool_session *victim,
         .trace_id = trace_id,
     };
     const struct departure departure = {
-        .session = victim != NULL ? victim : choose_victim(pool, &turn),
+        .session = victim != NULL ? victim : choose_victim(pool, turn.tenant),
         .cause = &cause,
         .now_ns = now_ns,
     };

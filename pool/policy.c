@@ -20,7 +20,7 @@ const struct policy_class *policy_find(const char *name)
 enum kv_status policy_init(struct pool *pool, const struct policy_class *class)
 {
     pool->policy.class = class;
-    return class->init != NULL ? class->init(pool) : KV_OK;
+    return class->init(pool);
 }
 
 void policy_fini(struct pool *pool)
@@ -39,10 +39,10 @@ void policy_remove(struct pool *pool, struct pool_session *session)
     pool->policy.class->remove(pool, session);
 }
 
-void policy_settle(struct pool *pool)
+void policy_settle(struct pool *pool, struct pool_tenant *tenant)
 {
     if (pool->policy.class->settle != NULL)
-        pool->policy.class->settle(pool);
+        pool->policy.class->settle(pool, tenant);
 }
 
 void policy_chosen(struct pool *pool, struct pool_session *session)
@@ -51,15 +51,8 @@ void policy_chosen(struct pool *pool, struct pool_session *session)
         pool->policy.class->chosen(pool, session);
 }
 
-struct pool_session *policy_next(
-    const struct pool *pool, const struct pool_session *after)
+struct pool_session *policy_next(const struct pool *pool,
+    const struct pool_tenant *tenant, const struct pool_session *after)
 {
-    return pool->policy.class->next(pool, after);
-}
-
-bool policy_goes_before(const struct pool *pool, const struct pool_session *a,
-    const struct pool_session *b)
-{
-    return pool->policy.class->goes_before != NULL &&
-           pool->policy.class->goes_before(a, b);
+    return pool->policy.class->next(pool, tenant, after);
 }

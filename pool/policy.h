@@ -1,12 +1,17 @@
 /* Who goes first when room is needed.
  *
- * A policy keeps an order of the cached sessions: those that are idle, hold
+ * A policy keeps orders of the cached sessions: those that are idle, hold
  * blocks, and are held by no pin or lease. It is told when a session becomes
  * one of them and when it is one no longer, and asked for the next victim.
  *
- *   run ends, hold ends ──add──> [ order ] ──first──> victim
+ *   run ends, hold ends ──add──> [ order of all     ] ──first──> victim
+ *                                [ of its tenant    ]
  *                                    │
  *              run begins, hold begins, evicted: remove
+ *
+ * There is one of all, and one of each tenant's, for whoever gives up blocks by
+ * a quota: a tenant then loses the same sessions, in the same order, as if it
+ * had a pool of its own.
  *
  * One file each, policy_<name>.c, chosen when the pool is opened. Every call is
  * O(1) or O(log n), and none allocates but init. */
@@ -18,12 +23,14 @@
 
 #include "base/list.h"
 #include "base/status.h"
+#include "pool/treap.h"
 
 #define POLICY_PRIORITIES 101
 #define POLICY_STANDARD_PRIORITY 50
 
 struct pool;
 struct pool_session;
+struct pool_tenant;
 
 /* What a policy keeps of a session; embedded there, zeroed at first. */
 struct policy_place {
@@ -35,9 +42,30 @@ struct policy_place {
         };
         int64_t idle_ns; /* of sessions without blocks: since when */
     };
-    uint32_t n_blocks; /* s3fifo: that it was counted with */
-    uint8_t list;      /* s3fifo: on which, or on which it was */
-    uint8_t uses;      /* s3fifo, cost: a few are counted */
+    union {
+        struct {
+            uint32_t n_blocks; /* s3fifo: that it was counted with */
+            uint8_t list;      /* s3fifo: on which, or on which it was */
+            uint8_t uses;      /* s3fifo, cost: a few are counted */
+        };
+        struct pool_session *below; /* priority: see there */
+    };
+};
+
+/* s3fifo */
+struct policy_queues {
+    struct kv_list small, main;
+    uint64_t small_blocks, main_blocks;
+};
+
+/* What a policy keeps of a tenant; embedded there. Its sessions are on it by
+ * their `link`, or by `of_tenant`. */
+struct policy_order {
+    union {
+        struct kv_list list;         /* lru, lru_tail, priority */
+        struct policy_queues queues; /* s3fifo */
+        struct treap by_rank;        /* cost */
+    };
 };
 
 struct policy_class {
@@ -49,28 +77,27 @@ struct policy_class {
     /* A priority that changes is a change of place. */
     bool looks_at_priority;
 
-    /* Whether a of two sessions of one tenant goes first, where only that
-     * tenant's are to choose from; NULL: who was released longest ago. */
-    bool (*goes_before)(
-        const struct pool_session *a, const struct pool_session *b);
-
-    /* Of these settle, chosen, and init with fini may be NULL. */
+    /* Of these settle, chosen, and fini may be NULL. */
     enum kv_status (*init)(struct pool *pool); /* KV_NO_MEMORY */
     void (*fini)(struct pool *pool);
+    void (*init_order)(struct policy_order *order);
+
+    /* To both orders, and out of them, with the link not on any list. */
     void (*add)(struct pool *pool, struct pool_session *session);
     void (*remove)(struct pool *pool, struct pool_session *session);
 
-    /* Settles whose turn it is, before next(NULL) is asked for a victim. */
-    void (*settle)(struct pool *pool);
+    /* Settles whose turn it is in the order of the tenant, or of all (NULL),
+     * before next is asked for the first. */
+    void (*settle)(struct pool *pool, struct pool_tenant *tenant);
 
-    /* The session, still in the order, loses blocks for somebody's room. */
+    /* The session, still in its orders, loses blocks for somebody's room. */
     void (*chosen)(struct pool *pool, struct pool_session *session);
 
-    /* The first in the order (after is NULL), or one that comes next; each
-     * exactly once, the first few in the order of their turns. NULL at the end.
-     */
-    struct pool_session *(*next)(
-        const struct pool *pool, const struct pool_session *after);
+    /* The first in the order of the tenant, or of all (NULL), if after is NULL,
+     * or one that comes next; each exactly once, the first few in the order of
+     * their turns. NULL at the end. */
+    struct pool_session *(*next)(const struct pool *pool,
+        const struct pool_tenant *tenant, const struct pool_session *after);
 };
 
 extern const struct policy_class policy_lru, policy_lru_tail, policy_priority,
@@ -88,8 +115,7 @@ struct policy {
     uint64_t occupied[2]; /* a bit for each level that is not empty */
 
     /* s3fifo */
-    struct kv_list small, main;
-    uint64_t small_blocks, main_blocks;
+    struct policy_queues queues;
 
     /* cost */
     struct pool_session **heap;
@@ -104,11 +130,9 @@ enum kv_status policy_init(struct pool *pool, const struct policy_class *class);
 void policy_fini(struct pool *pool);
 void policy_add(struct pool *pool, struct pool_session *session);
 void policy_remove(struct pool *pool, struct pool_session *session);
-void policy_settle(struct pool *pool);
+void policy_settle(struct pool *pool, struct pool_tenant *tenant);
 void policy_chosen(struct pool *pool, struct pool_session *session);
-struct pool_session *policy_next(
-    const struct pool *pool, const struct pool_session *after);
-bool policy_goes_before(const struct pool *pool, const struct pool_session *a,
-    const struct pool_session *b);
+struct pool_session *policy_next(const struct pool *pool,
+    const struct pool_tenant *tenant, const struct pool_session *after);
 
 #endif

@@ -5,8 +5,10 @@
  *
  * The floor is the rank of the last victim, so who is not used sinks, however
  * dear it was. The cost of a token is that of the weights, and that of
- * attention, which grows with its position. A heap by rank, with room for every
- * session taken when the pool is opened. */
+ * attention, which grows with its position. Of all there is a heap by rank,
+ * with room for every session taken when the pool is opened; a tenant has a
+ * treap, which takes no room of its own. Among equals the one released longest
+ * ago goes first. */
 #include "pool/state.h"
 
 #include "base/heap.h"
@@ -28,6 +30,39 @@ static void fini(struct pool *pool)
     kv_free(pool->policy.heap);
 }
 
+/* ---- the order */
+
+static int compare(const struct pool_session *a, const struct pool_session *b)
+{
+    if (a->place.rank != b->place.rank)
+        return a->place.rank < b->place.rank ? -1 : 1;
+    if (a->released_ns != b->released_ns)
+        return a->released_ns < b->released_ns ? -1 : 1;
+    return (a->number > b->number) - (a->number < b->number);
+}
+
+static struct pool_session *session_at(const struct treap_node *node)
+{
+    return node == NULL ? NULL
+                        : KV_LIST_ENTRY(node, struct pool_session, of_tenant);
+}
+
+static int compare_node(const struct treap_node *node, const void *key)
+{
+    return compare(session_at(node), key);
+}
+
+/* As random as a keyed hash is. */
+static uint64_t chance(const struct treap_node *node)
+{
+    return session_at(node)->node.hash;
+}
+
+static void init_order(struct policy_order *order)
+{
+    order->by_rank = (struct treap){.compare = compare_node, .rank = chance};
+}
+
 /* ---- the heap */
 
 static void put(
@@ -40,8 +75,7 @@ static void put(
 static void rise(
     struct policy *policy, uint32_t at, struct pool_session *session)
 {
-    while (at > 0 &&
-           session->place.rank < policy->heap[(at - 1) / 2]->place.rank) {
+    while (at > 0 && compare(session, policy->heap[(at - 1) / 2]) < 0) {
         put(policy, at, policy->heap[(at - 1) / 2]);
         at = (at - 1) / 2;
     }
@@ -54,11 +88,11 @@ static void sink(
     for (;;) {
         uint64_t child = 2 * (uint64_t)at + 1;
 
-        if (child + 1 < policy->n_heap && policy->heap[child + 1]->place.rank <
-                                              policy->heap[child]->place.rank)
+        if (child + 1 < policy->n_heap &&
+            compare(policy->heap[child + 1], policy->heap[child]) < 0)
             child++;
         if (child >= policy->n_heap ||
-            policy->heap[child]->place.rank >= session->place.rank)
+            compare(session, policy->heap[child]) < 0)
             break;
         put(policy, at, policy->heap[child]);
         at = (uint32_t)child;
@@ -98,6 +132,7 @@ static void add(struct pool *pool, struct pool_session *session)
     session->place.rank =
         policy->floor + session->place.uses * worth(pool, session);
     rise(policy, policy->n_heap++, session);
+    treap_insert(&session->tenant->turns.by_rank, &session->of_tenant, session);
 }
 
 static void take(struct pool *pool, struct pool_session *session)
@@ -106,9 +141,11 @@ static void take(struct pool *pool, struct pool_session *session)
     uint32_t at = session->place.at;
     struct pool_session *last = policy->heap[--policy->n_heap];
 
+    treap_remove(&session->tenant->turns.by_rank, &session->of_tenant, session);
+    kv_list_init(&session->link);
     if (last == session)
         return;
-    if (at > 0 && last->place.rank < policy->heap[(at - 1) / 2]->place.rank)
+    if (at > 0 && compare(last, policy->heap[(at - 1) / 2]) < 0)
         rise(policy, at, last);
     else
         sink(policy, at, last);
@@ -121,25 +158,21 @@ static void chosen(struct pool *pool, struct pool_session *session)
     session->place.uses = 0;
 }
 
-static struct pool_session *next(
-    const struct pool *pool, const struct pool_session *after)
+static struct pool_session *next(const struct pool *pool,
+    const struct pool_tenant *tenant, const struct pool_session *after)
 {
     uint32_t at = after == NULL ? 0 : after->place.at + 1;
 
+    if (tenant != NULL)
+        return session_at(treap_after(&tenant->turns.by_rank, after));
     return at < pool->policy.n_heap ? pool->policy.heap[at] : NULL;
-}
-
-static bool goes_before(
-    const struct pool_session *a, const struct pool_session *b)
-{
-    return a->place.rank < b->place.rank;
 }
 
 const struct policy_class policy_cost = {
     .name = "cost",
-    .goes_before = goes_before,
     .init = init,
     .fini = fini,
+    .init_order = init_order,
     .add = add,
     .remove = take,
     .chosen = chosen,

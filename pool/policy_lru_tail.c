@@ -8,6 +8,11 @@ static enum kv_status init(struct pool *pool)
     return policy_lru.init(pool);
 }
 
+static void init_order(struct policy_order *order)
+{
+    policy_lru.init_order(order);
+}
+
 static void add(struct pool *pool, struct pool_session *session)
 {
     policy_lru.add(pool, session);
@@ -18,16 +23,17 @@ static void take(struct pool *pool, struct pool_session *session)
     policy_lru.remove(pool, session);
 }
 
-static struct pool_session *next(
-    const struct pool *pool, const struct pool_session *after)
+static struct pool_session *next(const struct pool *pool,
+    const struct pool_tenant *tenant, const struct pool_session *after)
 {
-    return policy_lru.next(pool, after);
+    return policy_lru.next(pool, tenant, after);
 }
 
 const struct policy_class policy_lru_tail = {
     .name = "lru_tail",
     .takes_tails = true,
     .init = init,
+    .init_order = init_order,
     .add = add,
     .remove = take,
     .next = next,

@@ -10,7 +10,10 @@
  * The small queue gives up first while it holds more than a tenth of the
  * blocks. A session that runs is on neither, and returns to the end of its
  * queue; that it ran counts as a use, of which three are remembered, each worth
- * a round in main. Its ghosts are the evicted sessions that the pool knows. */
+ * a round in main. Its ghosts are the evicted sessions that the pool knows.
+ *
+ * A session is on the same queue of its tenant's; whose turn it is there
+ * follows from the tenant's own blocks. Whoever moves on moves on in both. */
 #include "pool/state.h"
 
 #define MAX_USES 3
@@ -18,37 +21,65 @@
 
 enum { LIST_NONE, LIST_SMALL, LIST_MAIN };
 
+static void init_queues(struct policy_queues *queues)
+{
+    kv_list_init(&queues->small);
+    kv_list_init(&queues->main);
+    queues->small_blocks = queues->main_blocks = 0;
+}
+
 static enum kv_status init(struct pool *pool)
 {
-    kv_list_init(&pool->policy.small);
-    kv_list_init(&pool->policy.main);
+    init_queues(&pool->policy.queues);
     return KV_OK;
+}
+
+static void init_order(struct policy_order *order)
+{
+    init_queues(&order->queues);
+}
+
+/* ---- both queues, of all and of the tenant's */
+
+static void enter(struct policy_queues *queues, struct kv_list *link,
+    const struct policy_place *place)
+{
+    if (place->list == LIST_SMALL) {
+        queues->small_blocks += place->n_blocks;
+        kv_list_append(&queues->small, link);
+    } else {
+        queues->main_blocks += place->n_blocks;
+        kv_list_append(&queues->main, link);
+    }
+}
+
+static void leave(struct policy_queues *queues, struct kv_list *link,
+    const struct policy_place *place)
+{
+    kv_list_remove(link);
+    if (place->list == LIST_SMALL)
+        queues->small_blocks -= place->n_blocks;
+    else
+        queues->main_blocks -= place->n_blocks;
 }
 
 static void append(
     struct pool *pool, struct pool_session *session, uint8_t list)
 {
-    struct policy *policy = &pool->policy;
+    struct policy_place *place = &session->place;
 
-    session->place.list = list;
-    session->place.n_blocks = session->n_blocks;
-    if (list == LIST_SMALL)
-        policy->small_blocks += session->n_blocks;
-    else
-        policy->main_blocks += session->n_blocks;
-    kv_list_append(list == LIST_SMALL ? &policy->small : &policy->main,
-        &session->place.link);
+    place->list = list;
+    place->n_blocks = session->n_blocks;
+    enter(&pool->policy.queues, &place->link, place);
+    enter(&session->tenant->turns.queues, &session->link, place);
 }
 
 static void take(struct pool *pool, struct pool_session *session)
 {
-    struct policy *policy = &pool->policy;
+    struct policy_place *place = &session->place;
 
-    kv_list_remove(&session->place.link);
-    if (session->place.list == LIST_SMALL)
-        policy->small_blocks -= session->place.n_blocks;
-    else
-        policy->main_blocks -= session->place.n_blocks;
+    leave(&pool->policy.queues, &place->link, place);
+    leave(&session->tenant->turns.queues, &session->link, place);
 }
 
 static void add(struct pool *pool, struct pool_session *session)
@@ -62,35 +93,40 @@ static void add(struct pool *pool, struct pool_session *session)
     append(pool, session, session->place.list);
 }
 
-static struct pool_session *first_of(const struct kv_list *list)
+/* ---- whose turn it is */
+
+static const struct policy_queues *queues_of(
+    const struct pool *pool, const struct pool_tenant *tenant)
 {
-    return KV_LIST_ENTRY(list->next, struct pool_session, place.link);
+    return tenant != NULL ? &tenant->turns.queues : &pool->policy.queues;
 }
 
-static const struct kv_list *list_of_turn(const struct policy *policy)
+static const struct kv_list *list_of_turn(const struct policy_queues *queues)
 {
-    uint64_t n_all = policy->small_blocks + policy->main_blocks;
+    uint64_t n_all = queues->small_blocks + queues->main_blocks;
 
-    if (kv_list_empty(&policy->main))
-        return &policy->small;
-    if (kv_list_empty(&policy->small))
-        return &policy->main;
-    return policy->small_blocks > n_all / SMALL_SHARE ? &policy->small
-                                                      : &policy->main;
+    if (kv_list_empty(&queues->main))
+        return &queues->small;
+    if (kv_list_empty(&queues->small))
+        return &queues->main;
+    return queues->small_blocks > n_all / SMALL_SHARE ? &queues->small
+                                                      : &queues->main;
 }
 
 /* Moves on whoever was used, until the turn is that of one who was not: each
  * move pays for a use, so it costs a run no more than MAX_USES + 1 moves. */
-static void settle(struct pool *pool)
+static void settle(struct pool *pool, struct pool_tenant *tenant)
 {
+    const struct policy_queues *queues = queues_of(pool, tenant);
+
     for (;;) {
-        const struct kv_list *list = list_of_turn(&pool->policy);
-        struct pool_session *session = first_of(list);
+        const struct kv_list *list = list_of_turn(queues);
+        struct pool_session *session = policy_session(list->next, tenant);
 
         if (kv_list_empty(list) || session->place.uses == 0)
             return;
         take(pool, session);
-        if (list == &pool->policy.small)
+        if (list == &queues->small)
             session->place.uses = 0;
         else
             session->place.uses--;
@@ -106,32 +142,25 @@ static void chosen(struct pool *pool, struct pool_session *session)
     session->place.uses = 0;
 }
 
-static struct pool_session *next(
-    const struct pool *pool, const struct pool_session *after)
+static struct pool_session *next(const struct pool *pool,
+    const struct pool_tenant *tenant, const struct pool_session *after)
 {
-    const struct policy *policy = &pool->policy;
-    const struct kv_list *turn = list_of_turn(policy);
+    const struct policy_queues *queues = queues_of(pool, tenant);
+    const struct kv_list *turn = list_of_turn(queues);
     const struct kv_list *other =
-        turn == &policy->small ? &policy->main : &policy->small;
+        turn == &queues->small ? &queues->main : &queues->small;
     const struct kv_list *link =
-        after == NULL ? turn->next : after->place.link.next;
+        after == NULL ? turn->next : policy_link(after, tenant)->next;
 
     if (link == turn)
         link = other->next;
-    return link == other ? NULL
-                         : KV_LIST_ENTRY(link, struct pool_session, place.link);
-}
-
-static bool goes_before(
-    const struct pool_session *a, const struct pool_session *b)
-{
-    return a->place.uses < b->place.uses;
+    return link == other ? NULL : policy_session(link, tenant);
 }
 
 const struct policy_class policy_s3fifo = {
     .name = "s3fifo",
-    .goes_before = goes_before,
     .init = init,
+    .init_order = init_order,
     .add = add,
     .remove = take,
     .settle = settle,

@@ -65,8 +65,8 @@ static void init_lists(struct pool *pool, int64_t now_ns)
 {
     timer_wheel_init(&pool->wheel, now_ns);
     pool->index = session_index();
-    tenant_table_init(
-        &pool->tenants, pool->config.max_sessions, pool->config.secret);
+    tenant_table_init(&pool->tenants, pool->config.max_sessions,
+        pool->config.secret, policy_find(pool->config.eviction_policy));
     kv_list_init(&pool->active);
     kv_list_init(&pool->held);
     kv_list_init(&pool->kept);
@@ -166,13 +166,13 @@ static void close_sessions(struct kv_list *list)
 
 static void close_cached(struct pool *pool)
 {
-    struct pool_tenant *tenant = tenant_after(&pool->tenants, NULL);
+    struct pool_session *session = policy_next(pool, NULL, NULL);
 
-    while (tenant != NULL) {
-        const struct tenant_name name = {tenant->name, tenant->name_bytes};
+    while (session != NULL) {
+        struct pool_session *next = policy_next(pool, NULL, session);
 
-        close_sessions(&tenant->cached);
-        tenant = tenant_after(&pool->tenants, &name);
+        session_close(session);
+        session = next;
     }
 }
 

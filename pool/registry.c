@@ -157,7 +157,7 @@ static void leave(struct pool *pool, struct pool_session *session)
 {
     if (session->state == POOL_SESSION_CACHED) {
         policy_remove(pool, session);
-        tenant_uncache(&pool->tenants, session->tenant, &session->link);
+        tenant_uncache(&pool->tenants, session->tenant);
     }
     if (session->state == POOL_SESSION_HELD) {
         registry_unpin(pool, session);
@@ -178,7 +178,7 @@ static void cache(
     } else {
         session->state = POOL_SESSION_CACHED;
         policy_add(pool, session);
-        tenant_cache(&pool->tenants, session->tenant, &session->link);
+        tenant_cache(&pool->tenants, session->tenant);
     }
     registry_set_timer(pool, session);
 }

@@ -45,7 +45,10 @@ struct session_lease {
  * session without a name has a struct beginning right before it. */
 struct pool_session {
     /* What every run touches comes first, together. */
-    struct kv_list link; /* on one list by state, see pool/state.h */
+    union { /* in one place by state, see pool/state.h */
+        struct kv_list link;
+        struct treap_node of_tenant; /* cost, while it is cached */
+    };
     struct policy_place place;
     uint8_t state : 3;           /* enum pool_session_state */
     uint8_t anonymous : 1;       /* its id is hidden, see session_place */

@@ -13,13 +13,12 @@
  *   policy.c    who gives them up first; policy_*.c, one file each
  *   check.c     the laws
  *
- * Every session is in the map, in the index, and on one list:
+ * Every session is in the map, in the index, and in one place:
  *
  *   active  between begin and end; also an anonymous session before
- *   cached  idle with blocks: its tenant's list, in the policy's order too; the
- *           head was released longest ago
- *   held    idle with blocks, under a pin or a lease
- *   kept    idle without blocks; the head has been so for longest */
+ *   cached  idle with blocks: in the policy's order of its tenant's, by the
+ * same link, and in that of all held    idle with blocks, under a pin or a
+ * lease kept    idle without blocks; the head has been so for longest */
 #ifndef POOL_STATE_H
 #define POOL_STATE_H
 
@@ -103,6 +102,23 @@ static inline const struct pool_extent *state_extents(
         pool->extents[i] = (struct pool_extent){
             pool->runs[i].first * block_bytes, pool->runs[i].n * block_bytes};
     return pool->extents;
+}
+
+/* ---- policy_*.c */
+
+/* The session's link on lists of its tenant's sessions, or of all (NULL). */
+static inline const struct kv_list *policy_link(
+    const struct pool_session *session, const struct pool_tenant *tenant)
+{
+    return tenant != NULL ? &session->link : &session->place.link;
+}
+
+static inline struct pool_session *policy_session(
+    const struct kv_list *link, const struct pool_tenant *tenant)
+{
+    return tenant != NULL
+               ? KV_LIST_ENTRY(link, struct pool_session, link)
+               : KV_LIST_ENTRY(link, struct pool_session, place.link);
 }
 
 /* ---- registry.c */

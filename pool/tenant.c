@@ -29,13 +29,14 @@ static uint64_t rank_of(const struct treap_node *node)
     return tenant_of(node)->rank;
 }
 
-void tenant_table_init(
-    struct tenant_table *table, uint32_t n_most, const uint64_t secret[2])
+void tenant_table_init(struct tenant_table *table, uint32_t n_most,
+    const uint64_t secret[2], const struct policy_class *policy)
 {
     *table = (struct tenant_table){
         .by_name = {.compare = compare, .rank = rank_of},
         .n_most = n_most,
         .secret = {secret[0], secret[1]},
+        .policy = policy,
     };
     kv_list_init(&table->idle);
     kv_list_init(&table->over);
@@ -96,7 +97,7 @@ static struct pool_tenant *make(
     tenant->rank = kv_siphash(table->secret, name.text, name.n);
     kv_list_init(&tenant->idle);
     kv_list_init(&tenant->over);
-    kv_list_init(&tenant->cached);
+    table->policy->init_order(&tenant->turns);
     treap_insert(&table->by_name, &tenant->order, &name);
     table->metadata_bytes += bytes_of(tenant);
     table->n_tenants++;
@@ -142,7 +143,7 @@ static void settle(struct tenant_table *table, struct pool_tenant *tenant)
 {
     bool is_over =
         tenant_excess(tenant->quota.soft_blocks, tenant->n_used) > 0 &&
-        !kv_list_empty(&tenant->cached);
+        tenant->n_cached > 0;
 
     if (!is_over)
         kv_list_remove(&tenant->over);
@@ -165,17 +166,16 @@ void tenant_free(
     settle(table, tenant);
 }
 
-void tenant_cache(struct tenant_table *table, struct pool_tenant *tenant,
-    struct kv_list *link)
+void tenant_cache(struct tenant_table *table, struct pool_tenant *tenant)
 {
-    kv_list_append(&tenant->cached, link);
+    tenant->n_cached++;
     settle(table, tenant);
 }
 
-void tenant_uncache(struct tenant_table *table, struct pool_tenant *tenant,
-    struct kv_list *link)
+void tenant_uncache(struct tenant_table *table, struct pool_tenant *tenant)
 {
-    kv_list_remove(link);
+    assert(tenant->n_cached > 0);
+    tenant->n_cached--;
     settle(table, tenant);
 }
 

@@ -20,10 +20,9 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "pool/policy.h"
 #include "pool/pool.h"
 #include "pool/treap.h"
-
-struct pool_session;
 
 /* What the name of a tenant is looked up by. */
 struct tenant_name {
@@ -33,18 +32,19 @@ struct tenant_name {
 
 struct pool_tenant {
     struct treap_node order;
-    uint64_t rank;         /* there */
-    struct kv_list idle;   /* on the table's list: it has no session */
-    struct kv_list over;   /* on the table's list: beyond its soft quota, with
-                              sessions that can be evicted */
-    struct kv_list cached; /* those, released longest ago first */
+    uint64_t rank;       /* there */
+    struct kv_list idle; /* on the table's list: it has no session */
+    struct kv_list over; /* on the table's list: beyond its soft quota, with
+                            sessions that can be evicted */
+    struct policy_order turns; /* of those */
     struct pool_quota quota;
     bool has_own_quota;
     uint8_t name_bytes;
     uint32_t n_sessions; /* named and anonymous, with and without blocks */
     uint32_t n_used;     /* blocks; */
     uint32_t n_pinned;   /* of them */
-    uint32_t n_holding;  /* sessions with blocks */
+    uint32_t n_holding;  /* sessions with blocks; */
+    uint32_t n_cached;   /* of them: that can be evicted */
     uint64_t cache_hits, cache_misses, evictions;
     char name[];
 };
@@ -58,11 +58,12 @@ struct tenant_table {
     uint32_t n_tenants, n_most; /* without a quota of their own */
     uint64_t secret[2];
     uint64_t metadata_bytes;
+    const struct policy_class *policy; /* whose order they have */
 };
 
 /* n_most: beyond, idle tenants are forgotten. */
-void tenant_table_init(
-    struct tenant_table *table, uint32_t n_most, const uint64_t secret[2]);
+void tenant_table_init(struct tenant_table *table, uint32_t n_most,
+    const uint64_t secret[2], const struct policy_class *policy);
 void tenant_table_fini(struct tenant_table *table);
 
 /* NULL: not known. */
@@ -89,12 +90,9 @@ void tenant_use(
 void tenant_free(
     struct tenant_table *table, struct pool_tenant *tenant, uint32_t n);
 
-/* A session of the tenant can be evicted from now on, or no longer; the link is
- * the session's place on the list. */
-void tenant_cache(struct tenant_table *table, struct pool_tenant *tenant,
-    struct kv_list *link);
-void tenant_uncache(struct tenant_table *table, struct pool_tenant *tenant,
-    struct kv_list *link);
+/* A session of the tenant can be evicted from now on, or no longer. */
+void tenant_cache(struct tenant_table *table, struct pool_tenant *tenant);
+void tenant_uncache(struct tenant_table *table, struct pool_tenant *tenant);
 
 /* By how much n is more than a limit, of which 0 is none. */
 static inline uint32_t tenant_excess(uint32_t limit, uint64_t n)

@@ -177,6 +177,71 @@ static void on_evict(
     kvpool__v1__evict_request__free_unpacked(asked, NULL);
 }
 
+/* "gone" is missing and "full" rejected, pins are clipped to a minute; what was
+ * set is in force, and two leases besides. */
+static void on_set_retention(
+    void *ctx, struct rpc_call *call, const unsigned char *request, size_t n)
+{
+    enum { MAX_CHANGES = 4 };
+    Kvpool__V1__SetRetentionRequest *asked =
+        kvpool__v1__set_retention_request__unpack(NULL, n, request);
+    Kvpool__V1__SetRetentionResponse answer =
+        KVPOOL__V1__SET_RETENTION_RESPONSE__INIT;
+    Kvpool__V1__RetentionOutcome outcomes[MAX_CHANGES], *list[MAX_CHANGES];
+    Kvpool__V1__Retention retention = KVPOOL__V1__RETENTION__INIT;
+    Kvpool__V1__Lease leases[2] = {
+        KVPOOL__V1__LEASE__INIT, KVPOOL__V1__LEASE__INIT};
+    Kvpool__V1__Lease *lease_list[] = {&leases[0], &leases[1]};
+
+    (void)ctx;
+    ck_assert_uint_le(asked->n_changes, MAX_CHANGES);
+    retention.leases = lease_list;
+    retention.n_leases = 2;
+    for (int i = 0; i < 2; i++) {
+        leases[i].lease_id = (char *)(i == 0 ? "later\x1b" : "sooner");
+        leases[i].expires_unix_ns = INT64_C(1700000060000000000) - i;
+    }
+    for (size_t i = 0; i < asked->n_changes; i++) {
+        const Kvpool__V1__RetentionSettings *set = asked->changes[i]->settings;
+        Kvpool__V1__RetentionOutcome *outcome = list[i] = &outcomes[i];
+        const char *id = asked->changes[i]->session->session_id;
+
+        kvpool__v1__retention_outcome__init(outcome);
+        outcome->session = asked->changes[i]->session;
+        outcome->result =
+            KVPOOL__V1__RETENTION_RESULT__RETENTION_RESULT_MISSING;
+        if (strcmp(id, "gone") == 0)
+            continue;
+        outcome->retention = &retention;
+        outcome->result =
+            KVPOOL__V1__RETENTION_RESULT__RETENTION_RESULT_REJECTED;
+        outcome->detail = (char *)"lease: 16 others run";
+        if (strcmp(id, "full") == 0)
+            continue;
+        outcome->result =
+            set->pin != NULL
+                ? KVPOOL__V1__RETENTION_RESULT__RETENTION_RESULT_CLIPPED
+                : KVPOOL__V1__RETENTION_RESULT__RETENTION_RESULT_ACCEPTED;
+        outcome->detail = (char *)(set->pin != NULL ? "pin: at most 60 s" : "");
+        if (set->pin != NULL)
+            retention.pin_expires_unix_ns = INT64_C(1700000000000000000);
+        if (set->idle_ttl != NULL)
+            retention.idle_ttl_ns = set->idle_ttl->duration_ns;
+        if (set->absolute_ttl != NULL)
+            retention.absolute_ttl_ns = set->absolute_ttl->duration_ns;
+        retention.priority =
+            set->priority != NULL ? set->priority->priority : 50;
+        if (set->lease != NULL) {
+            leases[0].lease_id = set->lease->lease_id;
+            leases[1].expires_unix_ns = set->lease->duration_ns;
+        }
+    }
+    answer.outcomes = list;
+    answer.n_outcomes = asked->n_changes;
+    reply(call, &answer.base);
+    kvpool__v1__set_retention_request__free_unpacked(asked, NULL);
+}
+
 /* ---- receipts */
 
 struct reader {
@@ -463,6 +528,7 @@ static void add_methods(struct stand_in *stand_in)
         {"/kvpool.v1.KvPoolService/Snapshot", RPC_UNARY, on_snapshot},
         {"/kvpool.v1.KvPoolService/ListSessions", RPC_UNARY, on_list_sessions},
         {"/kvpool.v1.KvPoolService/Evict", RPC_UNARY, on_evict},
+        {"/kvpool.v1.KvPoolService/SetRetention", RPC_UNARY, on_set_retention},
         {"/kvpool.v1.KvPoolService/StreamReceipts", RPC_SERVER_STREAM,
             on_stream_receipts},
         {"/kvpool.v1.InferenceService/GetModel", RPC_UNARY, on_get_model},

@@ -139,8 +139,8 @@ START_TEST(without_a_server_every_command_ends_with_three)
 {
     static const char *const commands[] = {"ping", "describe", "generate x",
         "tokenize x", "detokenize 1", "sessions", "snapshot", "evict --all",
-        "receipts tail", "receipts audit", "receipts checkpoint",
-        "receipts verify"};
+        "retain --session a", "receipts tail", "receipts audit",
+        "receipts checkpoint", "receipts verify"};
 
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         struct child child;
@@ -260,6 +260,59 @@ START_TEST(evict_tells_whether_anything_was_evicted)
     ck_assert_int_eq(run_child(&child, "evict --tenant t -o jsonl"), CLI_OK);
     assert_printed(&child, "\"result\":\"EVICTED\"");
     ck_assert_int_eq(run_child(&child, "evict --all"), CLI_OK);
+    stand_in_close(&stand_in);
+}
+END_TEST
+
+START_TEST(retain_tells_what_is_in_force_and_whether_it_is)
+{
+    struct stand_in stand_in;
+    struct child child;
+
+    stand_in_open(&stand_in, &(struct stand_in_script){0}, address);
+    ck_assert_int_eq(run_child(&child, "retain --session a"), CLI_OK);
+    assert_printed(&child, "ACCEPTED");
+    assert_printed(&child, "later\\x1b until 2023-11-14T22:14:20.000Z, 1 more");
+    ck_assert_int_eq(
+        run_child(&child, "retain -S a -S b --pin 2m --priority 0"), CLI_OK);
+    assert_printed(&child, "CLIPPED");
+    assert_printed(&child, "2023-11-14T22:13:20.000Z");
+    assert_printed(&child, "pin: at most 60 s");
+    ck_assert_int_eq(run_child(&child, "retain -S a -S gone"), CLI_NOTHING);
+    assert_printed(&child, "MISSING");
+    ck_assert_int_eq(run_child(&child, "retain -S full"), CLI_NOTHING);
+    assert_printed(&child, "REJECTED");
+    assert_printed(&child, "lease: 16 others run");
+    stand_in_close(&stand_in);
+}
+END_TEST
+
+START_TEST(retain_sends_what_is_given_and_nothing_else)
+{
+    static const struct {
+        const char *words, *printed;
+    } cases[] = {
+        {"--idle-ttl 5m --ttl 1h",
+            "\"idle_ttl_ns\":300000000000,\"absolute_ttl_ns\":3600000000000,"
+            "\"priority\":50,\"pin_expires_unix_ns\":0"},
+        {"--priority 0", "\"priority\":0"},
+        {"--pin 0", "\"pin_expires_unix_ns\":1700000000000000000"},
+        {"--lease a=b=0", "\"lease_id\":\"a=b\""},
+        {"--lease r=30s", "\"expires_unix_ns\":30000000000"},
+    };
+    struct stand_in stand_in;
+
+    stand_in_open(&stand_in, &(struct stand_in_script){0}, address);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char words[128];
+        struct child child;
+
+        snprintf(words, sizeof words, "retain -S a -T t -o jsonl %s",
+            cases[i].words);
+        ck_assert_int_eq(run_child(&child, words), CLI_OK);
+        assert_printed(&child, "\"tenant\":\"t\"");
+        assert_printed(&child, cases[i].printed);
+    }
     stand_in_close(&stand_in);
 }
 END_TEST
@@ -599,6 +652,8 @@ int main(void)
         evict_reads_every_page_of_outcomes,
         evict_of_more_than_a_page_has_an_id,
         evict_tells_whether_anything_was_evicted,
+        retain_tells_what_is_in_force_and_whether_it_is,
+        retain_sends_what_is_given_and_nothing_else,
         sessions_come_from_all_pages_and_stop_at_the_limit,
         what_there_is_can_be_described,
         tokens_go_there_and_back,

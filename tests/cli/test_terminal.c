@@ -160,8 +160,9 @@ START_TEST(a_command_without_memory_says_so_and_leaks_nothing)
 {
     static const char *const commands[] = {"ping", "describe", "snapshot",
         "tokenize hello", "tokenize hello -o json", "detokenize 1,2,3",
-        "evict --session a", "sessions", "sessions -o json", "generate hello",
-        "generate hello -o json", "generate --tokens 1,2,3 -o jsonl",
+        "evict --session a", "retain --session a", "sessions",
+        "sessions -o json", "generate hello", "generate hello -o json",
+        "generate --tokens 1,2,3 -o jsonl",
         "receipts tail --from earliest --limit 6 --no-reconnect",
         "receipts audit"};
 

@@ -10,7 +10,7 @@ from kvpool_e2e import (KVPOOLCTL, SANITIZER, Kvpoold, ServerTest, Subscriber,
 
 OK, FAILED, USAGE, UNREACHABLE, NOTHING, DAMAGED = 0, 1, 2, 3, 4, 5
 RUNNABLE = {"ping", "describe", "generate", "tokenize", "detokenize",
-            "sessions", "snapshot", "evict"}
+            "sessions", "snapshot", "evict", "retain"}
 
 
 def run(*arguments, server=None, stdin=""):
@@ -103,6 +103,37 @@ class KvpoolctlTest(ServerTest):
         self.assertEqual(evicted(*again), 1)
         self.assertTrue(self.json("evict", *again)["replayed"])
         self.assertEqual(evicted("--idle", "1ms", *tenant), 1)
+
+    def test_how_long_a_session_stays_is_set_and_shown(self):
+        def retain(*options, code=OK):
+            return self.json("retain", *options, code=code)["outcomes"]
+
+        chat = ("--session", "kept", "--tenant", "stays")
+        self.ctl("generate", *chat, "--max-tokens=2", "A")
+        found = retain(*chat)[0]
+        self.assertEqual(found["result"], "ACCEPTED")
+        self.assertEqual(found["retention"], {
+            "idle_ttl_ns": 0, "absolute_ttl_ns": 0, "priority": 50,
+            "pin_expires_unix_ns": 0, "leases": []})
+        found = retain(*chat, "--idle-ttl=5m", "--ttl=2h", "--priority=0",
+                       "--lease=reader=30s")[0]["retention"]
+        self.assertEqual((found["idle_ttl_ns"], found["absolute_ttl_ns"],
+                          found["priority"]),
+                         (300 * 10 ** 9, 7200 * 10 ** 9, 0))
+        self.assertEqual([l["lease_id"] for l in found["leases"]], ["reader"])
+        held = self.ctl("evict", *chat, code=NOTHING)
+        self.assertIn("PINNED", held.stdout)
+        found = retain(*chat, "--lease=reader=0", "--pin=9999h")[0]
+        self.assertEqual(found["result"], "CLIPPED")
+        self.assertIn("pin: at most ", found["detail"])
+        self.assertEqual(found["retention"]["leases"], [])
+        self.assertEqual(found["retention"]["priority"], 0)
+        text = self.ctl("retain", *chat, "--session=nobody", "--pin=0",
+                        code=NOTHING).stdout
+        self.assertIn("ACCEPTED", text)
+        self.assertIn("MISSING", text)
+        self.ctl("evict", *chat)
+        self.ctl("retain", *chat, *chat, code=FAILED)
 
     def test_parts_of_a_snapshot_are_for_people_and_programs(self):
         parts = ("--block-map", "--histograms")

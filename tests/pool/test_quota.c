@@ -1,6 +1,7 @@
 /* What tenants may hold, and whose sessions go for it. The simulator
  * (tests/sim) checks the same laws over random sequences. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/pool/fixture.h"
@@ -224,24 +225,86 @@ START_TEST(within_a_tenant_the_policy_has_its_say)
 }
 END_TEST
 
-START_TEST(within_a_tenant_of_many_the_policy_has_its_say_too)
+/* ---- as in a pool of its own */
+
+#define MANY 400
+#define MANY_TURNS 3000
+#define MANY_BLOCKS 500 /* of sessions of 1 to 4 blocks: some 200 idle ones */
+
+/* A turn of "q": one of its many sessions, the first ones more often, begins or
+ * goes on, and is given a priority at times. */
+static void take_turn(uint32_t *random)
 {
-    struct pool_config config = fixture_config();
+    uint32_t number, draw = *random = *random * 1664525 + 1013904223;
+    struct pool_session *session;
+    size_t n_tokens;
     char id[12];
 
-    fixture_tear_down();
-    config.eviction_policy = "priority";
-    config.n_blocks = config.max_sessions = 300;
-    fixture_open(&config);
-    for (int i = 0; i < 200; i++) {
-        snprintf(id, sizeof id, "%d", i);
-        cache("q", id, 1);
-        pool_session_set_priority(
-            fixture.pool, find("q", id), i < 150 ? 60 : 40);
+    number = (draw >> 8) % (draw >> 30 == 0 ? MANY : MANY / 4);
+    snprintf(id, sizeof id, "%u", number);
+    n_tokens = 4 * (1 + number % 4);
+    session = find("q", id);
+    if (session != NULL)
+        pool_session_tokens(session, &n_tokens);
+    while (try_run("q", id, session != NULL ? 0 : n_tokens) == KV_BUSY) {
+        fixture_scrub();
+        session = find("q", id);
     }
-    ck_assert_int_eq(set_quota("q", 0, 200), KV_OK);
-    ck_assert_int_eq(try_run("q", "new", 4), KV_OK);
-    ck_assert(has_blocks("q", "0") && !has_blocks("q", "150"));
+    session = find("q", id);
+    ck_assert_uint_eq(pool_session_glance(session).n_cached_tokens, n_tokens);
+    end("q", id);
+    if (draw >> 16 & 1)
+        pool_session_set_priority(
+            fixture.pool, session, 30 + 20 * (draw >> 17 & 3));
+}
+
+/* Which of its sessions went last, after each turn of "q"; with a neighbour it
+ * has a part of a larger pool. */
+static void play(const char *policy, bool has_neighbour, uint64_t *lost)
+{
+    struct pool_config config = fixture_config();
+    uint32_t random = 1;
+
+    fixture_tear_down();
+    config.eviction_policy = policy;
+    config.max_sessions = 2 * MANY;
+    config.max_kept_tokens = 1 << 20;
+    config.n_blocks = has_neighbour ? 2 * MANY_BLOCKS : MANY_BLOCKS;
+    fixture_open(&config);
+    if (has_neighbour)
+        ck_assert_int_eq(set_quota("q", 0, MANY_BLOCKS), KV_OK);
+    for (int i = 0; i < MANY_TURNS; i++) {
+        char id[12];
+
+        fixture.now_ns = (i + 2) * KV_NS_PER_S;
+        take_turn(&random);
+        lost[i] = fixture.auditor.n_evictions * MANY +
+                  strtoul(fixture.auditor.last_id, NULL, 10);
+        snprintf(id, sizeof id, "%d", i % 100);
+        if (!has_neighbour)
+            continue;
+        cache("neighbour", id, i < 100);
+        pool_session_set_priority(fixture.pool, find("neighbour", id), 0);
+    }
+    fixture_check();
+    ck_assert_uint_gt(tenant("q").total_sessions, 128);
+    ck_assert_uint_gt(tenant("q").evictions, MANY_TURNS / 10);
+}
+
+START_TEST(a_tenant_loses_what_it_would_in_a_pool_of_its_own)
+{
+    static const char *const policies[] = {
+        "lru", "lru_tail", "priority", "s3fifo", "cost"};
+    static uint64_t alone[MANY_TURNS], beside[MANY_TURNS];
+
+    for (size_t p = 0; p < sizeof policies / sizeof *policies; p++) {
+        play(policies[p], false, alone);
+        play(policies[p], true, beside);
+        for (int i = 0; i < MANY_TURNS; i++)
+            if (alone[i] != beside[i])
+                ck_abort_msg(
+                    "%s: turn %d took another session", policies[p], i);
+    }
 }
 END_TEST
 
@@ -330,7 +393,7 @@ int main(void)
         a_quota_that_shrinks_evicts_nobody_by_itself,
         a_place_is_taken_from_the_tenant_that_is_beyond_its_quota,
         within_a_tenant_the_policy_has_its_say,
-        within_a_tenant_of_many_the_policy_has_its_say_too,
+        a_tenant_loses_what_it_would_in_a_pool_of_its_own,
         tails_go_down_to_the_quota_and_no_further,
         tenants_without_sessions_are_known_while_there_is_room,
         quotas_without_memory_leave_those_in_force};
