@@ -142,10 +142,11 @@ class StartTest(unittest.TestCase):
         self.assertLessEqual(memory.kv_bytes, 8 << 20)
         self.assertTrue(0 < memory.copied_bytes < in_file, memory)
         self.assertGreater(memory.scratch_bytes, 0)
+        self.assertGreater(memory.tokenizer_bytes, 40 * model.vocab_size)
         self.assertEqual(memory.locked_bytes, 0)
         ours = (memory.copied_bytes + memory.repacked_bytes +
                 memory.kv_bytes + memory.kv_metadata_bytes +
-                memory.scratch_bytes)
+                memory.scratch_bytes + memory.tokenizer_bytes)
         self.assertLess(ours >> 10, kib["VmData:"])
         self.assertLess((ours + memory.mapped_bytes) >> 10, kib["VmSize:"])
         self.assertLess(memory.repacked_bytes >> 10, kib["RssAnon:"])
