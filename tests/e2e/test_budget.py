@@ -7,7 +7,7 @@ from kvpool_e2e import (CALL_SECONDS, ServerTest, common, generate_request,
                         main, pool)
 
 BUDGET = 16  # tokens of a step
-PROMPT = 400
+PROMPT = 256
 TRIES = 20  # what is to overlap may have ended before
 
 
