@@ -1,6 +1,7 @@
 /* How fast a model computes: prompts, one sequence, several at a time.
  *
  *     bench_engine [-t THREADS] [-r REPETITIONS] [-k KERNELS] MODEL.gguf ROW...
+ *     bench_engine [...] -p MODEL.gguf ROW...
  *     bench_engine [...] -i MODEL.gguf ROW... <INDICES
  *
  * A row is ppN, a prompt of N tokens; tgN, N sequences that each take one token
@@ -10,6 +11,8 @@
  * were all: the bytes of weights, keys and values that a step must read, at the
  * rate at which the same threads read memory when they do nothing else. K and V
  * are F16; what lies there before is not of the model, which costs the same.
+ *
+ * With -p a table follows each row's, of where its time went (bench/phases.h).
  *
  * With -i it measures what it is told to, a row's index from 0 on in a line, so
  * that others can take turns with it; a line of the table answers each. */
@@ -23,8 +26,8 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "bench/phases.h"
 #include "engine/compute.h"
-#include "engine/packed.h"
 #include "engine/team.h"
 
 #define BLOCK_TOKENS 16
@@ -52,6 +55,7 @@ struct bench {
     const char *kernels;
     uint32_t n_threads, n_repetitions;
     bool is_told; /* which row comes next */
+    bool tells_phases;
     struct row rows[MAX_ROWS];
     size_t n_rows;
 };
@@ -240,28 +244,21 @@ static double read_bandwidth(const struct bench *bench)
     return READ_BYTES / least;
 }
 
-/* As the kernels have them. */
-static double bytes_of(const struct weight *weight)
-{
-    struct packed packed;
-
-    if (packed_plan(&packed, weight))
-        return (double)packed_n_panels(&packed) * (double)packed.panel_bytes;
-    return (double)weight_bytes(weight);
-}
-
 /* What a step of the row must read, at least. */
 static double step_bytes(const struct bench *bench, const struct row *row)
 {
     const struct model_shape *shape = &bench->model->shape;
-    double sum = bytes_of(&bench->model->output);
+    double sum = phases_weight_bytes(&bench->model->output);
 
     for (uint32_t i = 0; i < shape->n_layers; i++) {
         const struct model_layer *layer = &bench->model->layers[i];
 
-        sum += bytes_of(&layer->q) + bytes_of(&layer->k) + bytes_of(&layer->v) +
-               bytes_of(&layer->attn_output) + bytes_of(&layer->gate) +
-               bytes_of(&layer->up) + bytes_of(&layer->down);
+        sum += phases_weight_bytes(&layer->q) + phases_weight_bytes(&layer->k) +
+               phases_weight_bytes(&layer->v) +
+               phases_weight_bytes(&layer->attn_output) +
+               phases_weight_bytes(&layer->gate) +
+               phases_weight_bytes(&layer->up) +
+               phases_weight_bytes(&layer->down);
     }
     return sum + (double)kv_bytes_per_token(shape, KV_TYPE_F16) *
                      n_sequences(row) * row->depth;
@@ -274,11 +271,15 @@ static void measure(
     double seconds[MAX_REPETITIONS];
 
     seconds_of(bench, row); /* what is new to the caches, and to the clock */
+    phases_watch(bench->tells_phases);
     for (uint32_t i = 0; i < bench->n_repetitions; i++)
         seconds[i] = seconds_of(bench, row);
+    phases_watch(false);
     printf("| %s | %.1f | %.1f |\n", row->text,
         (double)row->n * n_steps / median(seconds, bench->n_repetitions),
         row->n * bandwidth / step_bytes(bench, row));
+    if (bench->tells_phases)
+        phases_print(row->text);
     fflush(stdout);
 }
 
@@ -349,7 +350,7 @@ int main(int argc, char **argv)
     char *end;
     int option;
 
-    while ((option = getopt(argc, argv, "it:r:k:")) != -1)
+    while ((option = getopt(argc, argv, "ipt:r:k:")) != -1)
         if (option == 't')
             bench.n_threads = number_of(optarg, &end, MAX_REPETITIONS);
         else if (option == 'r')
@@ -358,15 +359,19 @@ int main(int argc, char **argv)
             bench.kernels = optarg;
         else if (option == 'i')
             bench.is_told = true;
+        else if (option == 'p')
+            bench.tells_phases = true;
         else
             return 1;
     if (argc - optind < 2)
         fail("usage: bench_engine [-t THREADS] [-r REPETITIONS] [-k KERNELS] "
-             "[-i] MODEL.gguf ROW...");
+             "[-i] [-p] MODEL.gguf ROW...");
     for (int i = optind + 1; i < argc; i++)
         add_row(&bench, argv[i]);
     bench_open(&bench, argv[optind]);
+    phases_open(bench.model, bench.n_threads);
     run(&bench);
+    phases_close();
     compute_close(bench.compute);
     model_close(bench.model);
     kv_free(bench.arena);

@@ -38,6 +38,7 @@ static void view_memory(FILE *out, const Kvpool__V1__ModelMemory *memory)
     line(out, "  mapped file", "%s", text_bytes(memory->mapped_bytes).s);
     line(out, "  copied", "%s", text_bytes(memory->copied_bytes).s);
     line(out, "  repacked", "%s", text_bytes(memory->repacked_bytes).s);
+    line(out, "  tokenizer", "%s", text_bytes(memory->tokenizer_bytes).s);
     line(out, "  locked", "%s", text_bytes(memory->locked_bytes).s);
     line(out, "  KV arena", "%s", text_bytes(memory->kv_bytes).s);
     line(out, "  KV tables", "%s", text_bytes(memory->kv_metadata_bytes).s);

@@ -20,8 +20,9 @@ packages_for() {
     build) echo ca-certificates gcc libc6-dev cmake ninja-build pkg-config \
         ccache check grpc-proto libcurl4-openssl-dev libgrpc-dev \
         libjansson-dev libmicrohttpd-dev libnats-dev libpcre2-dev \
-        libprotobuf-c-dev libprotobuf-dev libsodium-dev libuv1-dev libyaml-dev \
-        libzstd-dev protobuf-c-compiler protobuf-compiler zlib1g-dev ;;
+        libprotobuf-c-dev libprotobuf-dev libsimde-dev libsodium-dev \
+        libuv1-dev libyaml-dev libzstd-dev protobuf-c-compiler \
+        protobuf-compiler zlib1g-dev ;;
     peers) echo nats-server openssl prometheus ;;
     node) echo nodejs/node npm/npm ;;
     python) echo python3 python3-cryptography python3-grpcio python3-grpc-tools \

@@ -68,6 +68,7 @@ enum kv_status compute_open(struct compute **out,
         compute->team, config->progress, error);
     if (status != KV_OK)
         goto close_team;
+    model_look_at_file(config->model);
     status = model_check_file(config->model, error);
     if (status == KV_OK && config->locks_weights)
         status = residency_lock(
@@ -108,6 +109,7 @@ static void lead_step(void *ctx)
     struct compute *compute = ctx;
 
     forward_step(compute->forward, compute->slices, compute->n_slices);
+    model_look_at_file(compute->model); /* what it read, it has read by now */
 }
 
 /* Once done is called the next step may start: nothing is touched after it. */

@@ -8,6 +8,9 @@
  * only, to the last bit, never on what else is in the batch, on how a prompt
  * was cut into slices, or on the number of threads.
  *
+ * After a step model_check_file knows whether its weights were those of the
+ * file that was opened.
+ *
  * A fixed team of threads is started at open. Nothing allocates in a step.
  * Thread: compute_start by one thread at a time; done is called on a thread of
  * the team. */

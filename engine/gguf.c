@@ -597,9 +597,16 @@ const void *gguf_file_data(const struct gguf *gguf)
     return gguf->data;
 }
 
-bool gguf_is_lost(const struct gguf *gguf)
+enum mapping_state gguf_state(const struct gguf *gguf)
 {
-    return gguf->mapping.data != NULL && mapping_is_lost(&gguf->mapping);
+    return gguf->mapping.data == NULL ? MAPPING_SOUND
+                                      : mapping_state(&gguf->mapping);
+}
+
+void gguf_look(const struct gguf *gguf)
+{
+    if (gguf->mapping.data != NULL)
+        mapping_look(&gguf->mapping);
 }
 
 size_t gguf_n_tensors(const struct gguf *gguf)

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "engine/mapping.h"
 
 struct gguf;
 
@@ -93,10 +94,12 @@ const char *gguf_name(const struct gguf *gguf);
 size_t gguf_file_bytes(const struct gguf *gguf);
 const void *gguf_file_data(const struct gguf *gguf);
 
-/* The file was cut short, or its disk failed, and somebody read there: what is
- * handed out is zeros since, and what was made of it worth nothing. Asked after
- * reading, by any thread. */
-bool gguf_is_lost(const struct gguf *gguf);
+/* What has happened to the file since it was opened: what was made of what is
+ * handed out since is worth nothing. Asked after reading, by any thread;
+ * whether somebody wrote into it is known once gguf_look was called, which may
+ * wait for a file system. A model in memory stays sound. */
+enum mapping_state gguf_state(const struct gguf *gguf);
+void gguf_look(const struct gguf *gguf);
 
 /* KV_NOT_FOUND if the key is absent (no *error), KV_INVALID if its type or
  * value does not fit (with *error). Integers of any width convert, and so do

@@ -4,7 +4,6 @@
 
 #include "base/map.h"
 #include "engine/gguf.h"
-#include "engine/mapping.h"
 
 #define GGUF_NAME_BYTES 128
 

@@ -1,11 +1,14 @@
 #include "engine/mapping.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The handler reads it, so all of it is atomic: an address of 0 says that the
@@ -13,7 +16,7 @@
 struct mapping_slot {
     atomic_uintptr_t begin;
     atomic_size_t n_bytes; /* whole pages */
-    atomic_bool is_lost;
+    atomic_int state;      /* enum mapping_state */
 };
 
 static struct mapping_slot slots[MAPPING_MAX];
@@ -21,8 +24,15 @@ static pthread_mutex_t slots_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction action_before;
 static bool is_installed;
 
-_Static_assert(ATOMIC_POINTER_LOCK_FREE == 2 && ATOMIC_BOOL_LOCK_FREE == 2,
+_Static_assert(ATOMIC_POINTER_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
     "a signal's handler takes no locks");
+
+static void set_state(struct mapping_slot *slot, enum mapping_state state)
+{
+    int sound = MAPPING_SOUND;
+
+    atomic_compare_exchange_strong(&slot->state, &sound, (int)state);
+}
 
 /* ---- the signal */
 
@@ -63,7 +73,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
 
         if (begin == 0 || address - begin >= n_bytes)
             continue;
-        atomic_store(&slots[i].is_lost, true);
+        set_state(&slots[i], MAPPING_CUT);
         is_ours = put_zeros(begin, n_bytes);
     }
     if (!is_ours)
@@ -98,7 +108,7 @@ static struct mapping_slot *take_slot(uintptr_t begin, size_t n_bytes)
     if (slot == slots + MAPPING_MAX) {
         slot = NULL;
     } else {
-        atomic_store(&slot->is_lost, false);
+        atomic_store(&slot->state, MAPPING_SOUND);
         atomic_store(&slot->n_bytes, (n_bytes + page - 1) / page * page);
         atomic_store(&slot->begin, begin);
     }
@@ -108,28 +118,58 @@ static struct mapping_slot *take_slot(uintptr_t begin, size_t n_bytes)
 
 int mapping_init(struct mapping *mapping, int fd, size_t n_bytes)
 {
-    void *data = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    struct stat stat;
+    const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    void *data = MAP_FAILED;
+    int error = 0;
 
-    if (data == MAP_FAILED)
-        return errno;
+    if (own >= 0 && fstat(own, &stat) == 0)
+        data = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE, own, 0);
+    if (data == MAP_FAILED) {
+        error = errno;
+        goto close_own;
+    }
     mapping->slot = take_slot((uintptr_t)data, n_bytes);
     if (mapping->slot == NULL) {
-        munmap(data, n_bytes);
-        return EMFILE;
+        error = EMFILE;
+        goto unmap;
     }
     mapping->data = data;
     mapping->n_bytes = n_bytes;
+    mapping->fd = own;
+    mapping->modified = stat.st_mtim;
     return 0;
+
+unmap:
+    munmap(data, n_bytes);
+close_own:
+    if (own >= 0)
+        close(own);
+    return error;
 }
 
 void mapping_fini(struct mapping *mapping)
 {
     atomic_store(&mapping->slot->begin, 0);
     munmap((void *)(uintptr_t)mapping->data, mapping->n_bytes);
+    close(mapping->fd);
     *mapping = (struct mapping){.data = NULL};
 }
 
-bool mapping_is_lost(const struct mapping *mapping)
+enum mapping_state mapping_state(const struct mapping *mapping)
 {
-    return atomic_load(&mapping->slot->is_lost);
+    return (enum mapping_state)atomic_load(&mapping->slot->state);
+}
+
+void mapping_look(const struct mapping *mapping)
+{
+    struct stat stat;
+
+    if (fstat(mapping->fd, &stat) != 0)
+        return; /* a page that cannot be read says more */
+    if ((size_t)stat.st_size < mapping->n_bytes)
+        set_state(mapping->slot, MAPPING_CUT);
+    else if (stat.st_mtim.tv_sec != mapping->modified.tv_sec ||
+             stat.st_mtim.tv_nsec != mapping->modified.tv_nsec)
+        set_state(mapping->slot, MAPPING_WRITTEN);
 }

@@ -84,7 +84,8 @@ static enum kv_status open_gguf(
     model->gguf = gguf;
     model->mapped_bytes = gguf_file_bytes(gguf);
     status = load(&loader);
-    if (gguf_is_lost(gguf))
+    model_look_at_file(model);
+    if (model_check_file(model, NULL) != KV_OK) /* which spoilt the rest */
         status = model_check_file(model, error);
     if (status != KV_OK) {
         model_close(model);
@@ -126,11 +127,23 @@ void model_close(struct model *model)
 enum kv_status model_check_file(
     const struct model *model, struct kv_error *error)
 {
-    if (model->gguf == NULL || !gguf_is_lost(model->gguf))
+    static const char *const what[] = {
+        [MAPPING_CUT] = "cut short, or its disk failed,",
+        [MAPPING_WRITTEN] = "written to",
+    };
+    const enum mapping_state state =
+        model->gguf == NULL ? MAPPING_SOUND : gguf_state(model->gguf);
+
+    if (state == MAPPING_SOUND)
         return KV_OK;
-    return kv_error_set(error, KV_IO,
-        "%s: the file was cut short, or its disk failed, while it was read",
-        gguf_name(model->gguf));
+    return kv_error_set(error, KV_IO, "%s: the file was %s while it was read",
+        gguf_name(model->gguf), what[state]);
+}
+
+void model_look_at_file(const struct model *model)
+{
+    if (model->gguf != NULL)
+        gguf_look(model->gguf);
 }
 
 static int compare_usage(const void *a, const void *b)

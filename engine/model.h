@@ -92,11 +92,15 @@ enum kv_status model_open_memory(struct model **out, const void *data, size_t n,
 
 void model_close(struct model *model); /* NULL is fine */
 
-/* Whether its file was cut short, or could not be read any more, in the midst
- * of reading: all that was computed since is worth nothing. Any thread; KV_IO
- * with the same in words. */
+/* Whether its file was cut short, could not be read any more, or was written to
+ * in the midst of reading: all that was computed since is worth nothing. Any
+ * thread; KV_IO with the same in words. */
 enum kv_status model_check_file(
     const struct model *model, struct kv_error *error);
+
+/* Finds out whether the file was written to, which model_check_file then knows.
+ * Any thread that may wait for a file system. */
+void model_look_at_file(const struct model *model);
 
 /* SHA-256 of the file is not computed here: it would read all of it. */
 

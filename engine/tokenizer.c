@@ -74,6 +74,25 @@ void tokenizer_close(struct tokenizer *tokenizer)
     kv_free(tokenizer);
 }
 
+static size_t map_bytes(const struct kv_map *map)
+{
+    return map->n_buckets * sizeof *map->buckets;
+}
+
+size_t tokenizer_bytes(const struct tokenizer *tokenizer)
+{
+    size_t n = sizeof *tokenizer;
+
+    n += tokenizer->info.n_vocab * sizeof *tokenizer->tokens;
+    n += map_bytes(&tokenizer->by_text) + tokenizer->n_piece_bytes;
+    n += (tokenizer->n_user_tokens + 1) * sizeof *tokenizer->user_tokens;
+    if (tokenizer->splitter == NULL)
+        return n;
+    n += (tokenizer->merges_by_pair.n_entries + 1) * sizeof *tokenizer->merges;
+    return n + map_bytes(&tokenizer->merges_by_pair) +
+           splitter_bytes(tokenizer->splitter);
+}
+
 /* A part of the text in which the user tokens before the kth are not. */
 struct part {
     size_t begin, n, k;

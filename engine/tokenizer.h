@@ -60,4 +60,7 @@ struct tokenizer_info {
 };
 struct tokenizer_info tokenizer_info(const struct tokenizer *tokenizer);
 
+/* Memory that its tables take, whatever the file has of them mapped. */
+size_t tokenizer_bytes(const struct tokenizer *tokenizer);
+
 #endif

@@ -49,6 +49,7 @@ struct tokenizer {
     struct token *tokens;  /* [n_vocab] */
     struct kv_map by_text; /* last of those with the same key */
     char *pieces;          /* what token.piece points into */
+    size_t n_piece_bytes;
     size_t max_text_bytes;
     uint32_t byte_ids[256]; /* what stands for a byte that is in no other
                                token; UINT32_MAX: nothing (BPE) */

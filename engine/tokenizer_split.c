@@ -216,6 +216,21 @@ void splitter_close(struct splitter *splitter)
     kv_free(splitter);
 }
 
+size_t splitter_bytes(const struct splitter *splitter)
+{
+    size_t n = sizeof *splitter;
+
+    for (size_t i = 0; i < splitter->n_levels; i++) {
+        size_t read = 0, made = 0;
+
+        (void)pcre2_pattern_info(splitter->levels[i], PCRE2_INFO_SIZE, &read);
+        (void)pcre2_pattern_info(
+            splitter->levels[i], PCRE2_INFO_JITSIZE, &made);
+        n += read + made;
+    }
+    return n;
+}
+
 struct split {
     const struct splitter *splitter;
     pcre2_match_context *limits;

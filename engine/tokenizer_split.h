@@ -41,6 +41,9 @@ enum kv_status splitter_open(struct splitter **out,
     const struct pre_tokenizer *pre_tokenizer, struct kv_error *error);
 void splitter_close(struct splitter *splitter); /* NULL is fine */
 
+/* Memory that it takes, code of PCRE2's compiler included. */
+size_t splitter_bytes(const struct splitter *splitter);
+
 /* A word of at least one byte; anything but KV_OK ends the splitting. */
 typedef enum kv_status (*splitter_word_cb)(
     void *context, const char *word, size_t n);

@@ -344,7 +344,8 @@ static enum kv_status write_pieces(struct tokenizer *tokenizer,
 
     for (uint32_t id = 0; id < tokenizer->info.n_vocab; id++)
         n_bytes += tokenizer->tokens[id].text.n;
-    tokenizer->pieces = kv_calloc(n_bytes + 1, 1);
+    tokenizer->n_piece_bytes = n_bytes + 1;
+    tokenizer->pieces = kv_calloc(tokenizer->n_piece_bytes, 1);
     if (tokenizer->pieces == NULL)
         return kv_error_set(error, KV_NO_MEMORY,
             "%s: no memory for %zu bytes of tokens", gguf_name(gguf), n_bytes);

@@ -156,6 +156,13 @@ static void print_histograms(
         histograms->journal_commit);
 }
 
+void metrics_print_model(struct exposition *out, bool lost)
+{
+    single(out, "kvpool_model_lost", GAUGE,
+        "1 if the model's file was spoilt, and no request is taken.",
+        (uint64_t)lost);
+}
+
 /* ---- receipts and where they go */
 
 static void print_ledger(

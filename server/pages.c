@@ -58,6 +58,7 @@ static enum kv_status print_snapshot(
         state.snapshot.tenants = tenants.list;
         state.snapshot.n_tenants = tenants.n;
         metrics_print(out, &state.snapshot);
+        metrics_print_model(out, server->model_lost);
         status = exposition_status(out);
     }
     state_tenants_fini(&tenants);

@@ -246,6 +246,7 @@ static void open_timers(struct server *server)
     uv_timer_init(loop, &server->snapshot_tick);
     uv_timer_init(loop, &server->checkpoint_tick);
     uv_timer_init(loop, &server->drain_tick);
+    model_watch_open(&server->model_watch, server);
     uv_signal_init(loop, &server->signals[0]);
     uv_signal_init(loop, &server->signals[1]);
     uv_signal_init(loop, &server->signals[2]);
@@ -266,6 +267,7 @@ static void close_timers(struct server *server)
     uv_close((uv_handle_t *)&server->snapshot_tick, NULL);
     uv_close((uv_handle_t *)&server->checkpoint_tick, NULL);
     uv_close((uv_handle_t *)&server->drain_tick, NULL);
+    model_watch_close(&server->model_watch);
     uv_close((uv_handle_t *)&server->signals[0], NULL);
     uv_close((uv_handle_t *)&server->signals[1], NULL);
     uv_close((uv_handle_t *)&server->signals[2], NULL);
@@ -592,6 +594,8 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
             server->options->snapshot_interval_ms,
             server->options->snapshot_interval_ms);
     set_serving(server, true);
+    if (server->options->model[0] != '\0') /* ours is in no file */
+        model_watch_start(&server->model_watch);
     server->health_watcher.on_durable = on_ledger_changed;
     recorder_watch(server->recorder, &server->health_watcher);
     rpc_loop_touched(server->loop);

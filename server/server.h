@@ -21,6 +21,7 @@
 #include "rpc/loop.h"
 #include "rpc/server.h"
 #include "server/census.h"
+#include "server/model_watch.h"
 #include "server/options.h"
 #include "server/recorder.h"
 #include "server/step.h"
@@ -66,11 +67,12 @@ struct server {
     uint64_t last_subscriber_id;
     struct ledger_watcher subscriber_watcher;
     struct ledger_watcher health_watcher;
+    struct model_watch model_watch;
     struct kv_list checkpoint_calls; /* waiting for a checkpoint */
     uv_timer_t subscriber_tick, subscriber_pause, snapshot_tick,
         checkpoint_tick, drain_tick;
     uv_signal_t signals[3];
-    uint32_t n_works; /* texts that other threads make tokens */
+    uint32_t n_works; /* texts that other threads make tokens, and the like */
     bool timers_open, draining, handed_back, issued_last, closing_streams;
     bool calls_over;      /* of the draining; sinks are next */
     bool model_lost;      /* server_lose_model was there */
@@ -97,7 +99,7 @@ enum kv_status server_start(struct server *server, struct kv_error *error);
 enum kv_status server_check(
     const struct server *server, struct kv_error *error);
 
-/* The model's file is lost (model_check_file): says so in the log, once, and
+/* If the model's file is lost (model_check_file): says so in the log, once, and
  * that inference is not served any more. The pool and its receipts are. */
 void server_lose_model(struct server *server);
 

@@ -273,6 +273,7 @@ static void fill_memory(
     out->kv_metadata_bytes = totals.metadata_bytes;
     out->scratch_bytes = compute_scratch_bytes(server->compute);
     out->locked_bytes = compute_locked_bytes(server->compute);
+    out->tokenizer_bytes = tokenizer_bytes(server->tokenizer);
     out->kept_tokens_bytes = totals.kept_tokens * sizeof(uint32_t);
 }
 

@@ -24,7 +24,8 @@ CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or
 
 
 def sources(build_dir):
-    """Every C file of ours that the build compiles, with its arguments."""
+    """Every C file of ours that the build compiles, with its arguments: the first
+    ones, where a test compiles it once more."""
     with open(build_dir / "compile_commands.json", encoding="utf-8") as file:
         commands = json.load(file)
     found = {}
@@ -32,7 +33,8 @@ def sources(build_dir):
         path = pathlib.Path(entry["directory"], entry["file"]).resolve()
         ours = path.is_relative_to(TOP) and not path.is_relative_to(TOP / "build")
         if ours and path.suffix == ".c":
-            found[path] = (entry["directory"], shlex.split(entry["command"]))
+            found.setdefault(
+                path, (entry["directory"], shlex.split(entry["command"])))
     return found
 
 

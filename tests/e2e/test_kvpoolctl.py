@@ -150,6 +150,9 @@ class KvpoolctlTest(ServerTest):
         self.assertEqual(snapshot["blocks"]["block_tokens"], 16)
         described = self.json("describe")
         self.assertEqual(described["model"]["architecture"], "bitnet")
+        self.assertGreater(
+            int(described["model"]["memory"]["tokenizer_bytes"]), 10000)
+        self.assertRegex(self.ctl("describe").stdout, r"\n  tokenizer +\d.*iB")
         self.assertEqual(described["snapshot"]["policy"], "lru")
         for command in ("snapshot", "describe"):
             self.assertNotEqual(self.ctl(command).stdout, "")

@@ -1,5 +1,6 @@
-"""A model's file that is cut short while the server runs: nothing dies of it,
-nobody gets a token that it spoilt, and what needs no model is served on."""
+"""A model's file that is cut short or written over while the server runs:
+nothing dies of it, nobody gets a token that it spoilt, and what needs no model
+is served on."""
 import os
 import shutil
 import signal
@@ -9,7 +10,8 @@ import unittest
 
 from kvpool_e2e import (CALL_SECONDS, SOURCE, Kvpoold, ServerTest, generate,
                         generate_request, health, inference, main,
-                        session_target)
+                        session_target, wait_until)
+from test_admin import ask, metrics
 
 DEMO = os.path.join(SOURCE, "engine", "demo", "demo.gguf")
 SERVING, NOT_SERVING = 1, 2
@@ -32,6 +34,7 @@ class ModelFileTest(ServerTest):
         self.path = os.path.join(self.folder.name, "model.gguf")
         shutil.copy(DEMO, self.path)
         os.chmod(self.path, 0o600)
+        os.utime(self.path, (0, 0))  # what is written is written later
 
     def start(self, *flags):
         self.server = Kvpoold("--model=" + self.path, *flags)
@@ -39,6 +42,11 @@ class ModelFileTest(ServerTest):
 
     def cut(self):
         os.truncate(self.path, 4096)
+
+    def write_over(self):
+        """In its place: the same file, of the same size."""
+        with open(self.path, "r+b") as file:
+            file.write(os.urandom(os.path.getsize(self.path)))
 
     def check_lost(self):
         """Says so to everybody, and serves what needs no model."""
@@ -66,33 +74,46 @@ class ModelFileTest(ServerTest):
         self.assertIn("model.gguf", self.server.lines[-1])
 
     def read_until_it_fails(self, session, first, ended):
+        """Appends the tokens that came before."""
         call = self.server.inference.Generate(
             generate_request(text="The cat", session=session, max_tokens=480,
                              ignore_eos=True), timeout=CALL_SECONDS)
 
         def read():
-            next(call)
+            ids = []
+            while not ids:
+                ids.extend(next(call).token_ids)
             first.release()
-            ended.append(self.fails(
-                "UNAVAILABLE", "MODEL_UNAVAILABLE", lambda: call))
+
+            def rest():
+                for message in call:
+                    ids.extend(message.token_ids)
+
+            self.fails("UNAVAILABLE", "MODEL_UNAVAILABLE", rest)
+            ended.append(ids)
 
         thread = threading.Thread(target=read)
         thread.start()
         return thread
 
-    def run_in_mid_sentence(self, *flags):
+    def run_in_mid_sentence(self, spoil, *flags):
         first, ended = threading.Semaphore(0), []
         with self.start("--max-batch-size=2", *flags) as server:
+            plain = generate(server, text="The cat", max_tokens=480,
+                             ignore_eos=True).ids
             kept = generate(server, text="A dog is", session="kept",
                             max_tokens=8)
             readers = [self.read_until_it_fails(session, first, ended)
                        for session in ("a", "b")]
             for _ in readers:
                 self.assertTrue(first.acquire(timeout=CALL_SECONDS))
-            self.cut()
+            spoil()
             for reader in readers:
                 reader.join(CALL_SECONDS)
             self.assertEqual(len(ended), 2)
+            for ids in ended:
+                self.assertTrue(0 < len(ids) < len(plain), len(ids))
+                self.assertEqual(ids, plain[:len(ids)])
             self.check_lost()
             # What was computed before is still there, to be given up.
             outcomes = self.evict(session_target("kept")).outcomes
@@ -102,10 +123,33 @@ class ModelFileTest(ServerTest):
             self.check_stop()
 
     def test_in_mid_sentence_requests_end_with_a_clear_error(self):
-        self.run_in_mid_sentence()
+        self.run_in_mid_sentence(self.cut)
 
     def test_so_with_kernels_that_read_the_file_throughout(self):
-        self.run_in_mid_sentence("--kernels=scalar")
+        self.run_in_mid_sentence(self.cut, "--kernels=scalar")
+
+    def test_so_where_it_is_written_over(self):
+        self.run_in_mid_sentence(self.write_over)
+
+    def test_so_where_it_is_written_over_and_read_throughout(self):
+        self.run_in_mid_sentence(self.write_over, "--kernels=scalar")
+
+    def test_a_server_without_requests_says_so_by_itself(self):
+        with self.start("--admin-listen=127.0.0.1:0") as server:
+            self.assertEqual(metrics(server)["kvpool_model_lost"], 0)
+            self.write_over()
+            wait_until(lambda: health(server, "") == NOT_SERVING, "noticed")
+            self.assertEqual(metrics(server)["kvpool_model_lost"], 1)
+            status, _, text = ask(server, "/readyz")
+            self.assertEqual(status, 503)
+            self.assertRegex(text, r"model\.gguf: the file was written to")
+            failure = self.fails(
+                "UNAVAILABLE", "MODEL_UNAVAILABLE", server.inference.GetModel,
+                inference.GetModelRequest())
+            self.assertIn("model.gguf: the file was written to",
+                          failure.message)
+            self.check_lost()
+            self.check_stop()
 
     def test_so_while_nobody_asks_for_anything(self):
         with self.start():
@@ -133,6 +177,7 @@ class ModelFileTest(ServerTest):
             os.rename(other, self.path)
             after = generate(server, text="The cat", max_tokens=16)
             self.assertEqual(before.ids, after.ids)
+            self.assertEqual(health(server, ""), SERVING)
 
 
 if __name__ == "__main__":

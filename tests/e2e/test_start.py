@@ -123,6 +123,33 @@ class StartTest(unittest.TestCase):
             self.refused(code, file.name, *words,
                          flags=["--model=" + file.name])
 
+    def test_a_second_model_is_refused_and_not_half_supported(self):
+        for flags in (["--model=" + DEMO, "--model=" + DEMO],
+                      ["--model", "a", "--threads=1", "--model=b"],
+                      ["--model=a", "--model", "b", "--model=c"]):
+            self.refused(CONFIGURATION, "--model", "given %d models" %
+                         sum(flag.startswith("--model") for flag in flags),
+                         "a server of its own", flags=flags)
+        for text, words in (("model: a\nmodel: b\n", "a second time"),
+                            ("model: [a, b]\n", "a list"),
+                            ("models: [a]\n", "model")):
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                file.write(text)
+                file.flush()
+                self.refused(CONFIGURATION, file.name, "model", words,
+                             flags=["--config=" + file.name])
+
+    def test_a_model_of_a_stronger_place_is_the_one(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write("model: /nonexistent/of-the-file\n")
+            file.flush()
+            with Kvpoold("--config=" + file.name, "--model=" + DEMO,
+                         environment={"KVPOOL_MODEL": "/nonexistent/x"}
+                         ) as server:
+                model = server.inference.GetModel(
+                    inference.GetModelRequest(), timeout=CALL_SECONDS).model
+                self.assertGreater(model.memory.mapped_bytes, 0)
+
     def test_what_takes_memory_adds_up(self):
         with Kvpoold("--kv-cache-size-mb=8", "--model=" + DEMO) as server:
             model = server.inference.GetModel(
@@ -142,10 +169,11 @@ class StartTest(unittest.TestCase):
         self.assertLessEqual(memory.kv_bytes, 8 << 20)
         self.assertTrue(0 < memory.copied_bytes < in_file, memory)
         self.assertGreater(memory.scratch_bytes, 0)
+        self.assertGreater(memory.tokenizer_bytes, 40 * model.vocab_size)
         self.assertEqual(memory.locked_bytes, 0)
         ours = (memory.copied_bytes + memory.repacked_bytes +
                 memory.kv_bytes + memory.kv_metadata_bytes +
-                memory.scratch_bytes)
+                memory.scratch_bytes + memory.tokenizer_bytes)
         self.assertLess(ours >> 10, kib["VmData:"])
         self.assertLess((ours + memory.mapped_bytes) >> 10, kib["VmSize:"])
         self.assertLess(memory.repacked_bytes >> 10, kib["RssAnon:"])

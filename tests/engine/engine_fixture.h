@@ -6,6 +6,11 @@
 
 #define ENGINE_DEMO DEMO_DIR "/demo.gguf"
 
+/* Every set of kernels that there is, where a test is not of one of them. */
+#ifndef ENGINE_KERNEL_SETS
+#define ENGINE_KERNEL_SETS "scalar", "avx2", "avx512", "neon"
+#endif
+
 #define ENGINE_MAX_TOKENS 256 /* of a sequence */
 #define ENGINE_MAX_BATCH 64
 #define ENGINE_MAX_SEQUENCES 4

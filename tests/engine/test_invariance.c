@@ -171,7 +171,7 @@ END_TEST
  * take turns. */
 START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
 {
-    static const char *const sets[] = {"scalar", "avx2", "avx512", "neon"};
+    static const char *const sets[] = {ENGINE_KERNEL_SETS};
     struct source source = {.path = NULL};
     size_t way = 0;
 

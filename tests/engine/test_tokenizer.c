@@ -318,6 +318,21 @@ START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
 }
 END_TEST
 
+/* malloc rounds each table up. */
+START_TEST(its_bytes_are_those_that_it_has_allocated)
+{
+    size_t before, allocated;
+
+    open_gguf();
+    before = faulty_heap_bytes();
+    tokenizer_rig_open(&rig, n_vocab());
+    allocated = faulty_heap_bytes() - before;
+    ck_assert_uint_gt(allocated, 10000);
+    ck_assert_uint_le(tokenizer_bytes(rig.tokenizer), allocated);
+    ck_assert_uint_le(allocated, tokenizer_bytes(rig.tokenizer) + 200);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *tests[] = {
@@ -334,6 +349,7 @@ int main(void)
         a_pre_tokenizer_is_not_for_spm,
         a_vocabulary_of_another_size_than_the_model_is_refused,
         a_long_text_of_one_letter_is_merged_in_good_time,
+        its_bytes_are_those_that_it_has_allocated,
         an_allocation_that_fails_is_no_memory_and_leaves_nothing,
     };
 

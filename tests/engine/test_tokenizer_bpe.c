@@ -489,10 +489,29 @@ START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
 }
 END_TEST
 
+/* But for what PCRE2 compiles to, which lies elsewhere. */
+START_TEST(its_bytes_are_those_that_it_has_allocated)
+{
+    size_t before, allocated, bytes;
+
+    open_gguf();
+    before = faulty_heap_bytes();
+    tokenizer_rig_open(&rig, tiny_vocabulary_size(&tiny));
+    allocated = faulty_heap_bytes() - before;
+    bytes = tokenizer_bytes(rig.tokenizer);
+    ck_assert_uint_gt(
+        allocated, splitter_bytes(rig.tokenizer->splitter) / 2 + 10000);
+    ck_assert_uint_le(allocated, bytes + 1000);
+    ck_assert_uint_le(
+        bytes, allocated + splitter_bytes(rig.tokenizer->splitter));
+}
+END_TEST
+
 int main(void)
 {
     const TTest *tests[] = {
         pairs_merge_in_the_order_of_the_file,
+        its_bytes_are_those_that_it_has_allocated,
         of_the_same_merge_the_leftmost_goes_first,
         nothing_merges_across_words,
         llama_bpe_takes_a_word_that_is_a_token_as_it_is,

@@ -13,7 +13,7 @@
 #define N_ELEMENTS 2048
 #define N_TOKENS 40
 
-static const char *const sets[] = {"scalar", "avx2", "avx512", "neon"};
+static const char *const sets[] = {ENGINE_KERNEL_SETS};
 #define N_SETS (sizeof sets / sizeof *sets)
 
 static const enum kv_type kv_types[] = {KV_TYPE_F32, KV_TYPE_F16, KV_TYPE_Q8_0};
@@ -165,6 +165,23 @@ START_TEST(every_type_says_what_the_same_weights_say_as_f32)
 }
 END_TEST
 
+/* They have the same loops but for products of integers, which are exact. */
+START_TEST(avx512_says_what_avx2_says_to_the_last_bit)
+{
+    static float avx2[N_TOKENS * TYPED_N_VOCAB],
+        avx512[N_TOKENS * TYPED_N_VOCAB];
+    size_t n;
+    unsigned char *bytes = typed_model_write_all(typed_all[_i], &n);
+
+    if (engine_has_kernels("avx512")) {
+        run(bytes, n, "avx2", KV_TYPE_F16, avx2);
+        run(bytes, n, "avx512", KV_TYPE_F16, avx512);
+        ck_assert_mem_eq(avx2, avx512, sizeof avx2);
+    }
+    free(bytes);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tcase = tcase_create("laws");
@@ -177,6 +194,8 @@ int main(void)
         0, GGUF_N_TYPES);
     tcase_add_loop_test(tcase, every_type_says_what_the_same_weights_say_as_f32,
         0, GGUF_N_TYPES);
+    tcase_add_loop_test(
+        tcase, avx512_says_what_avx2_says_to_the_last_bit, 0, GGUF_N_TYPES);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

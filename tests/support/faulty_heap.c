@@ -1,5 +1,6 @@
 #include "tests/support/faulty_heap.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -8,6 +9,7 @@
 static _Atomic int countdown;
 static _Atomic int live;
 static _Atomic int calls;
+static _Atomic size_t n_bytes;
 
 static int refuses(void)
 {
@@ -24,13 +26,17 @@ static void *faulty_calloc(size_t n, size_t size)
     void *ptr = refuses() ? NULL : calloc(n, size);
 
     live += ptr != NULL;
+    n_bytes += malloc_usable_size(ptr);
     return ptr;
 }
 
 static void *faulty_realloc(void *old, size_t size)
 {
+    const size_t n_old = malloc_usable_size(old);
     void *ptr = refuses() ? NULL : realloc(old, size);
 
+    if (ptr != NULL)
+        n_bytes += malloc_usable_size(ptr) - n_old;
     live += ptr != NULL && old == NULL;
     return ptr;
 }
@@ -38,6 +44,7 @@ static void *faulty_realloc(void *old, size_t size)
 static void faulty_free(void *ptr)
 {
     live -= ptr != NULL;
+    n_bytes -= malloc_usable_size(ptr);
     free(ptr);
 }
 
@@ -49,6 +56,7 @@ void faulty_heap_install(void)
     countdown = -1;
     live = 0;
     calls = 0;
+    n_bytes = 0;
     kv_heap_use(&heap);
 }
 
@@ -60,6 +68,11 @@ void faulty_heap_fail_at(int nth)
 int faulty_heap_live(void)
 {
     return live;
+}
+
+size_t faulty_heap_bytes(void)
+{
+    return n_bytes;
 }
 
 int faulty_heap_calls(void)
