@@ -85,6 +85,7 @@ class MetricsTest(ServerTest):
                 ("receipts_total", s.stamp.applied_sequence),
                 ("durable_receipts_total", s.stamp.durable_sequence),
                 ("ledger_failed", 0),
+                ("ledger_full", 0),
                 ("subscribers", 0),
                 ("tenant_sessions{tenant=\"t \\\"1\\\"\"}", 1)):
             self.assertEqual(found["kvpool_" + name], value, name)

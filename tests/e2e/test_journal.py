@@ -516,8 +516,12 @@ class FullDiskTest(JournalTest):
             n_before = len(os.listdir(where))
             wait_until(lambda: not self.evicts(server, "a"), "full")
             self.assertEqual(len(os.listdir(where)), n_before)
+            ledger = snapshot(server).ledger
+            self.assertEqual(ledger.mode, stats.LEDGER_MODE_JOURNAL)
+            self.assertIn("No space left", ledger.error)
             os.unlink(filler)
             wait_until(lambda: self.evicts(server, "a"), "room again")
+            self.assertEqual(snapshot(server).ledger.error, "")
 
     def test_a_full_disk_refuses_evictions_and_nothing_else(self):
         targets = [session_target("x" * 120 + str(i)) for i in range(192)]
