@@ -92,9 +92,17 @@ static bool is_said(const struct rpc_error *error, size_t nth)
     return strstr(error->message, words) != NULL;
 }
 
+/* gRPC's own words for a deadline that has passed are the code's name again. */
+static const char *words_of(const struct rpc_error *error)
+{
+    return error->code == RPC_DEADLINE_EXCEEDED && error->reason[0] == '\0'
+               ? "no answer within --timeout"
+               : error->message;
+}
+
 enum cli_exit cli_fail_rpc(struct cli *cli, const struct rpc_error *error)
 {
-    const char *server = cli->values.server;
+    const char *server = cli->values.server, *words = words_of(error);
     enum cli_exit code = exit_of(error->code);
 
     say_prefix(cli);
@@ -104,7 +112,7 @@ enum cli_exit cli_fail_rpc(struct cli *cli, const struct rpc_error *error)
     if (error->reason[0] != '\0')
         fprintf(cli->err, " (%s)", text_name(error->reason).s);
     fputs(": ", cli->err);
-    text_write(cli->err, error->message, strlen(error->message), TEXT_NAME);
+    text_write(cli->err, words, strlen(words), TEXT_NAME);
     fputc('\n', cli->err);
     for (size_t i = 0; i < error->n_violations; i++)
         if (!is_said(error, i))

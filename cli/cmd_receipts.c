@@ -138,12 +138,12 @@ static enum cli_exit audit_line(struct auditing *auditing, const char *line,
     enum cli_exit code;
 
     if (json == NULL)
-        return cli_fail(cli, CLI_FAILED, "line %" PRIu64 ": no JSON: %s",
-            n_lines, text_name(where.text).s);
+        return cli_fail(cli, CLI_FAILED, "%s: line %" PRIu64 ": no JSON: %s",
+            text_name(cli->values.file).s, n_lines, text_name(where.text).s);
     if (receipt_from_json(json, &receipt, &error) != KV_OK) {
         json_decref(json);
-        return cli_fail(cli, CLI_FAILED, "line %" PRIu64 ": %s", n_lines,
-            text_name(error.text).s);
+        return cli_fail(cli, CLI_FAILED, "%s: line %" PRIu64 ": %s",
+            text_name(cli->values.file).s, n_lines, text_name(error.text).s);
     }
     json_decref(json);
     code = audit_receipt(auditing, receipt);

@@ -65,7 +65,7 @@ static const struct option_spec generate_options[] = {
     {"penalty-window", '\0', OPTION_COUNT, "N", 1, UINT32_MAX,
         PLACE(penalty_window),
         .help = "tokens that penalties look back on; default 64"},
-    {"logit-bias", '\0', OPTION_NAME, "TOKEN=X,...", 3, 1 << 16,
+    {"logit-bias", '\0', OPTION_NAME, "TOKEN=X,...", 1, 1 << 16,
         PLACE(logit_bias),
         .help = "added to logits, -100 (never) to 100, as in\n"
                 "15=-100,7=2.5"},

@@ -432,6 +432,20 @@ static bool store_anchor(struct journal *journal, uint64_t sequence)
     return true;
 }
 
+/* Whoever waits for room hears of it, and of its end: while there is none
+ * nothing else would wake him. The mutex is held, and in between it is not. */
+static void note_keeping(struct journal *journal, bool is_short)
+{
+    const bool is_news = is_short || journal->keeping_is_short;
+
+    journal->keeping_is_short = is_short;
+    if (!is_news)
+        return;
+    pthread_mutex_unlock(&journal->mutex);
+    journal_wake(journal);
+    pthread_mutex_lock(&journal->mutex);
+}
+
 /* The mutex is held, and in between it is not. */
 static void write_anchor(struct journal *journal)
 {
@@ -440,12 +454,10 @@ static void write_anchor(struct journal *journal)
 
     pthread_mutex_unlock(&journal->mutex);
     is_written = store_anchor(journal, sequence);
-    if (!is_written)
-        journal_wake(journal);
     pthread_mutex_lock(&journal->mutex);
-    journal->keeping_is_short = !is_written;
     journal->writer.anchor_is_due = !is_written;
     journal->writer.retention_due_ns = 0; /* more may go now */
+    note_keeping(journal, !is_written);
 }
 
 /* The mutex is held, and in between it is not. */
@@ -465,11 +477,9 @@ static void write_note(struct journal *journal)
     journal->note_is_new = false;
     pthread_mutex_unlock(&journal->mutex);
     is_written = append_note(journal, n);
-    if (!is_written)
-        journal_wake(journal);
     pthread_mutex_lock(&journal->mutex);
-    journal->keeping_is_short = !is_written;
     journal->note_is_new |= !is_written;
+    note_keeping(journal, !is_written);
 }
 
 /* ---- retention */

@@ -66,7 +66,7 @@ uint32_t check_count(struct rpc_error *error, const char *field, uint32_t value,
 void check_unsupported(struct rpc_error *error, const char *field, bool given)
 {
     if (given)
-        rpc_error_add_unsupported(error, field, "");
+        rpc_error_add_unsupported(error, field, "it");
 }
 
 static void check_state(

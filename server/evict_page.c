@@ -19,7 +19,8 @@ void evict_check_id(struct rpc_error *error, const char *request_id)
             "%zu bytes were given; allowed are at most %d", n, CALLS_ID_BYTES);
     else if (!is_visible)
         rpc_error_add_violation(error, "request_id",
-            "something else was given; allowed is visible ASCII");
+            "a blank, or what is not ASCII, was given; allowed is visible "
+            "ASCII");
 }
 
 /* The place, and before it what binds it to the request; both in hexadecimal.

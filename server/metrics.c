@@ -169,12 +169,17 @@ static void print_ledger(
     struct exposition *out, const Kvpool__V1__PoolSnapshot *snapshot)
 {
     const Kvpool__V1__LedgerStatus *ledger = snapshot->ledger;
+    const bool has_failed =
+        ledger->mode == KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_FAILED;
 
     single(out, "kvpool_ledger_failed", GAUGE,
         "1 if receipts cannot be kept any more, and nothing is evicted.",
-        ledger->mode == KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_FAILED);
+        has_failed);
     if (snapshot->stamp == NULL)
         return;
+    single(out, "kvpool_ledger_full", GAUGE,
+        "1 while the disk has no room for receipts, and nothing is evicted.",
+        !has_failed && ledger->error[0] != '\0');
     single(out, "kvpool_receipts_total", COUNTER,
         "Sequence of the last receipt that was issued.",
         snapshot->stamp->applied_sequence);

@@ -323,6 +323,7 @@ void recorder_fill_status(
     const struct recorder *recorder, Kvpool__V1__LedgerStatus *out)
 {
     struct ledger_position position;
+    enum ledger_state state;
     const char *why;
 
     out->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_OFF;
@@ -331,10 +332,11 @@ void recorder_fill_status(
     out->mode = recorder_is_on_disk(recorder)
                     ? KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_JOURNAL
                     : KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_MEMORY;
-    if (ledger_state(recorder->ledger, &why) == LEDGER_FAILED) {
+    state = ledger_state(recorder->ledger, &why);
+    if (state == LEDGER_FAILED)
         out->mode = KVPOOL__V1__LEDGER_MODE__LEDGER_MODE_FAILED;
+    if (state == LEDGER_FAILED || state == LEDGER_FULL)
         out->error = (char *)why;
-    }
     out->oldest_sequence = position.oldest_sequence;
     out->stored_bytes = position.stored_bytes;
     out->limit_bytes = position.limit_bytes;

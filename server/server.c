@@ -280,6 +280,18 @@ static void close_pages(struct server *server)
     server->pages = NULL;
 }
 
+/* A failure that says which option it is of. */
+static enum kv_status name_option(
+    const char *option, enum kv_status status, struct kv_error *error)
+{
+    struct kv_error cause;
+
+    if (status == KV_OK)
+        return KV_OK;
+    cause = *error;
+    return kv_error_set(error, status, "%s: %s", option, cause.text);
+}
+
 /* Each address in turn is listened on, or without a server only looked at. */
 static enum kv_status take_addresses(const struct options *options,
     struct rpc_server *rpc, struct kv_error *error)
@@ -299,7 +311,7 @@ static enum kv_status take_addresses(const struct options *options,
                              : rpc_server_listen(rpc, text, error);
     }
     kv_free(addresses);
-    return status;
+    return name_option("listen", status, error);
 }
 
 enum kv_status server_check_options(
@@ -307,7 +319,9 @@ enum kv_status server_check_options(
 {
     const struct option_quota quota = {
         options->tenant_soft_blocks, options->tenant_hard_blocks};
+    const char *admin = options->admin_listen;
     struct rpc_address address;
+    enum kv_status status;
 
     if (options->max_batch_tokens < options->max_batch_size)
         return kv_error_set(error, KV_INVALID,
@@ -322,9 +336,10 @@ enum kv_status server_check_options(
             options->low_watermark_percent, options->high_watermark_percent);
     if (option_quota_check("tenant-hard-blocks", &quota, error) != KV_OK)
         return KV_INVALID;
-    if (options->admin_listen[0] != '\0' &&
-        rpc_address_parse(&address, options->admin_listen, error) != KV_OK)
-        return KV_INVALID;
+    status =
+        admin[0] == '\0' ? KV_OK : rpc_address_parse(&address, admin, error);
+    if (status != KV_OK)
+        return name_option("admin-listen", status, error);
     return take_addresses(options, NULL, error);
 }
 
@@ -542,6 +557,12 @@ static void on_snapshot_tick(uv_timer_t *timer)
     recorder_issue_snapshot(server->recorder, server->pool);
 }
 
+/* Whoever says where receipts go means to have some. */
+static bool wants_receipts(const struct options *options)
+{
+    return options->data_dir[0] != '\0' || options->sinks.n > 0;
+}
+
 static void log_start(const struct server *server)
 {
     const struct pool_config *pool = pool_config(server->pool);
@@ -561,6 +582,12 @@ static void log_start(const struct server *server)
         KV_LOG_TEXT("kv_type", kv_type_name(server->kv_type)),
         KV_LOG_TEXT("policy", pool_policy_name(server->pool)),
         KV_LOG_BOOL("receipts", server->recorder != NULL));
+    if (server->recorder == NULL && wants_receipts(server->options))
+        kv_log(KV_LOG_WARN, SERVER_LOG_TARGET,
+            "receipts are off: data_dir and sinks have no effect",
+            KV_LOG_TEXT("option", recorder_off_switch()),
+            KV_LOG_TEXT("data_dir", server->options->data_dir),
+            KV_LOG_UINT("sinks", server->options->sinks.n));
     for (size_t i = 0; (address = rpc_server_address(server->rpc, i)) != NULL;
          i++)
         kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "listening",
@@ -576,7 +603,8 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
     enum kv_status status = take_addresses(server->options, server->rpc, error);
 
     if (status == KV_OK)
-        status = pages_open(&server->pages, server, error);
+        status = name_option(
+            "admin-listen", pages_open(&server->pages, server, error), error);
     if (status == KV_OK)
         status = rpc_server_start(server->rpc, error);
     if (status != KV_OK)

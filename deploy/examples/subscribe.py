@@ -98,6 +98,7 @@ def follow(messages, stub, args):
             if error.code() not in (grpc.StatusCode.UNAVAILABLE,
                                     grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise
+            print(f"{error.code().name}: {error.details()}", file=sys.stderr)
         time.sleep(0.2)
     return False
 

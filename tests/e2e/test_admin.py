@@ -85,6 +85,7 @@ class MetricsTest(ServerTest):
                 ("receipts_total", s.stamp.applied_sequence),
                 ("durable_receipts_total", s.stamp.durable_sequence),
                 ("ledger_failed", 0),
+                ("ledger_full", 0),
                 ("subscribers", 0),
                 ("tenant_sessions{tenant=\"t \\\"1\\\"\"}", 1)):
             self.assertEqual(found["kvpool_" + name], value, name)
@@ -219,12 +220,13 @@ class LimitsTest(unittest.TestCase):
             with self.assertRaises(StartFailed) as caught:
                 Kvpoold("--admin-listen=" + address)
             self.assertEqual(caught.exception.code, 1)
-            self.assertIn(address + ": address already in use",
+            self.assertIn("admin-listen: " + address +
+                          ": address already in use",
                           caught.exception.lines[-1])
         with self.assertRaises(StartFailed) as caught:
             Kvpoold("--admin-listen=nonsense")
         self.assertEqual(caught.exception.code, 78)
-        self.assertIn("nonsense", caught.exception.lines[-1])
+        self.assertIn('admin-listen: "nonsense"', caught.exception.lines[-1])
 
     def test_a_server_that_stops_is_alive_and_not_ready(self):
         server = Kvpoold(HTTP, "--drain-limit-ms=60000")

@@ -487,18 +487,47 @@ class FullDiskTest(JournalTest):
         os.chmod(path, 0o700)
         return path
 
+    def fill(self, server):
+        """Fills its disk. Who removes the file that is answered makes room."""
+        filler = "/proc/%d/root%s/filler" % (server.pid, self.small)
+        with open(filler, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(65536))
+            except OSError:
+                return filler
+
+    def evicts(self, server, session):
+        """Whether evicting it was not refused; there need be no such."""
+        try:
+            evict(server, session)
+        except grpc.RpcError as error:
+            self.assertEqual(Failure(error).reason, "JOURNAL_FULL")
+            return False
+        return True
+
+    def test_room_for_what_is_kept_beside_segments_is_enough_to_go_on(self):
+        with self.start() as server:
+            where = "/proc/%d/root%s/receipts" % (server.pid, self.data)
+            wait_until(lambda: os.path.exists(os.path.join(where, "next.tmp")),
+                       "the next segment")
+            evict(server, "a")
+            filler = self.fill(server)
+            n_before = len(os.listdir(where))
+            wait_until(lambda: not self.evicts(server, "a"), "full")
+            self.assertEqual(len(os.listdir(where)), n_before)
+            ledger = snapshot(server).ledger
+            self.assertEqual(ledger.mode, stats.LEDGER_MODE_JOURNAL)
+            self.assertIn("No space left", ledger.error)
+            os.unlink(filler)
+            wait_until(lambda: self.evicts(server, "a"), "room again")
+            self.assertEqual(snapshot(server).ledger.error, "")
+
     def test_a_full_disk_refuses_evictions_and_nothing_else(self):
         targets = [session_target("x" * 120 + str(i)) for i in range(192)]
         with self.start("--kv-cache-size-mb=2") as server:
-            filler = "/proc/%d/root%s/filler" % (server.pid, self.small)
             generate(server, text="A dog", session="a", max_tokens=4)
-            with open(filler, "wb") as file:
-                try:
-                    while True:
-                        file.write(bytes(65536))
-                        file.flush()
-                except OSError:
-                    pass
+            filler = self.fill(server)
             failure = None
             for i in range(1000):
                 try:
@@ -533,14 +562,7 @@ class FullDiskTest(JournalTest):
             self.assertEqual((failure.code, failure.reason),
                              ("RESOURCE_EXHAUSTED", "JOURNAL_FULL"))
             os.unlink(filler)
-
-            def is_evicted():
-                try:
-                    return evict(server, "a")
-                except grpc.RpcError:
-                    return None
-
-            wait_until(is_evicted, "evicted")
+            wait_until(lambda: self.evicts(server, "a"), "room again")
             generate(server, text="A cat sat", session="c", max_tokens=4)
             receipts = read_receipts(server)
             self.assertEqual([r.sequence for r in receipts],

@@ -2,6 +2,7 @@
 codes that scripts go by."""
 import json
 import os
+import signal
 import subprocess
 import unittest
 
@@ -56,6 +57,15 @@ class KvpoolctlTest(ServerTest):
         done = run("ping", "--timeout", "2s", server="127.0.0.1:1")
         self.assertEqual(done.returncode, UNREACHABLE)
         self.assertIn("127.0.0.1:1", done.stderr)
+
+    def test_who_gets_no_answer_in_time_is_told_so(self):
+        self.server.signal(signal.SIGSTOP)
+        try:
+            done = self.ctl("ping", "--timeout", "300ms", code=UNREACHABLE)
+        finally:
+            self.server.signal(signal.SIGCONT)
+        self.assertIn("DEADLINE_EXCEEDED: no answer within --timeout",
+                      done.stderr)
 
     def test_generate_prints_the_text_and_no_more(self):
         expected = self.generate(text="What is a river?", max_tokens=64)

@@ -88,17 +88,27 @@ class StartTest(unittest.TestCase):
     def test_a_port_in_use_is_named(self):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = "127.0.0.1:%d" % taken.getsockname()[1]
-            self.refused(OTHER, address, "in use", listen=address)
+            self.refused(OTHER, "listen: " + address, "in use", listen=address)
 
     def test_a_path_that_cannot_be_written_is_named(self):
         self.refused(OTHER, "/nonexistent/x", "o such file",
                      listen="unix:/nonexistent/x")
 
+    def test_that_receipts_are_off_is_told_to_who_says_where_they_go(self):
+        with tempfile.TemporaryDirectory() as root:
+            data = os.path.join(root, "data")
+            with Kvpoold("--data-dir=" + data) as server:
+                lines = server.log(level="warn", data_dir=data, sinks="0")
+                self.assertEqual(len(lines), 1, server.tail())
+                self.assertIn("receipts are off", lines[0]["msg"])
+            self.assertFalse(os.path.exists(data))
+
     def test_what_is_no_address_is_a_bad_option(self):
         for address in ("nonsense", "127.0.0.1:99999", "127.0.0.1:", ":-1",
                         "[::1:0", "unix:", "127.0.0.1:0,", ","):
             with self.subTest(address):
-                self.refused(CONFIGURATION, "host:port", listen=address)
+                self.refused(CONFIGURATION, "listen: ", "host:port",
+                             listen=address)
 
     def test_it_listens_on_several_addresses_of_all_kinds(self):
         with tempfile.TemporaryDirectory() as folder:
