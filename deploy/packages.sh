@@ -27,7 +27,7 @@ packages_for() {
     node) echo nodejs/node npm/npm ;;
     python) echo python3 python3-cryptography python3-grpcio python3-grpc-tools \
         python3-pkg-resources python3-protobuf ;;
-    lint) echo clang-14 clang-format-14 clang-tidy-14 cppcheck git python3 \
+    lint) echo clang-14 clang-format-14 clang-tidy-14 cppcheck git lld python3 \
         shellcheck ;;
     bench) echo g++ libgrpc++-dev libhiredis-dev libnats-dev \
         libsqlite3-dev nats-server python3 redis-server ;;

@@ -9,14 +9,17 @@
 #   tests/run.sh GATE...    these gates only; `tests/run.sh tidy unit`
 #
 # Installs what is missing first. Every gate is a function gate_NAME; its output
-# is in build/gates/NAME.log, the end of it is shown when the gate fails. Exits 1
-# when a gate failed. Builds go through ccache, and clang-tidy skips what it has
+# is in build/gates/NAME.log, the end of it is shown when the gate fails. Two run
+# side by side, so that one waits or links while the other computes; each has its
+# row when it has ended. Exits 1 when a gate failed. Builds go through ccache, and clang-tidy skips what it has
 # already found clean, so the second run is much shorter than the first.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 quick="format scripts house proto cppcheck tidy unit"
-default="$quick neon clang fuzz asan switches tsan e2e crash quickstart bench"
+# What takes longest begins first; asan and e2e share a build, and take turns.
+default="format scripts house proto asan cppcheck unit tidy clang fuzz
+    e2e switches tsan neon crash quickstart bench"
 long="$default tsan_e2e long_sim long_storm long_tamper long_crash long_timing
     long_fuzz mutants container"
 
@@ -32,8 +35,8 @@ export TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1
 unset CC CFLAGS LDFLAGS
 
 # gcc 12's sanitizers know fewer address layouts than newer kernels draw.
-fixed_layout=
-setarch -R true 2>/dev/null && fixed_layout="setarch -R"
+fixed_layout=()
+setarch -R true 2>/dev/null && fixed_layout=(setarch -R)
 
 # Temporary files of tests are in memory where there is a place for them: Check
 # writes a line for each assertion that holds, and servers that are tested sync
@@ -49,9 +52,19 @@ c_files() {
     git ls-files -z --cached --others --exclude-standard '*.c' '*.h'
 }
 
-# configure FOLDER PRESET [CMAKE OPTION...]
+# in_turn NAME COMMAND...: what gates that run side by side share, one of them
+# uses at a time.
+in_turn() {
+    { flock 9 && "${@:2}" 9>&-; } 9>"build/gates/$1.lock"
+}
+
+# configure FOLDER PRESET [CMAKE OPTION...]: for tests, with a linker that takes a
+# third of the time; a release is linked as whoever builds it links it.
 configure() {
-    cmake --preset "$2" -B "build/$1" -DCMAKE_C_COMPILER_LAUNCHER=ccache "${@:3}"
+    local linker=-fuse-ld=lld
+    [ "$2" != release ] || linker=
+    cmake --preset "$2" -B "build/$1" -DCMAKE_C_COMPILER_LAUNCHER=ccache \
+        -DCMAKE_EXE_LINKER_FLAGS=$linker "${@:3}"
 }
 
 # compile FOLDER [TARGET...]
@@ -61,18 +74,26 @@ compile() {
 
 # build FOLDER PRESET [CMAKE OPTION...]: all of build/FOLDER.
 build() {
+    in_turn "$1" build_alone "$@"
+}
+
+build_alone() {
     configure "$@" && compile "$1"
 }
 
 # run_tests FOLDER [CTEST OPTION...]: a selection without a test is a failure.
 run_tests() {
-    TEMP=$temporary TMPDIR=$temporary $fixed_layout \
+    TEMP=$temporary TMPDIR=$temporary in_turn "$1" "${fixed_layout[@]}" \
         ctest --test-dir "build/$1" --output-on-failure \
         --no-tests=error -j "$(nproc)" "${@:2}"
 }
 
 # What tests/e2e/package-lock.json names, into build/node.
 node_packages() {
+    in_turn node install_node_packages
+}
+
+install_node_packages() {
     local done_mark=build/node/node_modules/.package-lock.json
     [ "$done_mark" -nt tests/e2e/package-lock.json ] && return
     mkdir -p build/node
@@ -288,20 +309,53 @@ count_tests() { # LOG STATUS
     n_passed=$((n_passed + total - failed))
 }
 
+# In a process of its own; what it has to say is in build/gates.
 run_gate() { # NAME
-    local log=build/gates/$1.log times status result=passed
+    local log=build/gates/$1.log status
     # Wall time says how long one waits; processor time, what a gate costs.
     local TIMEFORMAT='%R %U %S'
-    times=$({ time "gate_$1" >"$log" 2>&1 </dev/null; } 2>&1)
+    { time "gate_$1" >"$log" 2>&1 </dev/null; } 2>"build/gates/$1.time"
     status=$?
-    count_tests "$log" $status
+    exit $status
+}
+
+declare -A running=() # gates by process
+n_ended=0
+
+start_gate() { # NAME
+    run_gate "$1" &
+    running[$!]=$1
+}
+
+# Waits until one of those that run has ended, and prints its row.
+end_gate() {
+    local pid status gate result=passed
+    wait -n -p pid
+    status=$?
+    gate=${running[$pid]}
+    unset "running[$pid]"
+    n_ended=$((n_ended + 1))
+    count_tests "build/gates/$gate.log" $status
     if [ $status != 0 ]; then
         result=FAILED
-        failed_gates+=" $1"
+        failed_gates+=" $gate"
     fi
-    awk -v gate="$1" -v result=$result -v n_tests="$n_tests" '{
+    awk -v gate="$gate" -v result=$result -v n_tests="$n_tests" '{
         printf "%-12s %-8s %6d %8.1f s %8.1f s\n",
-            gate, result, n_tests, $1, $2 + $3}' <<<"$times"
+            gate, result, n_tests, $1, $2 + $3}' "build/gates/$gate.time"
+}
+
+# Gates that take long have the machine to themselves: they fill it, or measure.
+run_gates() { # NAME...
+    local gate beside
+    for gate in "$@"; do
+        beside=0
+        ! grep -qw "$gate" <<<"$default" || beside=1
+        while [ ${#running[@]} -gt $beside ]; do end_gate; done
+        start_gate "$gate"
+        [ $beside = 1 ] || end_gate
+    done
+    while [ ${#running[@]} -gt 0 ]; do end_gate; done
 }
 
 case ${1:-default} in
@@ -312,7 +366,7 @@ long) gates=$long ;;
 esac
 for gate in $gates; do
     if [ "$(type -t "gate_$gate")" != function ]; then
-        echo "tests/run.sh: no gate '$gate'; one of: $long" >&2
+        echo "tests/run.sh: no gate '$gate'; one of:" "${long//[[:space:]]/ }" >&2
         exit 64
     fi
 done
@@ -323,9 +377,11 @@ deploy/packages.sh $(purposes $gates) || exit
 mkdir -p build/gates
 printf '%-12s %-8s %6s %10s %10s\n' gate result tests time processor
 SECONDS=0
-for gate in $gates; do
-    run_gate "$gate"
-done
+# Each gate has a process group, so that none is left behind when this is ended.
+set -m
+trap 'printf -- "-%s\n" "${!running[@]}" | xargs kill --; exit 130' INT TERM
+# shellcheck disable=SC2086 # a list of words
+run_gates $gates
 for gate in $failed_gates; do
     printf '\n--- %s: the end of build/gates/%s.log\n' "$gate" "$gate"
     tail -n 60 "build/gates/$gate.log"
@@ -333,6 +389,6 @@ for gate in $failed_gates; do
     grep -E ':[FE]:|^[A-Za-z.]*Error: |Sanitizer: |runtime error: ' \
         "build/gates/$gate.log" | sort -u | head -n 20
 done
-printf '\n%d gates in %d s\n' "$(wc -w <<<"$gates")" $SECONDS
+printf '\n%d gates in %d s\n' $n_ended $SECONDS
 printf '%d passed, %d failed\n' $n_passed $n_failed
-[ -z "$failed_gates" ]
+[ -z "$failed_gates" ] && [ $n_ended = "$(wc -w <<<"$gates")" ]

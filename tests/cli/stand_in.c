@@ -1,6 +1,5 @@
 #include "tests/cli/stand_in.h"
 
-#include <check.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include "base/heap.h"
 #include "kvpool/v1/inference_service.pb-c.h"
 #include "kvpool/v1/pool_service.pb-c.h"
+#include "tests/support/check_main.h"
 
 #define BLOCK_BYTES UINT64_C(1048576)
 #define PER_MESSAGE 3

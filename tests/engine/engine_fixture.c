@@ -1,12 +1,12 @@
 #include "tests/engine/engine_fixture.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/heap.h"
 #include "engine/kernels.h"
+#include "tests/support/check_main.h"
 
 /* Sequences take turns in the arena, and their blocks are in no order. */
 static void deal_blocks(struct engine *engine, uint32_t blocks_per_sequence)

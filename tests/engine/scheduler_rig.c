@@ -1,6 +1,5 @@
 #include "tests/engine/scheduler_rig.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,6 +7,7 @@
 #include "base/heap.h"
 #include "tests/engine/engine_fixture.h"
 #include "tests/support/faulty_heap.h"
+#include "tests/support/check_main.h"
 
 struct rig rig;
 

@@ -3,9 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <check.h>
-
 #include "tests/support/faulty_heap.h"
+#include "tests/support/check_main.h"
 
 void tokenizer_rig_init(struct tokenizer_rig *rig)
 {

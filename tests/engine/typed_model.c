@@ -1,12 +1,12 @@
 #include "tests/engine/typed_model.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tests/engine/tiny_model.h"
+#include "tests/support/check_main.h"
 
 const enum gguf_tensor_type typed_all[GGUF_N_TYPES] = {GGUF_F32, GGUF_F16,
     GGUF_BF16, GGUF_Q8_0, GGUF_Q4_0, GGUF_Q4_K, GGUF_Q5_K, GGUF_Q6_K,

@@ -1,6 +1,6 @@
 #include "tests/pool/auditor.h"
+#include "tests/support/check_main.h"
 
-#include <check.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 #include "tests/pool/fixture.h"
+#include "tests/support/check_main.h"
 
-#include <check.h>
 #include <string.h>
 
 struct fixture fixture;

@@ -1,6 +1,5 @@
 #include "tests/receipts/journal_rig.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "receipts/checkpoint.h"
+#include "tests/support/check_main.h"
 
 #define MEMORY_DIR "/dev/shm" /* where there is one, a sync costs nothing */
 #define SEGMENT_BYTES JOURNAL_MIN_SEGMENT_BYTES

@@ -1,6 +1,5 @@
 #include "tests/receipts/ledger_files.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 
 #include "receipts/merkle.h"
 #include "tests/receipts/journal_rig.h"
+#include "tests/support/check_main.h"
 
 /* ---- files */
 

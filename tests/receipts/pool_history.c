@@ -1,6 +1,5 @@
 #include "tests/receipts/pool_history.h"
 
-#include <check.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include "base/clock.h"
 #include "pool/pool.h"
 #include "receipts/ledger.h"
+#include "tests/support/check_main.h"
 
 #define BLOCK_BYTES POOL_HISTORY_BLOCK_BYTES
 #define N_BLOCKS POOL_HISTORY_BLOCKS

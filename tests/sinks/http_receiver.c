@@ -1,11 +1,11 @@
 #include "tests/sinks/http_receiver.h"
+#include "tests/support/check_main.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-#include <check.h>
 #include <zlib.h>
 
 #define FLOOD_BYTES 65536

@@ -1,4 +1,5 @@
 #include "tests/sinks/nats_peer.h"
+#include "tests/support/check_main.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -10,7 +11,6 @@
 #include <unistd.h>
 
 #include <arpa/inet.h>
-#include <check.h>
 
 #define PATIENCE_MS 120000
 

@@ -5,10 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <check.h>
-
 #include "base/clock.h"
 #include "base/heap.h"
+#include "tests/support/check_main.h"
 
 static int64_t wall_ns(void)
 {
