@@ -64,13 +64,17 @@ uint32_t bit_tree_word_after(const struct bit_tree *tree, uint32_t i)
     return at << 6 | (uint32_t)__builtin_ctzll(tree->words[at]);
 }
 
-uint32_t bit_tree_least(const struct bit_tree *tree)
+uint32_t bit_tree_least(struct bit_tree *tree)
 {
-    uint32_t i = 0;
+    uint32_t at = 0;
 
     if (tree->levels[tree->n_levels - 1][0] == 0)
         return BIT_TREE_NONE;
-    for (unsigned level = tree->n_levels; level-- > 0;)
-        i = i << 6 | (uint32_t)__builtin_ctzll(tree->levels[level][i]);
-    return i;
+    if (tree->words[tree->least_word] == 0) {
+        for (unsigned level = tree->n_levels; level-- > 1;)
+            at = at << 6 | (uint32_t)__builtin_ctzll(tree->levels[level][at]);
+        tree->least_word = at;
+    }
+    at = tree->least_word;
+    return at << 6 | (uint32_t)__builtin_ctzll(tree->words[at]);
 }

@@ -5,7 +5,8 @@
  *   level 0        4096 words         bit i: i is in the set
  *
  * Six levels hold every 32-bit number, so each operation is O(1): it touches at
- * most one word per level, and mostly stops after the first. */
+ * most one word per level, and mostly stops after the first. Where the least
+ * was is remembered, since the next one is mostly in the same word. */
 #ifndef POOL_BIT_TREE_H
 #define POOL_BIT_TREE_H
 
@@ -23,6 +24,7 @@ struct bit_tree {
     size_t n_words;
     uint64_t *levels[BIT_TREE_LEVELS];
     unsigned n_levels;
+    uint32_t least_word; /* of level 0: those before it are 0 */
 };
 
 /* Empty; takes numbers below n_bits, which is at least 1. KV_NO_MEMORY. */
@@ -37,6 +39,8 @@ static inline bool bit_tree_has(const struct bit_tree *tree, uint32_t i)
 /* Adding what is in the set, or removing what is not, changes nothing. */
 static inline void bit_tree_add(struct bit_tree *tree, uint32_t i)
 {
+    if (i >> 6 < tree->least_word)
+        tree->least_word = i >> 6;
     for (unsigned level = 0; level < tree->n_levels; level++, i >>= 6) {
         uint64_t *word = &tree->levels[level][i >> 6];
         bool known_above = *word != 0;
@@ -66,6 +70,6 @@ uint32_t bit_tree_word_after(const struct bit_tree *tree, uint32_t i);
 void bit_tree_add_run(struct bit_tree *tree, uint32_t first, uint32_t n);
 
 /* BIT_TREE_NONE if the set is empty. */
-uint32_t bit_tree_least(const struct bit_tree *tree);
+uint32_t bit_tree_least(struct bit_tree *tree);
 
 #endif

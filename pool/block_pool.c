@@ -176,60 +176,90 @@ void block_pool_unpin_single(struct block_pool *pool, uint32_t n)
     pool->n_pinned -= n;
 }
 
+static void put_aside_in_set(struct block_pool *pool)
+{
+    struct block_run run = pool->aside;
+    uint32_t end = run.first + run.n;
+    bool below, above;
+
+    if (run.n == 0)
+        return;
+    below = run.first > 0 && bit_tree_has(&pool->leaving, run.first - 1);
+    above = end < pool->n_blocks && bit_tree_has(&pool->leaving, end);
+    bit_tree_add_run(&pool->leaving, run.first, run.n);
+    pool->n_leaving_runs += 1 - (uint32_t)below - (uint32_t)above;
+    pool->aside.n = 0;
+}
+
 bool block_pool_release(struct block_pool *pool, pool_block_id id)
 {
     struct block *block = &pool->blocks[id];
-    bool below, above;
 
-    assert(is_used(pool, id) && !bit_tree_has(&pool->leaving, id));
+    assert(is_used(pool, id) && !block_pool_is_leaving(pool, id));
     if (block->n_refs > 1) {
         block->n_refs--;
         pool->n_shared -= block->n_refs == 1;
         return false;
     }
     assert(block->n_pins == 0);
-    below = id > 0 && bit_tree_has(&pool->leaving, id - 1);
-    above = id + 1 < pool->n_blocks && bit_tree_has(&pool->leaving, id + 1);
-    bit_tree_add(&pool->leaving, id);
-    pool->n_leaving_runs += 1 - (uint32_t)below - (uint32_t)above;
+    if (id != pool->aside.first + pool->aside.n) {
+        put_aside_in_set(pool);
+        pool->aside.first = id;
+    }
+    pool->aside.n++;
     return true;
 }
 
-/* Returns its length. */
-static uint32_t sweep_run(
-    struct block_pool *pool, uint32_t first, uint64_t *n_tokens)
+uint32_t block_pool_n_leaving(struct block_pool *pool)
 {
-    uint32_t n = 0;
+    if (pool->n_leaving_runs == 0)
+        return pool->aside.n > 0;
+    put_aside_in_set(pool);
+    return pool->n_leaving_runs;
+}
 
-    while (
-        first + n < pool->n_blocks && bit_tree_has(&pool->leaving, first + n)) {
-        struct block *block = &pool->blocks[first + n];
+/* Takes the lowest of the runs that leave, of which there is one. */
+static struct block_run take_leaving(struct block_pool *pool)
+{
+    struct block_run run = pool->aside;
 
-        bit_tree_remove(&pool->leaving, first + n);
-        flip_used(pool, first + n);
-        *n_tokens += block->n_tokens;
-        *block = (struct block){0};
-        n++;
+    if (pool->n_leaving_runs == 0) {
+        pool->aside.n = 0;
+        return run;
     }
-    pool->n_free_runs += 1 - unused_sides(pool, first, n);
+    run = (struct block_run){.first = bit_tree_least(&pool->leaving)};
+    while (run.first + run.n < pool->n_blocks &&
+           bit_tree_has(&pool->leaving, run.first + run.n))
+        bit_tree_remove(&pool->leaving, run.first + run.n++);
     pool->n_leaving_runs--;
-    return n;
+    return run;
+}
+
+/* Returns how many tokens lay there. */
+static uint64_t sweep_run(struct block_pool *pool, struct block_run run)
+{
+    uint64_t n_tokens = 0;
+
+    for (uint32_t id = run.first; id < run.first + run.n; id++) {
+        flip_used(pool, id);
+        n_tokens += pool->blocks[id].n_tokens;
+        pool->blocks[id] = (struct block){0};
+    }
+    pool->n_free_runs += 1 - unused_sides(pool, run.first, run.n);
+    return n_tokens;
 }
 
 struct block_sweep block_pool_sweep(
-    struct block_pool *pool, struct pool_extent *extents, size_t max_extents)
+    struct block_pool *pool, struct block_run *runs, size_t max_runs)
 {
     struct block_sweep sweep = {0};
 
-    while (sweep.n_extents < max_extents && pool->n_leaving_runs > 0) {
-        uint32_t first = bit_tree_least(&pool->leaving);
-        uint32_t n = sweep_run(pool, first, &sweep.n_tokens);
+    while (sweep.n_runs < max_runs && block_pool_n_leaving(pool) > 0) {
+        struct block_run run = take_leaving(pool);
 
-        extents[sweep.n_extents++] = (struct pool_extent){
-            .offset = (uint64_t)first * pool->block_bytes,
-            .size = (uint64_t)n * pool->block_bytes,
-        };
-        sweep.n_blocks += n;
+        runs[sweep.n_runs++] = run;
+        sweep.n_blocks += run.n;
+        sweep.n_tokens += sweep_run(pool, run);
     }
     pool->n_used -= sweep.n_blocks;
     pool->n_scrubbing += sweep.n_blocks;

@@ -13,7 +13,9 @@
  * What leaves use is collected first and swept then, as ascending runs: release
  * only marks a block whose last reference goes, and sweep takes the marked ones
  * out of use, as many runs at a time as its caller has room for. Between the
- * two they count as used.
+ * two they count as used. Mostly they are one run of neighbours, so the latest
+ * run is kept aside, and joins the others in the set when it is not the only
+ * one.
  *
  * Every operation is O(1) or O(blocks touched); nothing allocates after init.
  */
@@ -54,6 +56,10 @@ struct block {
     };
 };
 
+struct block_run {
+    uint32_t first, n;
+};
+
 struct block_pool {
     unsigned char *arena;
     size_t arena_bytes, block_bytes;
@@ -63,14 +69,15 @@ struct block_pool {
     uint64_t *used; /* a bit for each block with references: neighbours are
                        looked up here, where a cache holds them all */
     struct bit_tree free;
-    struct bit_tree leaving; /* released, and not yet swept */
+    struct bit_tree leaving; /* released, and not yet swept; */
+    struct block_run aside; /* the latest of them, not in the set; n may be 0 */
 
     uint32_t n_used, n_scrubbing, n_free; /* sum: n_blocks */
     uint32_t n_shared;                    /* used, with 2 references or more */
     uint32_t n_pinned;                    /* used, with pins */
     uint32_t n_free_runs;                 /* of blocks without references */
-    uint32_t n_leaving_runs;
-    uint64_t n_tokens; /* in all blocks */
+    uint32_t n_leaving_runs;              /* in the set */
+    uint64_t n_tokens;                    /* in all blocks */
     uint64_t n_acquired_total, n_swept_total;
 };
 
@@ -102,15 +109,25 @@ void block_pool_unpin_single(struct block_pool *pool, uint32_t n);
  * next sweep; false if the block lives on. */
 bool block_pool_release(struct block_pool *pool, pool_block_id id);
 
+static inline bool block_pool_is_leaving(
+    const struct block_pool *pool, uint32_t id)
+{
+    return bit_tree_has(&pool->leaving, id) ||
+           id - pool->aside.first < pool->aside.n;
+}
+
+/* How many runs wait for the next sweep. */
+uint32_t block_pool_n_leaving(struct block_pool *pool);
+
 struct block_sweep {
-    size_t n_extents;
+    size_t n_runs;
     uint32_t n_blocks;
     uint64_t n_tokens; /* that lay in them */
 };
 
-/* Takes released blocks out of use, lowest first: at most max_extents runs. */
+/* Takes released blocks out of use, lowest first: at most max_runs runs. */
 struct block_sweep block_pool_sweep(
-    struct block_pool *pool, struct pool_extent *extents, size_t max_extents);
+    struct block_pool *pool, struct block_run *runs, size_t max_runs);
 
 /* The scrubbing blocks of that run of bytes are zero now. */
 void block_pool_free(struct block_pool *pool, const struct pool_extent *extent);

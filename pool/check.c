@@ -416,7 +416,7 @@ static bool check_block(const struct census *census, uint32_t id)
                blocks->used[id >> 6] >> (id & 63) & 1, n_refs > 0) &&
            equal(census, "states of a block", n_states, 1) &&
            equal(census, "a block that leaves outside a turn",
-               bit_tree_has(&blocks->leaving, id), 0);
+               block_pool_is_leaving(blocks, id), 0);
 }
 
 static bool check_blocks(const struct census *census)

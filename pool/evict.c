@@ -47,8 +47,8 @@ static void report_eviction(struct pool *pool,
     const struct pool_eviction eviction = {
         .key = session_key(session),
         .cause = departure->cause,
-        .extents = pool->extents,
-        .n_extents = part->sweep.n_extents,
+        .extents = state_extents(pool, part->sweep.n_runs),
+        .n_extents = part->sweep.n_runs,
         .bytes_freed =
             part->sweep.n_blocks * (uint64_t)pool->blocks.block_bytes,
         .blocks_freed = part->sweep.n_blocks,
@@ -80,8 +80,8 @@ static void report_release(struct pool *pool, const struct departure *departure,
 {
     const struct pool_release release = {
         .key = session_key(departure->session),
-        .extents = pool->extents,
-        .n_extents = part->sweep.n_extents,
+        .extents = state_extents(pool, part->sweep.n_runs),
+        .n_extents = part->sweep.n_runs,
         .shared = pool->extents,
         .n_shared = part->n_shared,
         .part = part->number,
@@ -186,10 +186,10 @@ static uint32_t parts_for(uint64_t n_runs)
                       (n_runs % POOL_PART_EXTENTS > 0));
 }
 
-static uint32_t count_parts(const struct pool *pool,
-    const struct departure *departure, uint64_t n_shared)
+static uint32_t count_parts(
+    struct pool *pool, const struct departure *departure, uint64_t n_shared)
 {
-    uint32_t n = parts_for(pool->blocks.n_leaving_runs);
+    uint32_t n = parts_for(block_pool_n_leaving(&pool->blocks));
 
     if (tells_shared(pool, departure))
         n += parts_for(n_shared);
@@ -230,14 +230,14 @@ static void give_up(struct pool *pool, const struct departure *departure)
     while (part.number++ < part.n_parts) {
         part.before = state_stats(pool);
         part.sweep =
-            block_pool_sweep(&pool->blocks, pool->extents, POOL_PART_EXTENTS);
-        part.scrub_id = part.sweep.n_extents == 0
+            block_pool_sweep(&pool->blocks, pool->runs, POOL_PART_EXTENTS);
+        part.scrub_id = part.sweep.n_runs == 0
                             ? 0
-                            : scrub_queue_push(&pool->scrubs, pool->extents,
-                                  part.sweep.n_extents);
+                            : scrub_queue_push(
+                                  &pool->scrubs, pool->runs, part.sweep.n_runs);
         tenant_free(&pool->tenants, session->tenant, part.sweep.n_blocks);
         pool->session_tokens -= part.sweep.n_tokens;
-        if (tells_shared(pool, departure) && part.sweep.n_extents == 0)
+        if (tells_shared(pool, departure) && part.sweep.n_runs == 0)
             part.n_shared = list_shared(pool, session, &at);
         if (part.number == part.n_parts) {
             pool->session_tokens = tokens_after;

@@ -81,16 +81,15 @@ static void fetch_ahead(const struct pool *pool, pool_block_id id)
 }
 
 /* Puts n free blocks, at most POOL_PART_EXTENTS, on the end of the table.
- * Returns how many runs they are, which lie in pool->extents. */
+ * Returns how many runs they are, which lie in pool->runs. */
 static size_t take_blocks(
     struct pool *pool, struct pool_session *session, uint32_t n)
 {
-    uint64_t block_bytes = pool->config.block_bytes;
     pool_block_id id = session->n_blocks > 0
                            ? session->blocks[session->n_blocks - 1]
                            : BLOCK_NONE;
-    uint64_t end = UINT64_MAX;
-    size_t n_extents = 0;
+    uint32_t end = BLOCK_NONE;
+    size_t n_runs = 0;
 
     if (session->n_blocks == 0)
         registry_count_holder(pool, session);
@@ -99,17 +98,15 @@ static size_t take_blocks(
         fetch_ahead(pool, id);
         owners_hold(&pool->owners, id, session->number);
         session->blocks[session->n_blocks++] = id;
-        if (id * block_bytes == end)
-            pool->extents[n_extents - 1].size += block_bytes;
-        else
-            pool->extents[n_extents++] =
-                (struct pool_extent){id * block_bytes, block_bytes};
-        end = (id + UINT64_C(1)) * block_bytes;
+        if (id != end)
+            pool->runs[n_runs++] = (struct block_run){.first = id};
+        pool->runs[n_runs - 1].n++;
+        end = id + 1;
     }
     block_pool_pin_single(&pool->blocks, n);
     session->tenant->n_pinned += n;
     tenant_use(&pool->tenants, session->tenant, n);
-    return n_extents;
+    return n_runs;
 }
 
 /* Takes n free blocks, at most POOL_PART_EXTENTS, as a part of an allocation.
@@ -119,11 +116,11 @@ static void allocate_part(struct pool *pool, struct pool_session *session,
 {
     const struct share_told told = share_tell(pool, session, true);
     const struct pool_stats before = state_stats(pool);
-    const size_t n_extents = take_blocks(pool, session, n);
+    const size_t n_runs = take_blocks(pool, session, n);
     const struct pool_allocation allocation = {
         .key = session_key(session),
-        .extents = pool->extents,
-        .n_extents = n_extents,
+        .extents = state_extents(pool, n_runs),
+        .n_extents = n_runs,
         .reused = NULL,
         .n_reused = 0,
         .parent_key = told.parent_key,

@@ -29,20 +29,20 @@ void scrub_queue_fini(struct scrub_queue *queue)
 #define WORD_BITS 0x7fffffffu
 
 static void put_run(
-    struct scrub_queue *queue, uint32_t first, uint32_t length, bool is_last)
+    struct scrub_queue *queue, struct block_run run, bool is_last)
 {
-    struct block *block = &queue->blocks[first];
+    struct block *block = &queue->blocks[run.first];
 
     assert(block->n_refs == 0);
     *block = (struct block){
-        .waiting = {.has_length = length > 1, .is_last = is_last}};
-    if (length > 1)
-        block[1] = (struct block){.waiting = {.word = length & WORD_BITS}};
+        .waiting = {.has_length = run.n > 1, .is_last = is_last}};
+    if (run.n > 1)
+        block[1] = (struct block){.waiting = {.word = run.n & WORD_BITS}};
     if (queue->n_runs++ == 0)
-        queue->head = first;
+        queue->head = run.first;
     else
-        queue->blocks[queue->tail].waiting.word = first & WORD_BITS;
-    queue->tail = first;
+        queue->blocks[queue->tail].waiting.word = run.first & WORD_BITS;
+    queue->tail = run.first;
 }
 
 struct scrub_run scrub_queue_run(
@@ -59,14 +59,12 @@ struct scrub_run scrub_queue_run(
     };
 }
 
-uint64_t scrub_queue_push(struct scrub_queue *queue,
-    const struct pool_extent *extents, size_t n_extents)
+uint64_t scrub_queue_push(
+    struct scrub_queue *queue, const struct block_run *runs, size_t n_runs)
 {
-    assert(n_extents > 0 && n_extents <= POOL_PART_EXTENTS);
-    for (size_t i = 0; i < n_extents; i++)
-        put_run(queue, (uint32_t)(extents[i].offset / queue->block_bytes),
-            (uint32_t)(extents[i].size / queue->block_bytes),
-            i + 1 == n_extents);
+    assert(n_runs > 0 && n_runs <= POOL_PART_EXTENTS);
+    for (size_t i = 0; i < n_runs; i++)
+        put_run(queue, runs[i], i + 1 == n_runs);
     return ++queue->pushed_id;
 }
 

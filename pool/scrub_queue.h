@@ -43,10 +43,10 @@ enum kv_status scrub_queue_init(
     struct scrub_queue *queue, size_t block_bytes, struct block *blocks);
 void scrub_queue_fini(struct scrub_queue *queue);
 
-/* One to POOL_PART_EXTENTS extents, of blocks without references that do not
- * wait. Returns the number of the job. */
-uint64_t scrub_queue_push(struct scrub_queue *queue,
-    const struct pool_extent *extents, size_t n_extents);
+/* One to POOL_PART_EXTENTS runs of blocks without references that do not wait.
+ * Returns the number of the job. */
+uint64_t scrub_queue_push(
+    struct scrub_queue *queue, const struct block_run *runs, size_t n_runs);
 
 /* false if nothing waits, or POOL_SCRUBS_OUT jobs are out. */
 bool scrub_queue_next(struct scrub_queue *queue, struct pool_scrub *out);

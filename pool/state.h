@@ -67,7 +67,8 @@ struct pool {
 
     bool sweeping; /* began above the high watermark */
 
-    struct pool_extent extents[POOL_PART_EXTENTS]; /* of one report */
+    struct block_run runs[POOL_PART_EXTENTS];      /* of one part, and */
+    struct pool_extent extents[POOL_PART_EXTENTS]; /* of its report */
     struct pool_sealed sealed[POOL_PART_SEALED];
     struct prefix_key told_keys[POOL_PART_SEALED + 1]; /* and the parent's */
 };
@@ -90,6 +91,18 @@ static inline struct pool_stats state_stats(const struct pool *pool)
         .total_bytes = blocks->arena_bytes,
         .free_runs = blocks->n_free_runs,
     };
+}
+
+/* The first n of pool->runs, where reports have them. */
+static inline const struct pool_extent *state_extents(
+    struct pool *pool, size_t n)
+{
+    uint64_t block_bytes = pool->blocks.block_bytes;
+
+    for (size_t i = 0; i < n; i++)
+        pool->extents[i] = (struct pool_extent){
+            pool->runs[i].first * block_bytes, pool->runs[i].n * block_bytes};
+    return pool->extents;
 }
 
 /* ---- registry.c */

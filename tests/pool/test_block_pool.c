@@ -109,7 +109,7 @@ END_TEST
 
 START_TEST(a_block_with_two_references_survives_the_first_release)
 {
-    struct pool_extent extent;
+    struct block_run run;
     struct block_sweep sweep;
     pool_block_id id;
 
@@ -120,13 +120,13 @@ START_TEST(a_block_with_two_references_survives_the_first_release)
     ck_assert_uint_eq(blocks.n_shared, 1);
     ck_assert(!block_pool_release(&blocks, id));
     ck_assert_uint_eq(blocks.n_shared, 0);
-    sweep = block_pool_sweep(&blocks, &extent, 1);
-    ck_assert_uint_eq(sweep.n_extents, 0);
+    sweep = block_pool_sweep(&blocks, &run, 1);
+    ck_assert_uint_eq(sweep.n_runs, 0);
     ck_assert_uint_eq(blocks.n_used, 1);
     ck_assert(block_pool_release(&blocks, id));
     ck_assert_uint_eq(blocks.n_used, 1);
-    sweep = block_pool_sweep(&blocks, &extent, 1);
-    ck_assert_uint_eq(sweep.n_extents, 1);
+    sweep = block_pool_sweep(&blocks, &run, 1);
+    ck_assert_uint_eq(sweep.n_runs, 1);
     ck_assert_uint_eq(sweep.n_tokens, 3);
     ck_assert_uint_eq(blocks.n_used, 0);
     ck_assert_uint_eq(blocks.n_scrubbing, 1);
@@ -137,7 +137,7 @@ END_TEST
 START_TEST(a_sweep_gives_ascending_runs_that_do_not_touch)
 {
     static const pool_block_id order[] = {6, 1, 7, 2, 9, 4, 0};
-    struct pool_extent extents[2];
+    struct block_run runs[2];
     struct block_sweep sweep;
 
     open_blocks(10);
@@ -146,20 +146,20 @@ START_TEST(a_sweep_gives_ascending_runs_that_do_not_touch)
     ck_assert_uint_eq(blocks.n_free_runs, 0);
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
         ck_assert(block_pool_release(&blocks, order[i]));
-    ck_assert_uint_eq(blocks.n_leaving_runs, 4);
+    ck_assert_uint_eq(block_pool_n_leaving(&blocks), 4);
 
-    sweep = block_pool_sweep(&blocks, extents, 2);
-    ck_assert_uint_eq(sweep.n_extents, 2);
+    sweep = block_pool_sweep(&blocks, runs, 2);
+    ck_assert_uint_eq(sweep.n_runs, 2);
     ck_assert_uint_eq(sweep.n_blocks, 4);
-    ck_assert_uint_eq(extents[0].offset, 0);
-    ck_assert_uint_eq(extents[0].size, 3 * 64);
-    ck_assert_uint_eq(extents[1].offset, 4 * 64);
+    ck_assert_uint_eq(runs[0].first, 0);
+    ck_assert_uint_eq(runs[0].n, 3);
+    ck_assert_uint_eq(runs[1].first, 4);
     ck_assert_uint_eq(blocks.n_free_runs, 2);
-    sweep = block_pool_sweep(&blocks, extents, 2);
-    ck_assert_uint_eq(sweep.n_extents, 2);
-    ck_assert_uint_eq(extents[0].offset, 6 * 64);
-    ck_assert_uint_eq(extents[0].size, 2 * 64);
-    ck_assert_uint_eq(extents[1].offset, 9 * 64);
+    sweep = block_pool_sweep(&blocks, runs, 2);
+    ck_assert_uint_eq(sweep.n_runs, 2);
+    ck_assert_uint_eq(runs[0].first, 6);
+    ck_assert_uint_eq(runs[0].n, 2);
+    ck_assert_uint_eq(runs[1].first, 9);
     ck_assert_uint_eq(blocks.n_free_runs, 4);
     block_pool_fini(&blocks);
 }
@@ -167,16 +167,16 @@ END_TEST
 
 START_TEST(a_scrubbing_block_is_not_handed_out_until_it_is_zeroed)
 {
-    struct pool_extent extent;
+    struct block_run run;
 
     open_blocks(2);
     block_pool_acquire(&blocks, BLOCK_NONE);
     block_pool_release(&blocks, 0);
-    block_pool_sweep(&blocks, &extent, 1);
+    block_pool_sweep(&blocks, &run, 1);
     ck_assert_uint_eq(blocks.n_free_runs, 1);
     ck_assert_uint_eq(block_pool_acquire(&blocks, BLOCK_NONE), 1);
     ck_assert_uint_eq(blocks.n_free, 0);
-    block_pool_free(&blocks, &extent);
+    block_pool_free(&blocks, &(struct pool_extent){0, 64});
     ck_assert_uint_eq(block_pool_acquire(&blocks, BLOCK_NONE), 0);
     block_pool_fini(&blocks);
 }
@@ -192,11 +192,10 @@ START_TEST(scrub_jobs_come_out_in_order_and_go_back_in_any)
     ck_assert_int_eq(scrub_queue_init(&queue, 64, unused), KV_OK);
     ck_assert(!scrub_queue_next(&queue, &job));
     for (uint64_t round = 0, id = 0; round < 5; round++) {
-        for (uint64_t i = 0; i < BLOCKS; i += 2) {
-            const struct pool_extent extents[] = {
-                {i * 64, 64}, {(i + 1) * 64, 64}};
+        for (uint32_t i = 0; i < BLOCKS; i += 2) {
+            const struct block_run runs[] = {{i, 1}, {i + 1, 1}};
 
-            ck_assert_uint_eq(scrub_queue_push(&queue, extents, 2),
+            ck_assert_uint_eq(scrub_queue_push(&queue, runs, 2),
                 round * BLOCKS / 2 + i / 2 + 1);
         }
         for (int i = 0; i < BLOCKS / 2; i++) {
@@ -215,8 +214,10 @@ END_TEST
 
 START_TEST(a_scrub_job_has_its_runs_however_long_they_are)
 {
-    const struct pool_extent first[] = {{5 * 64, 64}, {7 * 64, 2 * 64}};
-    const struct pool_extent second[] = {{0, 5 * 64}, {9 * 64, 31 * 64}};
+    const struct block_run first[] = {{5, 1}, {7, 2}};
+    const struct block_run second[] = {{0, 5}, {9, 31}};
+    const struct pool_extent first_bytes[] = {{5 * 64, 64}, {7 * 64, 2 * 64}};
+    const struct pool_extent second_bytes[] = {{0, 5 * 64}, {9 * 64, 31 * 64}};
     struct block unused[40] = {0};
     struct scrub_queue queue;
     struct pool_scrub job;
@@ -228,10 +229,10 @@ START_TEST(a_scrub_job_has_its_runs_however_long_they_are)
         ck_assert_uint_eq(unused[id].n_refs, 0);
     ck_assert(scrub_queue_next(&queue, &job));
     ck_assert_uint_eq(job.n_extents, 2);
-    ck_assert_mem_eq(job.extents, first, sizeof first);
+    ck_assert_mem_eq(job.extents, first_bytes, sizeof first_bytes);
     ck_assert(scrub_queue_next(&queue, &job));
     ck_assert_uint_eq(job.n_extents, 2);
-    ck_assert_mem_eq(job.extents, second, sizeof second);
+    ck_assert_mem_eq(job.extents, second_bytes, sizeof second_bytes);
     scrub_queue_fini(&queue);
 }
 END_TEST
@@ -243,8 +244,8 @@ START_TEST(no_more_scrub_jobs_are_out_than_there_are_hands)
     struct pool_scrub job;
 
     ck_assert_int_eq(scrub_queue_init(&queue, 64, unused), KV_OK);
-    for (uint64_t i = 0; i < POOL_SCRUBS_OUT + 1; i++)
-        scrub_queue_push(&queue, &(struct pool_extent){i * 64, 64}, 1);
+    for (uint32_t i = 0; i < POOL_SCRUBS_OUT + 1; i++)
+        scrub_queue_push(&queue, &(struct block_run){i, 1}, 1);
     for (int i = 0; i < POOL_SCRUBS_OUT; i++)
         ck_assert(scrub_queue_next(&queue, &job));
     ck_assert(!scrub_queue_next(&queue, &job));
