@@ -45,6 +45,12 @@ def snapshot(server):
         pool.SnapshotRequest(), timeout=CALL_SECONDS).snapshot
 
 
+def is_caught_up(server):
+    """Whether no receipt waits for the disk."""
+    stamp = snapshot(server).stamp
+    return stamp.durable_sequence == stamp.applied_sequence
+
+
 def inclusion(server, sequence, size=0):
     return server.pool.GetInclusionProof(
         pool.GetInclusionProofRequest(sequence=sequence, tree_size=size),
@@ -468,6 +474,7 @@ class BehindTest(JournalTest):
             everything = pool.EvictRequest(targets=[
                 pool.EvictTarget(all=pool.EvictAll())])
             for left in (2, 1, 0):
+                wait_until(lambda: is_caught_up(server), "caught up")
                 answer = server.pool.Evict(everything, timeout=CALL_SECONDS)
                 self.assertEqual(answer.sessions_evicted, 1)
                 self.assertEqual(answer.more, left > 0)
