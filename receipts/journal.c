@@ -46,7 +46,8 @@ void journal_wait(
 
 bool journal_is_full(int number)
 {
-    return number == ENOSPC || number == EDQUOT || number == ENOMEM;
+    return number == ENOSPC || number == EDQUOT || number == ENOMEM ||
+           number == EMFILE || number == ENFILE;
 }
 
 void journal_note_error(

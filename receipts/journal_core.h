@@ -89,7 +89,8 @@ bool journal_condition_init(pthread_cond_t *condition);
 void journal_wait(
     struct journal *journal, pthread_cond_t *condition, int64_t until_ns);
 
-/* Is this number of an error a full disk's? */
+/* Is this number of an error one that passes: a full disk's, or that of a
+ * system that has no memory or may open no more files? */
 bool journal_is_full(int number);
 
 /* Says what happened to which file; the mutex is held. */

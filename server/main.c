@@ -3,12 +3,15 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "server/options.h"
 #include "server/server.h"
+
+#define N_FILES 256 /* open beside connections: receipts, sinks, the model */
 
 static void set_up_log(const struct options *options)
 {
@@ -21,12 +24,33 @@ static void set_up_log(const struct options *options)
     kv_log_set_format(format);
 }
 
+/* Sockets and files have one limit, which is often 1,024 of many more that it
+ * may be: connections must not take what the journal needs. */
+static void raise_file_limit(const struct options *options)
+{
+    const rlim_t n_needed =
+        options->max_connections + options->admin_max_connections + N_FILES;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= n_needed)
+        return;
+    limit.rlim_cur = limit.rlim_max < n_needed ? limit.rlim_max : n_needed;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur < n_needed)
+        kv_log(KV_LOG_WARN, SERVER_LOG_TARGET,
+            "max_connections may take all files that may be open",
+            KV_LOG_UINT("limit", limit.rlim_cur),
+            KV_LOG_UINT("needed", n_needed));
+}
+
 static int run(struct options *options)
 {
     static struct server server;
     struct kv_error error;
-    enum kv_status status = server_open(&server, options, &error);
+    enum kv_status status;
 
+    raise_file_limit(options);
+    status = server_open(&server, options, &error);
     if (status == KV_OK) {
         status = server_start(&server, &error);
         if (status == KV_OK)

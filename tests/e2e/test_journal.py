@@ -1,6 +1,7 @@
 """Receipts on disk: what one life of the server wrote is there in the next,
 whatever ended it, or the server says what is missing and does not start."""
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -22,15 +23,32 @@ FLAGS = ("--enable-receipts", "--no-receipts-log", "--kv-cache-size-mb=8",
          "--snapshot-interval-ms=0", "--receipts-segment-mb=1")
 
 
-def evict(server, session="nobody", **fields):
+def evict(server, session="nobody", targets=None, **fields):
     return server.pool.Evict(
-        pool.EvictRequest(targets=[session_target(session)], **fields),
+        pool.EvictRequest(targets=targets or [session_target(session)],
+                          **fields),
         timeout=CALL_SECONDS)
+
+
+def evicts(server, session="nobody"):
+    """Whether evicting it was not refused for want of room."""
+    try:
+        evict(server, session)
+    except grpc.RpcError as error:
+        assert Failure(error).reason == "JOURNAL_FULL", Failure(error)
+        return False
+    return True
 
 
 def snapshot(server):
     return server.pool.Snapshot(
         pool.SnapshotRequest(), timeout=CALL_SECONDS).snapshot
+
+
+def is_caught_up(server):
+    """Whether no receipt waits for the disk."""
+    stamp = snapshot(server).stamp
+    return stamp.durable_sequence == stamp.applied_sequence
 
 
 def inclusion(server, sequence, size=0):
@@ -409,6 +427,42 @@ class FailedTest(JournalTest):
         server.check_lines()
 
 
+class FilesTest(JournalTest):
+    def test_connections_that_take_all_files_do_not_fail_the_journal(self):
+        targets = [session_target("x" * 120 + str(i)) for i in range(192)]
+        with self.start() as server:
+            evict(server)
+            before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE,
+                             (3, before[1]))
+            reasons = set()
+            for _ in range(1000):
+                try:
+                    evict(server, targets=targets)
+                except grpc.RpcError as error:
+                    reasons.add(Failure(error).reason)
+                    break
+            self.assertEqual(reasons, {"JOURNAL_FULL"})
+            self.assertIn("Too many open files", snapshot(server).ledger.error)
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
+            wait_until(lambda: evicts(server), "evicted")
+            receipts = read_receipts(server)
+            self.assertEqual([r.sequence for r in receipts],
+                             list(range(1, len(receipts) + 1)))
+
+    def test_the_limit_of_files_is_raised_to_what_connections_need(self):
+        path = os.path.join(self.root, "low")
+        with open(path, "w") as file:
+            file.write("#!/bin/sh\nulimit -S -n 300\nexec \"%s\" \"$@\"\n"
+                       % kvpool_e2e.KVPOOLD)
+        os.chmod(path, 0o700)
+        self.addCleanup(setattr, kvpool_e2e, "KVPOOLD", kvpool_e2e.KVPOOLD)
+        kvpool_e2e.KVPOOLD = path
+        with self.start("--max-connections=500") as server:
+            soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+            self.assertGreaterEqual(soft, min(hard, 500 + 100))
+
+
 class BehindTest(JournalTest):
     """With one receipt ahead of the disk, the second eviction of a turn is one
     too many."""
@@ -420,6 +474,7 @@ class BehindTest(JournalTest):
             everything = pool.EvictRequest(targets=[
                 pool.EvictTarget(all=pool.EvictAll())])
             for left in (2, 1, 0):
+                wait_until(lambda: is_caught_up(server), "caught up")
                 answer = server.pool.Evict(everything, timeout=CALL_SECONDS)
                 self.assertEqual(answer.sessions_evicted, 1)
                 self.assertEqual(answer.more, left > 0)
@@ -497,15 +552,6 @@ class FullDiskTest(JournalTest):
             except OSError:
                 return filler
 
-    def evicts(self, server, session):
-        """Whether evicting it was not refused; there need be no such."""
-        try:
-            evict(server, session)
-        except grpc.RpcError as error:
-            self.assertEqual(Failure(error).reason, "JOURNAL_FULL")
-            return False
-        return True
-
     def test_room_for_what_is_kept_beside_segments_is_enough_to_go_on(self):
         with self.start() as server:
             where = "/proc/%d/root%s/receipts" % (server.pid, self.data)
@@ -514,13 +560,13 @@ class FullDiskTest(JournalTest):
             evict(server, "a")
             filler = self.fill(server)
             n_before = len(os.listdir(where))
-            wait_until(lambda: not self.evicts(server, "a"), "full")
+            wait_until(lambda: not evicts(server, "a"), "full")
             self.assertEqual(len(os.listdir(where)), n_before)
             ledger = snapshot(server).ledger
             self.assertEqual(ledger.mode, stats.LEDGER_MODE_JOURNAL)
             self.assertIn("No space left", ledger.error)
             os.unlink(filler)
-            wait_until(lambda: self.evicts(server, "a"), "room again")
+            wait_until(lambda: evicts(server, "a"), "room again")
             self.assertEqual(snapshot(server).ledger.error, "")
 
     def test_a_full_disk_refuses_evictions_and_nothing_else(self):
@@ -562,7 +608,7 @@ class FullDiskTest(JournalTest):
             self.assertEqual((failure.code, failure.reason),
                              ("RESOURCE_EXHAUSTED", "JOURNAL_FULL"))
             os.unlink(filler)
-            wait_until(lambda: self.evicts(server, "a"), "room again")
+            wait_until(lambda: evicts(server, "a"), "room again")
             generate(server, text="A cat sat", session="c", max_tokens=4)
             receipts = read_receipts(server)
             self.assertEqual([r.sequence for r in receipts],
