@@ -28,7 +28,7 @@ enum cli_exit {
     CLI_FAILED = 1,        /* the server refused or failed, or output did */
     CLI_USAGE = 2,         /* the command line is wrong */
     CLI_UNREACHABLE = 3,   /* no server, or too slow */
-    CLI_NOTHING = 4,       /* nothing was evicted; not set; not serving */
+    CLI_NOTHING = 4,       /* none evicted or forgotten; not set; not serving */
     CLI_DAMAGED = 5,       /* receipts are not what was signed */
     CLI_INTERRUPTED = 130, /* SIGINT or SIGTERM */
 };

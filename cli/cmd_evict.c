@@ -260,7 +260,8 @@ static enum cli_exit evict_and_show(struct cli *cli, struct evict *evict)
     printed = print(cli, answer);
     if (code == CLI_OK)
         code = printed;
-    if (code == CLI_OK && answer->sessions_evicted == 0)
+    if (code == CLI_OK && answer->sessions_evicted == 0 &&
+        answer->sessions_forgotten == 0)
         code = CLI_NOTHING;
     cli_free_answer(answer);
     return code;

@@ -289,7 +289,8 @@ const struct command commands[] = {
     {"evict", "", 0, "give up blocks of sessions now",
         "One of --session, --prefix-tokens, --idle, --bytes, --tenant or --all "
         "is\nneeded. Evicted sessions keep their tokens and are recomputed "
-        "when they come\nback. Ends with 4 if nothing was evicted.\n",
+        "when they come\nback. Ends with 4 if nothing was evicted or, with "
+        "--forget,\nforgotten.\n",
         TABLE(evict_options), cmd_evict},
     {"retain", "", 0, "say how long sessions stay",
         "Sets what is given, for each --session, and shows what is in force "

@@ -17,8 +17,8 @@ static void write_exit_codes(FILE *out)
     option_help_line(out, "2", "the command line is wrong");
     option_help_line(out, "3", "the server cannot be reached, or is too slow");
     option_help_line(out, "4",
-        "nothing was evicted; not retained for every\n"
-        "session; the server does not serve");
+        "nothing was evicted or forgotten; not retained\n"
+        "for every session; the server does not serve");
     option_help_line(out, "5", "receipts are not what was signed");
     option_help_line(out, "130", "interrupted");
 }

@@ -484,6 +484,9 @@ enum kv_status view_evicted(FILE *out, const Kvpool__V1__EvictResponse *answer)
             answer->sessions_busy);
     if (answer->sessions_held > 0)
         fprintf(out, ", %" PRIu64 " held", answer->sessions_held);
+    if (answer->sessions_forgotten > 0)
+        fprintf(out, ", %" PRIu64 " without blocks forgotten",
+            answer->sessions_forgotten);
     fputs(answer->more ? "; more match: ask again\n" : "\n", out);
     view_issued(out, answer);
     return status;

@@ -550,6 +550,8 @@ struct pool_outcome pool_evict_preview(const struct pool *pool,
         .result = result,
         .tokens_kept = tokens_after(pool, session, result, forget),
         .preempted = result == POOL_EVICTED && session_is_active(session),
+        .forgotten = result == POOL_NOTHING_TO_FREE && forget &&
+                     session->state == POOL_SESSION_EVICTED,
     };
 
     if (result != POOL_EVICTED)
@@ -573,8 +575,7 @@ struct pool_outcome pool_evict_session(struct pool *pool,
         pool_session_preempt(pool, session, cause, now_ns);
     else if (outcome.result == POOL_EVICTED)
         evict_idle(pool, session, cause, now_ns);
-    else if (outcome.result == POOL_NOTHING_TO_FREE && cause->forget &&
-             session->state == POOL_SESSION_EVICTED)
+    else if (outcome.forgotten)
         pool_session_forget(pool, session, now_ns);
     return outcome;
 }

@@ -337,6 +337,7 @@ struct pool_outcome {
     enum pool_evict_result result;
     uint64_t bytes_freed, blocks_freed, shared_blocks_kept, tokens_kept;
     bool preempted;
+    bool forgotten; /* it had no blocks, and its kept tokens went */
 };
 
 /* Evicts one session for a Manual call. A running one answers POOL_EVICT_BUSY,

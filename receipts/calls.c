@@ -288,6 +288,7 @@ void calls_decide(struct calls *calls, struct call *call,
     call->bytes_freed = answer->bytes_freed;
     call->sessions_held = answer->sessions_held;
     call->sessions_busy = answer->sessions_busy;
+    call->sessions_forgotten = answer->sessions_forgotten;
     call->more = answer->more;
     if (receipts != NULL) {
         call->epoch = receipts->epoch;
@@ -400,6 +401,7 @@ static void take_batch(struct call *call, const Kvpool__V1__Receipt *receipt,
     call->bytes_freed += batch->total_bytes_freed;
     call->sessions_held = told->sessions_held;
     call->sessions_busy = told->sessions_busy;
+    call->sessions_forgotten = told->sessions_forgotten;
     call->more = told->more || !told->final;
     call->n_batches = told->number;
 }

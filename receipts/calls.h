@@ -50,7 +50,8 @@ struct call {
     uint32_t epoch;
     uint64_t first_sequence, last_sequence;
 
-    uint64_t sessions_evicted, bytes_freed, sessions_held, sessions_busy;
+    uint64_t sessions_evicted, bytes_freed;
+    uint64_t sessions_held, sessions_busy, sessions_forgotten;
     bool more;
     size_t n_outcomes;
 

@@ -41,7 +41,7 @@
         MAX_U32 + MAX_TEXT(2 * MAX_TEXT(128)) + 2 * MAX_SMALL + 5 * MAX_U64)
 #define MAX_CALL                                                               \
     (4 + MAX_TEXT(64) + MAX_TEXT(32) + MAX_TEXT(LEDGER_MAX_PRINCIPAL_BYTES) +  \
-        MAX_U32 + 2 * MAX_SMALL + 2 * MAX_U64 +                                \
+        MAX_U32 + 2 * MAX_SMALL + 3 * MAX_U64 +                                \
         LEDGER_MAX_CALL_OUTCOMES * MAX_OUTCOME)
 
 _Static_assert(MAX_ENVELOPE + 20 * MAX_U64 + 4 * MAX_TEXT(DRAFT_TEXT_BYTES) +

@@ -91,6 +91,7 @@ static void tell_batch(struct evict_decision *decision, bool final)
         call.more = decision->response.more;
         call.sessions_held = decision->response.sessions_held;
         call.sessions_busy = decision->response.sessions_busy;
+        call.sessions_forgotten = decision->response.sessions_forgotten;
     }
     note_first(decision, applied(server) + 1);
     recorder_set_call(server->recorder, &call);
@@ -121,6 +122,7 @@ static void evict_one(struct evict_decision *decision, size_t target,
     evict_walk_decided(&decision->walk, target, outcome.bytes_freed);
     decision->response.sessions_held += outcome.result == POOL_PINNED;
     decision->response.sessions_busy += outcome.result == POOL_EVICT_BUSY;
+    decision->response.sessions_forgotten += outcome.forgotten;
     if (outcome.result != POOL_EVICTED && !listed) {
         decision->n_entries--;
         return;

@@ -91,6 +91,7 @@ static void answer_remembered(struct evict_answer *answer)
     answer->response->bytes_freed = known->bytes_freed;
     answer->response->sessions_held = known->sessions_held;
     answer->response->sessions_busy = known->sessions_busy;
+    answer->response->sessions_forgotten = known->sessions_forgotten;
     answer->response->more = known->more;
     answer->response->replayed = true;
     answer->receipts->first_sequence = known->first_sequence;

@@ -190,6 +190,8 @@ START_TEST(an_eviction_answer_shows_outcomes_and_receipts)
     answer.sessions_evicted = 1;
     answer.bytes_freed = 9 * MIB;
     answer.sessions_busy = 2;
+    answer.sessions_held = 3;
+    answer.sessions_forgotten = 4;
     answer.more = 1;
     receipts.first_sequence = 1041;
     receipts.last_sequence = 1042;
@@ -200,8 +202,8 @@ START_TEST(an_eviction_answer_shows_outcomes_and_receipts)
     ck_assert_int_eq(view_evicted(out, &answer), KV_OK);
     ck_assert_ptr_nonnull(strstr(text(), "EVICTED (was running)"));
     ck_assert_ptr_nonnull(strstr(text(),
-        "1 sessions evicted, 9.0 MiB freed, 2 running (see --preempt); more "
-        "match: ask again\n"
+        "1 sessions evicted, 9.0 MiB freed, 2 running (see --preempt), 3 "
+        "held, 4 without blocks forgotten; more match: ask again\n"
         "receipts 1041 to 1042 of epoch 3, on disk\n"));
 }
 END_TEST

@@ -51,6 +51,14 @@ class EvictCase(ServerTest):
     def tearDown(self):
         self.evict(ALL, preempt=True)
 
+    def pin(self, session, seconds):
+        self.server.pool.SetRetention(
+            pool.SetRetentionRequest(changes=[pool.RetentionChange(
+                session=common.SessionKey(session_id=session),
+                settings=common.RetentionSettings(pin=common.DurationSetting(
+                    duration_ns=seconds * 10 ** 9)))]),
+            timeout=CALL_SECONDS)
+
     def make(self, *sessions, tenant=""):
         for session in sessions:
             self.generate(text="What is a dog?", session=session,
@@ -405,6 +413,33 @@ class TargetTest(EvictCase):
             pool.ListSessionsRequest(
                 filter=pool.SessionFilter(tenants=[""])),
             timeout=CALL_SECONDS).sessions)
+
+    def test_who_had_tokens_only_is_counted_as_forgotten_and_once(self):
+        self.evict(ALL, forget=True)
+        self.make("g1", "g2", "g3", "held")
+        self.evict(pool.EvictTarget(tenant=""))
+        self.pin("held", 60)
+        targets = (session_target("g1"), session_target("g1"), ALL,
+                   pool.EvictTarget(tenant=""))
+        idle = self.evict(*targets)
+        self.assertEqual((idle.sessions_evicted, idle.sessions_forgotten),
+                         (0, 0))
+        dry = self.evict(*targets, forget=True, dry_run=True)
+        answer = self.evict(*targets, forget=True, request_id="forget")
+        for found in (dry, answer):
+            self.assertEqual((found.sessions_evicted,
+                              found.sessions_forgotten, found.sessions_held),
+                             (0, 3, 1))
+            self.assertEqual([o.result for o in found.outcomes],
+                             [NOTHING_TO_FREE])
+        batch = self.receipts_of(answer)[-1].eviction_batch
+        self.assertEqual(batch.call.sessions_forgotten, 3)
+        again = self.evict(*targets, forget=True, request_id="forget")
+        self.assertTrue(again.replayed)
+        self.assertEqual(again.sessions_forgotten, 3)
+        self.assertEqual(self.evict(ALL, forget=True).sessions_forgotten, 0)
+        self.pin("held", 0)
+        self.assertEqual(self.evict(ALL, forget=True).sessions_forgotten, 1)
 
     def test_a_running_session_keeps_its_tokens_even_then(self):
         undisturbed = self.generate(**LONG)

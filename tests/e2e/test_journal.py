@@ -280,6 +280,24 @@ class RememberedTest(JournalTest):
         self.assertEqual(len(self.boots(found)), 4)
 
 
+    def test_how_many_were_forgotten_is_remembered_over_a_restart(self):
+        server = self.start("--receipts-allocations")
+        for session in ("a", "b"):
+            generate(server, text="What is a dog?", session=session,
+                     max_tokens=4)
+        everyone = [pool.EvictTarget(tenant="")]
+        evict(server, targets=everyone)
+        fields = dict(targets=everyone, request_id="forget", forget=True)
+        first = evict(server, **fields)
+        self.assertEqual((first.sessions_evicted, first.sessions_forgotten),
+                         (0, 2))
+        server = self.restart(server, True)
+        again = evict(server, **fields)
+        self.assertTrue(again.replayed)
+        again.replayed = False
+        self.assertEqual(again, first)
+
+
 class RefusedTest(JournalTest):
     def test_a_second_server_is_refused(self):
         with self.start() as server:

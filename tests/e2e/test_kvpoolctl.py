@@ -114,6 +114,22 @@ class KvpoolctlTest(ServerTest):
         self.assertTrue(self.json("evict", *again)["replayed"])
         self.assertEqual(evicted("--idle", "1ms", *tenant), 1)
 
+    def test_who_has_tokens_only_is_forgotten_which_is_something(self):
+        tenant = ("--tenant", "kept")
+        for session in ("k1", "k2"):
+            self.ctl("generate", "A", "--session", session, *tenant,
+                     "--max-tokens", "2")
+        self.assertIn("2 sessions evicted", self.ctl("evict", *tenant).stdout)
+        self.ctl("evict", *tenant, code=NOTHING)
+        dry = self.json("evict", *tenant, "--forget", "--dry-run")
+        self.assertEqual((dry["sessions_evicted"], dry["sessions_forgotten"]),
+                         (0, 2))
+        done = self.ctl("evict", "--session", "k1", *tenant, "--forget")
+        self.assertIn("1 without blocks forgotten", done.stdout)
+        self.assertEqual(
+            self.json("evict", *tenant, "--forget")["sessions_forgotten"], 1)
+        self.ctl("evict", *tenant, "--forget", code=NOTHING)
+
     def test_how_long_a_session_stays_is_set_and_shown(self):
         def retain(*options, code=OK):
             return self.json("retain", *options, code=code)["outcomes"]

@@ -370,6 +370,7 @@ static struct pool_outcome forget(const char *id, bool preempt)
     pool_batch_end(fixture.pool, &scope, &cause, fixture.now_ns);
     ck_assert_int_eq(would.result, outcome.result);
     ck_assert_uint_eq(would.tokens_kept, outcome.tokens_kept);
+    ck_assert_int_eq(would.forgotten, outcome.forgotten);
     return outcome;
 }
 
@@ -381,6 +382,7 @@ START_TEST(forgetting_takes_the_tokens_of_idle_sessions_that_nobody_holds)
     outcome = forget("idle", false);
     ck_assert_int_eq(outcome.result, POOL_EVICTED);
     ck_assert_uint_eq(outcome.tokens_kept, 0);
+    ck_assert(!outcome.forgotten); /* it had blocks, which says more */
     ck_assert_uint_eq(fixture.auditor.last.tokens_kept, 0);
     ck_assert_ptr_null(fixture_find("idle"));
 
@@ -390,6 +392,7 @@ START_TEST(forgetting_takes_the_tokens_of_idle_sessions_that_nobody_holds)
     outcome = forget("kept", false);
     ck_assert_int_eq(outcome.result, POOL_NOTHING_TO_FREE);
     ck_assert_uint_eq(outcome.tokens_kept, 0);
+    ck_assert(outcome.forgotten);
     ck_assert_ptr_null(fixture_find("kept"));
     ck_assert_uint_eq(pool_totals(fixture.pool).kept_tokens, 0);
 }
@@ -410,6 +413,7 @@ START_TEST(forgetting_spares_who_runs_and_who_is_held)
     outcome = forget("busy", true); /* set aside, and without blocks */
     ck_assert_int_eq(outcome.result, POOL_NOTHING_TO_FREE);
     ck_assert_uint_eq(outcome.tokens_kept, 8);
+    ck_assert(!outcome.forgotten);
     pool_session_end(fixture.pool, fixture_find("busy"), fixture.now_ns);
 
     fixture_cache("held", 8);
@@ -424,6 +428,7 @@ START_TEST(forgetting_spares_who_runs_and_who_is_held)
     outcome = forget("held", false); /* nothing but tokens, and a pin */
     ck_assert_int_eq(outcome.result, POOL_PINNED);
     ck_assert_uint_eq(outcome.tokens_kept, 8);
+    ck_assert(!outcome.forgotten);
     ck_assert_ptr_nonnull(fixture_find("held"));
 }
 END_TEST

@@ -65,6 +65,7 @@ static void decide(struct call *call, size_t n_outcomes, int64_t now)
     answer.bytes_freed = 64 * n_outcomes;
     answer.sessions_held = 3;
     answer.sessions_busy = 4;
+    answer.sessions_forgotten = 5;
     answer.more = 1;
     receipts.epoch = 2;
     receipts.first_sequence = 100;
@@ -120,6 +121,7 @@ START_TEST(a_call_is_found_by_its_caller_and_id_with_what_it_was_answered)
     ck_assert_uint_eq(call->bytes_freed, 64 * 150);
     ck_assert_uint_eq(call->sessions_held, 3);
     ck_assert_uint_eq(call->sessions_busy, 4);
+    ck_assert_uint_eq(call->sessions_forgotten, 5);
     ck_assert(call->more);
     ck_assert_uint_eq(call->n_outcomes, 150);
     check_page(call, 0, 150, 150);
@@ -306,6 +308,7 @@ static size_t encode(const struct batch *batch)
     call.more = call.final;
     call.sessions_held = call.final ? 3 : 0;
     call.sessions_busy = call.final ? 4 : 0;
+    call.sessions_forgotten = call.final ? 5 : 0;
     ck_assert_uint_lt(
         kvpool__v1__receipt__get_packed_size(&receipt), sizeof bytes);
     return kvpool__v1__receipt__pack(&receipt, bytes);
@@ -336,6 +339,7 @@ START_TEST(after_a_restart_a_call_is_what_its_batches_say)
     ck_assert_uint_eq(call->bytes_freed, 64 * 200);
     ck_assert_uint_eq(call->sessions_held, 3);
     ck_assert_uint_eq(call->sessions_busy, 4);
+    ck_assert_uint_eq(call->sessions_forgotten, 5);
     check_page(call, 0, 1000, 200);
     ck_assert_ptr_null(find("one", 302 + TTL));
 }

@@ -155,7 +155,8 @@ static bool same_outcome(
     return a->result == b->result && a->bytes_freed == b->bytes_freed &&
            a->blocks_freed == b->blocks_freed &&
            a->shared_blocks_kept == b->shared_blocks_kept &&
-           a->tokens_kept == b->tokens_kept && a->preempted == b->preempted;
+           a->tokens_kept == b->tokens_kept && a->preempted == b->preempted &&
+           a->forgotten == b->forgotten;
 }
 
 static void tell(struct world *world, struct evict_call *call,
@@ -182,6 +183,9 @@ static void decide(struct world *world, struct evict_call *call, size_t at)
     struct pool_outcome outcome = preview;
     bool is_kept = pool_session_glance(session).state == POOL_SESSION_EVICTED;
 
+    if (preview.forgotten !=
+        (preview.result == POOL_NOTHING_TO_FREE && request->forget && is_kept))
+        world_fail(world, "whether session %zu is forgotten is wrong", at);
     if (!request->dry_run)
         outcome = pool_evict_session(world->pool, session, &call->cause,
             request->preempt, world->now_ns);
@@ -197,7 +201,7 @@ static void decide(struct world *world, struct evict_call *call, size_t at)
         world->actors[at].exists = false;
         world->tally->n_forgotten++;
     }
-    if (outcome.result == POOL_NOTHING_TO_FREE && request->forget && is_kept)
+    if (outcome.forgotten)
         world->actors[at].exists = false;
 }
 
