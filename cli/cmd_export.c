@@ -123,8 +123,8 @@ static enum cli_exit into_file(struct exporting *exporting, const char *path)
     }
     if (out_file_commit(&file, &error) != KV_OK)
         return cli_fail(cli, CLI_FAILED, "--out: %s", error.text);
-    cli_note(cli, "%s: %" PRIu64 " receipts", text_name(path).s,
-        exporting->n_written);
+    cli_note(cli, "%s: %s", text_name(path).s,
+        text_count(exporting->n_written, "receipt").s);
     return CLI_OK;
 }
 

@@ -261,20 +261,19 @@ static enum cli_exit print_verdict(const struct auditing *auditing)
                      auditing->failed ? auditing->error.text : ""));
     if (auditing->failed)
         return CLI_OK;
-    fprintf(cli->out,
-        "receipts %" PRIu64 " to %" PRIu64 " add up: %" PRIu64
-        " evictions, %" PRIu64 " batches, %" PRIu64 " snapshots",
-        auditing->first_sequence, audit->last_sequence, audit->n_evictions,
-        audit->n_batches, audit->n_snapshots);
+    fprintf(cli->out, "receipts %" PRIu64 " to %" PRIu64 " add up: %s, %s, %s",
+        auditing->first_sequence, audit->last_sequence,
+        text_count(audit->n_evictions, "eviction").s,
+        text_count(audit->n_batches, "batch").s,
+        text_count(audit->n_snapshots, "snapshot").s);
     if (audit->n_recomputations > 0)
-        fprintf(
-            cli->out, ", %" PRIu64 " recomputations", audit->n_recomputations);
+        fprintf(cli->out, ", %s",
+            text_count(audit->n_recomputations, "recomputation").s);
     if (audit->n_allocations > 0)
-        fprintf(cli->out,
-            ", %" PRIu64 " allocations, %" PRIu64 " releases; %" PRIu64
-            " blocks are in use",
-            audit->n_allocations, audit->n_releases,
-            replay_used_blocks(audit->replay));
+        fprintf(cli->out, ", %s, %s; %s in use",
+            text_count(audit->n_allocations, "allocation").s,
+            text_count(audit->n_releases, "release").s,
+            text_count(replay_used_blocks(audit->replay), "block").s);
     fputc('\n', cli->out);
     return CLI_OK;
 }

@@ -394,7 +394,8 @@ enum cli_exit cmd_sessions(struct cli *cli)
         code = list_page(cli, &listing);
         if (code == CLI_OK && !cli_flush(cli))
             break;
-        cli_progress(cli, "%" PRIu64 " pages of sessions", listing.n_pages);
+        cli_progress(
+            cli, "%s of sessions", text_count(listing.n_pages, "page").s);
     } while (
         code == CLI_OK && listing.page_token != NULL && listing.n_left > 0);
     if (!cli_is_text(cli))

@@ -205,9 +205,8 @@ static void print_words(const struct verifying *verifying)
             verifying->first_sequence - 1);
     if (verifying->has_old)
         fprintf(cli->out,
-            "nothing was changed since the older checkpoint of %" PRIu64
-            " receipts\n",
-            verifying->old.tree_size);
+            "nothing was changed since the older checkpoint of %s\n",
+            text_count(verifying->old.tree_size, "receipt").s);
     proofs_print_key(verifying->cli, &verifying->key);
 }
 

@@ -101,8 +101,8 @@ static enum cli_exit check_ledger(struct witness *witness,
     *is_new = !known || newest->tree_size != last.tree_size;
     if (known)
         return proofs_check_growth(cli, &witness->hasher, &last, newest);
-    cli_note(cli, "%s is seen for the first time, with %" PRIu64 " receipts%s",
-        text_name(newest->origin).s, newest->tree_size,
+    cli_note(cli, "%s is seen for the first time, with %s%s",
+        text_name(newest->origin).s, text_count(newest->tree_size, "receipt").s,
         cli->values.key == NULL ? "; its key is its own word" : "");
     return CLI_OK;
 }

@@ -168,8 +168,9 @@ enum cli_exit proofs_print_growth(struct cli *cli, const struct checkpoint *old,
                      cli->values.key != NULL));
     fprintf(cli->out,
         "nothing was changed between the checkpoints of %" PRIu64 " and "
-        "%" PRIu64 " receipts of %s\n",
-        old->tree_size, newer->tree_size, text_name(newer->origin).s);
+        "%s of %s\n",
+        old->tree_size, text_count(newer->tree_size, "receipt").s,
+        text_name(newer->origin).s);
     proofs_print_key(cli, key);
     return CLI_OK;
 }
@@ -179,8 +180,8 @@ void proofs_tell_speed(struct cli *cli, uint64_t n_receipts, int64_t start_ns)
     int64_t duration_ns = kv_clock_mono_ns() - start_ns;
 
     if (cli->values.stats)
-        cli_note(cli, "%" PRIu64 " receipts in %s: %.0f a second", n_receipts,
-            text_duration(duration_ns).s,
+        cli_note(cli, "%s in %s: %.0f a second",
+            text_count(n_receipts, "receipt").s, text_duration(duration_ns).s,
             (double)n_receipts * 1e9 / (double)(duration_ns + 1));
 }
 

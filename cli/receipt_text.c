@@ -28,11 +28,11 @@ static void write_change(FILE *out, const Kvpool__V1__PoolStatistics *before,
 {
     if (before == NULL || after == NULL)
         return;
-    fprintf(out, "; pool %s -> %s of %s, %" PRIu64 " -> %" PRIu64 " sessions",
+    fprintf(out, "; pool %s -> %s of %s, %" PRIu64 " -> %s",
         text_bytes(before->used_memory_bytes).s,
         text_bytes(after->used_memory_bytes).s,
         text_bytes(after->total_memory_bytes).s, before->total_sessions,
-        after->total_sessions);
+        text_count(after->total_sessions, "session").s);
 }
 
 static void write_part(FILE *out, const Kvpool__V1__ReceiptPart *part)
@@ -75,13 +75,14 @@ static void write_eviction(
     if (eviction->n_extents > 0)
         fprintf(out, " at %s", text_bytes(eviction->block_offset).s);
     if (eviction->n_extents > 1)
-        fprintf(out, " and %zu places more", eviction->n_extents - 1);
-    fprintf(out, " (%" PRIu64 " blocks, %" PRIu64 " tokens)",
-        eviction->blocks_freed, eviction->tokens_freed);
+        fprintf(out, " and %s more",
+            text_count(eviction->n_extents - 1, "place").s);
+    fprintf(out, " (%s, %s)", text_count(eviction->blocks_freed, "block").s,
+        text_count(eviction->tokens_freed, "token").s);
     write_part(out, eviction->part);
     if (eviction->shared_blocks_kept > 0)
-        fprintf(out, ", %" PRIu64 " shared blocks live on",
-            eviction->shared_blocks_kept);
+        fprintf(out, ", %s kept",
+            text_count(eviction->shared_blocks_kept, "shared block").s);
     fprintf(out, ", %s", eviction_reason_name(eviction->reason));
     write_cause(out, eviction);
     if (eviction->preempted)
@@ -96,7 +97,7 @@ static void write_eviction(
 static void write_batch(
     FILE *out, const Kvpool__V1__EvictionBatchReceipt *batch)
 {
-    fprintf(out, "batch: %" PRIu64 " sessions lost %s, %s", batch->count,
+    fprintf(out, "batch: %s lost %s, %s", text_count(batch->count, "session").s,
         text_bytes(batch->total_bytes_freed).s,
         eviction_reason_name(batch->reason));
     if (batch->call != NULL)
@@ -117,12 +118,13 @@ static void write_snapshot(
     FILE *out, const Kvpool__V1__PoolSnapshotReceipt *snapshot)
 {
     fprintf(out,
-        "snapshot: %s of %s used (%s), %" PRIu64 " sessions, %" PRIu64
-        " evictions, %" PRIu64 " hits, %" PRIu64 " misses, fragmentation %.3f",
+        "snapshot: %s of %s used (%s), %s, %s, %s, %s, fragmentation %.3f",
         text_bytes(snapshot->pool_used).s, text_bytes(snapshot->pool_total).s,
-        text_percent(snapshot->utilization).s, snapshot->active_sessions,
-        snapshot->total_evictions, snapshot->cache_hits, snapshot->cache_misses,
-        snapshot->fragmentation);
+        text_percent(snapshot->utilization).s,
+        text_count(snapshot->active_sessions, "session").s,
+        text_count(snapshot->total_evictions, "eviction").s,
+        text_count(snapshot->cache_hits, "hit").s,
+        text_count(snapshot->cache_misses, "miss").s, snapshot->fragmentation);
 }
 
 static void write_allocation(
@@ -157,10 +159,10 @@ static void write_recomputation(
     fputs("recomputation: ", out);
     receipt_text_session(out, recomputation->tenant, recomputation->session_id);
     fprintf(out,
-        " came back after %s; %" PRIu64
-        " tokens computed again in %s, the cost of receipt %" PRIu64 " (%s)",
+        " came back after %s; %s computed again in %s, the cost of receipt "
+        "%" PRIu64 " (%s)",
         text_duration(recomputation->gap_ns).s,
-        recomputation->tokens_recomputed,
+        text_count(recomputation->tokens_recomputed, "token").s,
         text_duration(recomputation->duration_ns).s,
         recomputation->eviction_sequence,
         eviction_reason_name(recomputation->reason));
@@ -168,12 +170,10 @@ static void write_recomputation(
 
 static void write_boot(FILE *out, const Kvpool__V1__Boot *boot)
 {
-    fprintf(out,
-        "boot: version %s, %" PRIu64 " blocks of %s (%" PRIu32
-        " tokens), policy %s",
-        text_name(boot->version).s, boot->total_blocks,
-        text_bytes(boot->block_bytes).s, boot->block_tokens,
-        text_name(boot->policy).s);
+    fprintf(out, "boot: version %s, %s of %s (%s), policy %s",
+        text_name(boot->version).s, text_count(boot->total_blocks, "block").s,
+        text_bytes(boot->block_bytes).s,
+        text_count(boot->block_tokens, "token").s, text_name(boot->policy).s);
     fprintf(out, ", model %s", text_name(boot->model).s);
     if (boot->previous_sequence != 0)
         fprintf(out, ", the epoch before ended %s at %" PRIu64,

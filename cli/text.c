@@ -94,6 +94,17 @@ struct text_name text_name(const char *name)
     return out;
 }
 
+struct text text_count(uint64_t n, const char *noun)
+{
+    const char *hiss = noun + strlen(noun) - 1;
+    const char *plural = strchr("hs", *hiss) != NULL ? "es" : "s";
+    struct text out;
+
+    snprintf(
+        out.s, sizeof out.s, "%" PRIu64 " %s%s", n, noun, n == 1 ? "" : plural);
+    return out;
+}
+
 struct text text_bytes(uint64_t n_bytes)
 {
     static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};

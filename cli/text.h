@@ -14,7 +14,7 @@
 
 /* Returned by value: text_bytes(n).s lives until the end of the expression. */
 struct text {
-    char s[40];
+    char s[48];
 };
 
 /* Room for a name of the contract (128 bytes) wherever all of it is escaped. */
@@ -33,6 +33,10 @@ void text_write(FILE *out, const char *text, size_t n, enum text_style style);
 /* A name, made harmless, "..." at its end if it is longer than a name may be.
  */
 struct text_name text_name(const char *name);
+
+/* "1 session", "2 sessions"; "1 batch", "2 batches". A noun of at most 24
+ * bytes. */
+struct text text_count(uint64_t n, const char *noun);
 
 /* "17 B", "9.0 MiB" (binary units, one decimal). */
 struct text text_bytes(uint64_t n_bytes);

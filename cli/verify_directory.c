@@ -29,8 +29,8 @@ static enum cli_exit prove_growth(struct cli *cli, struct merkle *tree,
 
     if (newer->tree_size > merkle_size(tree))
         return cli_fail(cli, CLI_DAMAGED,
-            "the tree has %" PRIu64 " receipts, and the checkpoint %" PRIu64,
-            merkle_size(tree), newer->tree_size);
+            "the tree has %s, and the checkpoint %" PRIu64,
+            text_count(merkle_size(tree), "receipt").s, newer->tree_size);
     if (merkle_hasher_init(&hasher) != KV_OK)
         return proofs_fail_memory(cli);
     is_proven = merkle_prove_consistency(
@@ -105,9 +105,9 @@ static void print_words(struct cli *cli, const struct verify_report *report,
         fprintf(cli->out, "%s has no checkpoint yet\n", origin.s);
     else
         fprintf(cli->out,
-            "receipts %" PRIu64 " to %" PRIu64 " are those of %" PRIu64
-            " signed checkpoints of %s\n",
-            report->first_sequence, n_signed, report->n_checkpoints, origin.s);
+            "receipts %" PRIu64 " to %" PRIu64 " are those of %s of %s\n",
+            report->first_sequence, n_signed,
+            text_count(report->n_checkpoints, "signed checkpoint").s, origin.s);
     if (report->last_sequence > n_signed)
         fprintf(cli->out,
             "receipts %" PRIu64 " to %" PRIu64 " are not signed yet\n",
@@ -127,16 +127,16 @@ static enum cli_exit print_verdict(struct cli *cli,
 {
     if (report->n_tree_leaves > report->last_sequence)
         cli_note(cli,
-            "the tree has hashes of %" PRIu64 " receipts, and the last that is "
-            "there is %" PRIu64 ": those between were lost, by a crash of a "
-            "server that had told nobody of them, or by somebody's hand",
-            report->n_tree_leaves, report->last_sequence);
+            "the tree has hashes of %s, and the last that is there is %" PRIu64
+            ": those between were lost, by a crash of a server that had told "
+            "nobody of them, or by somebody's hand",
+            text_count(report->n_tree_leaves, "receipt").s,
+            report->last_sequence);
     if (report->old_is_newest)
         cli_note(cli,
-            "the newest checkpoint that is kept is of %" PRIu64
-            " receipts, the older one from elsewhere of more: later ones were "
-            "not written yet, or taken away",
-            report->newest.tree_size);
+            "the newest checkpoint that is kept is of %s, the older one from "
+            "elsewhere of more: later ones were not written yet, or taken away",
+            text_count(report->newest.tree_size, "receipt").s);
     if (cli_is_text(cli)) {
         print_words(cli, report, key);
         return CLI_OK;

@@ -49,11 +49,12 @@ static void view_memory(FILE *out, const Kvpool__V1__ModelMemory *memory)
 static void view_limits(FILE *out, const Kvpool__V1__EngineLimits *limits)
 {
     fputs("Limits\n", out);
-    line(out, "  batch", "%" PRIu32 " sequences, %" PRIu32 " tokens a step",
-        limits->max_batch_size, limits->max_batch_tokens);
-    line(
-        out, "  waiting", "%" PRIu32 " requests", limits->max_waiting_requests);
-    line(out, "  pool", "%" PRIu64 " tokens", limits->pool_tokens);
+    line(out, "  batch", "%s, %s a step",
+        text_count(limits->max_batch_size, "sequence").s,
+        text_count(limits->max_batch_tokens, "token").s);
+    line(out, "  waiting", "%s",
+        text_count(limits->max_waiting_requests, "request").s);
+    line(out, "  pool", "%s", text_count(limits->pool_tokens, "token").s);
 }
 
 static void view_tensors(FILE *out, const Kvpool__V1__Model *model)
@@ -75,13 +76,14 @@ void view_model(FILE *out, const Kvpool__V1__Model *model)
     if (model->shape != NULL)
         view_shape(out, model->shape);
     view_tensors(out, model);
-    line(out, "  vocabulary", "%" PRIu32 " tokens, %s", model->vocab_size,
+    line(out, "  vocabulary", "%s, %s",
+        text_count(model->vocab_size, "token").s,
         text_name(model->tokenizer).s);
-    line(out, "  context", "%" PRIu32 " tokens", model->context_length);
+    line(out, "  context", "%s", text_count(model->context_length, "token").s);
     line(out, "  keys, values", "%s, %s a token", text_name(model->kv_type).s,
         text_bytes(model->kv_bytes_per_token).s);
-    line(out, "  runs with", "%s, %" PRIu32 " threads",
-        text_name(model->kernels).s, model->threads);
+    line(out, "  runs with", "%s, %s", text_name(model->kernels).s,
+        text_count(model->threads, "thread").s);
     if (model->digest.len > 0)
         line(out, "  digest", "%s...",
             text_hex(model->digest.data, model->digest.len).s);
@@ -126,9 +128,9 @@ static void view_blocks(FILE *out, const Kvpool__V1__BlockCounts *blocks)
         " scrubbing, %" PRIu64 " free",
         blocks->total, blocks->pinned, blocks->cached, blocks->scrubbing,
         blocks->free);
-    line(out, "  a block", "%s, %" PRIu32 " tokens; %" PRIu64 " shared",
-        text_bytes(blocks->block_bytes).s, blocks->block_tokens,
-        blocks->shared);
+    line(out, "  a block", "%s, %s; %" PRIu64 " shared",
+        text_bytes(blocks->block_bytes).s,
+        text_count(blocks->block_tokens, "token").s, blocks->shared);
 }
 
 static void view_statistics(
@@ -136,14 +138,15 @@ static void view_statistics(
 {
     line(out, "  used", "%s of %s", text_bytes(statistics->used_memory_bytes).s,
         text_bytes(statistics->total_memory_bytes).s);
-    line(out, "  sessions",
-        "%" PRIu64 " with blocks, %" PRIu64 " tokens in them",
-        statistics->total_sessions, statistics->session_tokens);
+    line(out, "  sessions", "%" PRIu64 " with blocks, %s in them",
+        statistics->total_sessions,
+        text_count(statistics->session_tokens, "token").s);
     line(out, "  prompt blocks", "%" PRIu64 " found, %" PRIu64 " computed",
         statistics->cache_hits, statistics->cache_misses);
-    line(out, "  since start", "%s allocated, %s freed, %" PRIu64 " evictions",
+    line(out, "  since start", "%s allocated, %s freed, %s",
         text_bytes(statistics->allocated_bytes_total).s,
-        text_bytes(statistics->freed_bytes_total).s, statistics->evictions);
+        text_bytes(statistics->freed_bytes_total).s,
+        text_count(statistics->evictions, "eviction").s);
 }
 
 static void view_reasons(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
@@ -191,8 +194,8 @@ void view_snapshot(FILE *out, const Kvpool__V1__PoolSnapshot *snapshot)
         text_name(snapshot->policy).s);
     if (snapshot->statistics != NULL)
         view_statistics(out, snapshot->statistics);
-    line(out, "", "%" PRIu64 " sessions created",
-        snapshot->total_sessions_created);
+    line(out, "", "%s created",
+        text_count(snapshot->total_sessions_created, "session").s);
     view_reasons(out, snapshot);
     if (snapshot->blocks != NULL)
         view_blocks(out, snapshot->blocks);
@@ -476,7 +479,8 @@ enum kv_status view_evicted(FILE *out, const Kvpool__V1__EvictResponse *answer)
     if (answer->n_outcomes > 0)
         status = table_flush(&table, out);
     table_fini(&table);
-    fprintf(out, "%" PRIu64 " sessions %s, %s freed", answer->sessions_evicted,
+    fprintf(out, "%s %s, %s freed",
+        text_count(answer->sessions_evicted, "session").s,
         answer->dry_run ? "would be evicted" : "evicted",
         text_bytes(answer->bytes_freed).s);
     if (answer->sessions_busy > 0)
@@ -515,16 +519,17 @@ void view_finished(FILE *out, const Kvpool__V1__GenerateFinished *finished)
     }
     n_decoded = usage->generated_tokens > 0 ? usage->generated_tokens - 1 : 0;
     fprintf(out,
-        "; prompt %" PRIu32 " tokens (%" PRIu32 " cached), generated %" PRIu32
+        "; prompt %s (%" PRIu32 " cached), generated %" PRIu32
         "; first token after %s, then %.1f tokens/s, total %s",
-        usage->prompt_tokens, usage->cached_tokens, usage->generated_tokens,
-        text_duration(usage->ttft_ns).s,
+        text_count(usage->prompt_tokens, "token").s, usage->cached_tokens,
+        usage->generated_tokens, text_duration(usage->ttft_ns).s,
         per_second(n_decoded, usage->decode_ns),
         text_duration(usage->total_ns).s);
     if (usage->recomputed_tokens > 0)
         fprintf(out, "; %" PRIu32 " recomputed", usage->recomputed_tokens);
     if (usage->preemptions > 0)
-        fprintf(out, "; set aside %" PRIu32 " times for %s", usage->preemptions,
+        fprintf(out, "; set aside %s for %s",
+            text_count(usage->preemptions, "time").s,
             text_duration(usage->preempted_ns).s);
     if (usage->session_tokens > 0)
         fprintf(out, "; the session holds %" PRIu64, usage->session_tokens);

@@ -32,6 +32,19 @@ START_TEST(no_text_of_a_server_reaches_a_terminal_as_a_command)
 }
 END_TEST
 
+START_TEST(one_is_one_and_all_else_are_many)
+{
+    ck_assert_str_eq(text_count(0, "session").s, "0 sessions");
+    ck_assert_str_eq(text_count(1, "session").s, "1 session");
+    ck_assert_str_eq(text_count(2, "session").s, "2 sessions");
+    ck_assert_str_eq(text_count(1, "batch").s, "1 batch");
+    ck_assert_str_eq(text_count(21, "batch").s, "21 batches");
+    ck_assert_str_eq(text_count(0, "miss").s, "0 misses");
+    ck_assert_str_eq(text_count(UINT64_MAX, "signed checkpoint").s,
+        "18446744073709551615 signed checkpoints");
+}
+END_TEST
+
 START_TEST(no_name_shows_as_another_one)
 {
     assert_written("a\\x1b", TEXT_NAME, "a\\\\x1b");
@@ -187,6 +200,7 @@ int main(void)
 {
     const TTest *tests[] = {
         no_text_of_a_server_reaches_a_terminal_as_a_command,
+        one_is_one_and_all_else_are_many,
         no_name_shows_as_another_one,
         a_name_of_the_contract_is_shown_whole_and_a_longer_one_cut,
         sizes_and_times_are_in_units_that_people_read,

@@ -71,7 +71,7 @@ START_TEST(an_eviction_says_who_lost_what_why_and_to_what_effect)
     receipt_text_write(out, &receipt);
     ck_assert_str_eq(text(),
         "1041  2026-11-21T17:00:00.123Z  eviction: chat-7 of acme lost 9.0 MiB "
-        "at 128.0 MiB and 1 places more (72 blocks, 1152 tokens), Manual, by "
+        "at 128.0 MiB and 1 place more (72 blocks, 1152 tokens), Manual, by "
         "anonymous, idle 12.3 s; pool 60.0 MiB -> 51.0 MiB of 512.0 MiB, 14 -> "
         "13 sessions");
 }
@@ -202,7 +202,7 @@ START_TEST(an_eviction_answer_shows_outcomes_and_receipts)
     ck_assert_int_eq(view_evicted(out, &answer), KV_OK);
     ck_assert_ptr_nonnull(strstr(text(), "EVICTED (was running)"));
     ck_assert_ptr_nonnull(strstr(text(),
-        "1 sessions evicted, 9.0 MiB freed, 2 running (see --preempt), 3 "
+        "1 session evicted, 9.0 MiB freed, 2 running (see --preempt), 3 "
         "held, 4 without blocks forgotten; more match: ask again\n"
         "receipts 1041 to 1042 of epoch 3, on disk\n"));
 }

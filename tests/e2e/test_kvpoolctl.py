@@ -271,7 +271,7 @@ class KvpoolctlTest(ServerTest):
             ctl("generate", "again", "--session", "b", "--max-tokens=1")
             blocks = server.pool.Snapshot(
                 pool.SnapshotRequest()).snapshot.blocks
-            self.assertIn("; %d blocks are in use" % (
+            self.assertIn("; %d blocks in use" % (
                 blocks.pinned + blocks.cached), ctl("receipts", "audit"))
             verdict = json.loads(ctl("receipts", "audit", "-o", "json"))
             self.assertTrue(verdict["adds_up"])
