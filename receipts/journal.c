@@ -55,6 +55,7 @@ void journal_note_error(
 {
     snprintf(journal->error, sizeof journal->error, "%s: %s: %s", name, what,
         strerrordesc_np(number));
+    journal->error_number = number;
 }
 
 void journal_fail(
@@ -337,8 +338,10 @@ void journal_poll(struct journal *journal, struct journal_position *out)
     else if (journal->is_short || journal->keeping_is_short ||
              journal->room.is_full)
         out->state = JOURNAL_FULL;
-    if (out->state != JOURNAL_OK)
+    if (out->state != JOURNAL_OK) {
         memcpy(out->error, journal->error, sizeof out->error);
+        out->error_number = journal->error_number;
+    }
     pthread_mutex_unlock(&journal->mutex);
 }
 

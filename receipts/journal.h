@@ -100,6 +100,7 @@ struct journal_position {
     uint64_t stored_bytes;    /* of all segments */
     enum journal_state state;
     char error[192]; /* FULL, FAILED: what happened, to which file */
+    int error_number;
 };
 
 /* Recovers, starts the writer. *start is written on success, and what

@@ -77,6 +77,7 @@ struct journal {
     bool keeping_is_short; /* the same, of what is kept beside segments */
     bool is_failed;        /* for good */
     char error[sizeof((struct journal_position *)0)->error];
+    int error_number;
     bool note_is_new;
     size_t n_note;
     uint64_t note_tree_size;

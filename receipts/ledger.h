@@ -162,12 +162,14 @@ bool ledger_failed(const struct ledger *ledger);
 enum ledger_state {
     LEDGER_OK,
     LEDGER_BEHIND, /* max_ahead receipts wait for the disk; soon again */
-    LEDGER_FULL,   /* the disk is full */
+    LEDGER_FULL,   /* the disk is full, or no file may be opened */
     LEDGER_FAILED, /* for good: the journal has met an error, or no memory */
 };
 /* *error is what happened, "" while it is well; borrowed until the next call.
  */
 enum ledger_state ledger_state(const struct ledger *ledger, const char **error);
+/* While LEDGER_FULL the number of what happened: ENOSPC, EMFILE. */
+int ledger_error_number(const struct ledger *ledger);
 
 /* What the journal's threads have done since: durable_sequence grows, watchers
  * and readers are called. Soon after each wake, which comes of other threads;

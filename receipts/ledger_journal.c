@@ -156,6 +156,11 @@ enum ledger_state ledger_state(const struct ledger *ledger, const char **error)
     return LEDGER_BEHIND;
 }
 
+int ledger_error_number(const struct ledger *ledger)
+{
+    return ledger->disk.error_number;
+}
+
 const struct journal_start *ledger_start(const struct ledger *ledger)
 {
     return ledger->journal != NULL ? &ledger->start : NULL;

@@ -1,5 +1,6 @@
 #include "server/recorder.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -270,19 +271,40 @@ enum ledger_state recorder_state(const struct recorder *recorder)
     return recorder != NULL ? ledger_state(recorder->ledger, &why) : LEDGER_OK;
 }
 
-static void refuse_full(
-    const struct recorder *recorder, const char *why, struct rpc_error *error)
+static void add_disk_room(
+    const struct options *options, struct rpc_error *error)
 {
-    const struct options *options = recorder->options;
     struct statvfs disk;
 
-    rpc_error_init(error, RPC_RESOURCE_EXHAUSTED, "JOURNAL_FULL",
-        "there is no room to record an eviction: %s", why);
     if (statvfs(options->data_dir, &disk) == 0)
         rpc_error_add_metadata(error, "free_bytes", "%" PRIu64,
             (uint64_t)disk.f_bavail * disk.f_frsize);
     rpc_error_add_metadata(
         error, "needed_bytes", "%" PRIu64, options->receipts_segment_mb * MIB);
+}
+
+/* What a person can do, where it is not the disk that is full. */
+static const char *remedy_for(int number)
+{
+    switch (number) {
+    case EMFILE:
+        return "; lower max_connections or raise the limit of open files";
+    case ENFILE:
+        return "; raise the system's limit of open files";
+    default:
+        return "";
+    }
+}
+
+static void refuse_full(
+    const struct recorder *recorder, const char *why, struct rpc_error *error)
+{
+    int number = ledger_error_number(recorder->ledger);
+
+    rpc_error_init(error, RPC_RESOURCE_EXHAUSTED, "JOURNAL_FULL",
+        "an eviction cannot be recorded: %s%s", why, remedy_for(number));
+    if (number == ENOSPC || number == EDQUOT)
+        add_disk_room(recorder->options, error);
 }
 
 /* Also where the disk has caught up since. */

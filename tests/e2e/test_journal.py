@@ -453,14 +453,18 @@ class FilesTest(JournalTest):
             before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(server.pid, resource.RLIMIT_NOFILE,
                              (3, before[1]))
-            reasons = set()
+            failure = None
             for _ in range(1000):
                 try:
                     evict(server, targets=targets)
                 except grpc.RpcError as error:
-                    reasons.add(Failure(error).reason)
+                    failure = Failure(error)
                     break
-            self.assertEqual(reasons, {"JOURNAL_FULL"})
+            self.assertEqual((failure.code, failure.reason, failure.metadata),
+                             ("RESOURCE_EXHAUSTED", "JOURNAL_FULL", {}))
+            for words in ("Too many open files", "max_connections",
+                          "limit of open files"):
+                self.assertIn(words, failure.message)
             self.assertIn("Too many open files", snapshot(server).ledger.error)
             resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
             wait_until(lambda: evicts(server), "evicted")
