@@ -3,7 +3,7 @@ and what is allowed, and changes nothing."""
 
 import grpc
 
-from kvpool_e2e import (CALL_SECONDS, ServerTest, common, generate,
+from kvpool_e2e import (CALL_SECONDS, Failure, ServerTest, common, generate,
                         generate_request, inference, ledger_end, main, pool,
                         session_target, stats)
 
@@ -325,16 +325,20 @@ class ErrorTest(ServerTest):
             with self.subTest(path):
                 with self.assertRaises(grpc.RpcError) as caught:
                     self.raw(path, b"")
-                self.assertEqual(caught.exception.code(),
-                                 grpc.StatusCode.UNIMPLEMENTED)
+                failure = Failure(caught.exception)
+                self.assertEqual((failure.code, failure.reason,
+                                  failure.metadata),
+                                 ("UNIMPLEMENTED", "RPC_NOT_SUPPORTED",
+                                  {"rpc": path}))
 
     def test_a_request_that_is_too_large_is_refused_and_the_next_served(self):
         with self.assertRaises(grpc.RpcError) as caught:
             self.server.inference.Tokenize(
                 inference.TokenizeRequest(text="a" * (2 << 20)),
                 timeout=CALL_SECONDS)
-        self.assertEqual(caught.exception.code(),
-                         grpc.StatusCode.RESOURCE_EXHAUSTED)
+        failure = Failure(caught.exception)  # gRPC's own: it has no details
+        self.assertEqual((failure.code, failure.n_infos),
+                         ("RESOURCE_EXHAUSTED", 0))
         self.server.inference.Tokenize(
             inference.TokenizeRequest(text="a " * 100000),
             timeout=CALL_SECONDS)
