@@ -203,7 +203,8 @@ gate_switches() {
 }
 
 gate_tsan() {
-    build tsan tsan && run_tests tsan -L tsan -LE long
+    configure tsan tsan && compile tsan -t tsan_tests &&
+        run_tests tsan -L tsan -LE long
 }
 
 gate_e2e() {
