@@ -95,12 +95,16 @@ static void fill(struct retain *retain, const struct option_values *values)
 
 static struct text limit_text(int64_t duration_ns)
 {
-    return duration_ns == 0 ? (struct text){"-"} : text_duration(duration_ns);
+    static const struct text none = {"-"};
+
+    return duration_ns == 0 ? none : text_duration(duration_ns);
 }
 
 static struct text end_text(int64_t unix_ns)
 {
-    return unix_ns == 0 ? (struct text){"-"} : text_time(unix_ns);
+    static const struct text none = {"-"};
+
+    return unix_ns == 0 ? none : text_time(unix_ns);
 }
 
 /* Those that run: the one that ends last, and how many there are besides. */

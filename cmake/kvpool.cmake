@@ -1,3 +1,6 @@
+# The programs of the tests that are labelled tsan.
+add_custom_target(tsan_tests)
+
 # kvpool_add_test(NAME folder.what SOURCES a.c ... LIBS layer ...)
 #
 # One Check program. The first of LIBS is the layer under test, linked as a whole
@@ -14,6 +17,9 @@ function(kvpool_add_test)
         PkgConfig::CHECK)
     add_test(NAME ${ARG_NAME} COMMAND ${target})
     set_tests_properties(${ARG_NAME} PROPERTIES LABELS "unit;${ARG_LABELS}" TIMEOUT 300)
+    if(tsan IN_LIST ARG_LABELS)
+        add_dependencies(tsan_tests ${target})
+    endif()
 endfunction()
 
 # kvpool_embed(TARGET symbol FILE): the bytes of FILE as `const unsigned char

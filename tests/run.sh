@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the gates that a change must pass, and prints a table of them.
 #
-#   tests/run.sh            everything that is checked per commit (10 minutes),
-#                           every fuzzer for three seconds among it
+#   tests/run.sh            everything that is checked per commit, every fuzzer
+#                           for three seconds among it
 #   tests/run.sh quick      format, lint, unit tests (two minutes)
 #   tests/run.sh long       the default, then what takes long (every fuzzer for a
 #                           minute: long_fuzz), and the container
@@ -203,7 +203,8 @@ gate_switches() {
 }
 
 gate_tsan() {
-    build tsan tsan && run_tests tsan -L tsan -LE long
+    configure tsan tsan && compile tsan -t tsan_tests &&
+        run_tests tsan -L tsan -LE long
 }
 
 gate_e2e() {

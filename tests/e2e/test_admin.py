@@ -8,12 +8,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import unittest
 import urllib.request
 
 from kvpool_e2e import (CALL_SECONDS, Kvpoold, ServerTest, StartFailed,
-                        generate_request, main, pool, session_target)
+                        generate_request, main, parse_logfmt, pool,
+                        session_target, wait_until)
 
 HTTP = "--admin-listen=127.0.0.1:0"
 SAMPLE = re.compile(r"([a-z_]+)(?:\{(.*)\})? (-?[0-9.]+)$")
@@ -46,14 +46,6 @@ def metrics(server):
         assert sample not in found, sample
         found[sample] = float(value)
     return found
-
-
-def wait_until(condition, what):
-    end = time.monotonic() + CALL_SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError("no " + what)
-        time.sleep(0.05)
 
 
 class MetricsTest(ServerTest):
@@ -149,30 +141,44 @@ class MetricsTest(ServerTest):
         self.generate(text="What is a dog?", session="scraped")
         with tempfile.TemporaryDirectory() as folder, \
                 Prometheus(folder, http_address(self.server)) as prometheus:
+            capacity = str(self.snapshot().statistics.total_memory_bytes)
+            wait_until(lambda: prometheus.value(
+                "kvpool_capacity_bytes") == capacity, "scrape")
             wait_until(lambda: prometheus.value("up") == "1", "scrape")
-            self.assertEqual(
-                prometheus.value("kvpool_capacity_bytes"),
-                str(self.snapshot().statistics.total_memory_bytes))
 
 
 class Prometheus:
-    """One that scrapes one target ten times a second."""
+    """One that scrapes one target each second."""
 
     def __init__(self, folder, target):
         config = os.path.join(folder, "prometheus.yml")
         with open(config, "w", encoding="utf-8") as file:
             json.dump({"scrape_configs": [{
-                "job_name": "kvpool", "scrape_interval": "100ms",
-                "scrape_timeout": "100ms",
+                "job_name": "kvpool", "scrape_interval": "1s",
+                "scrape_timeout": "1s",
                 "static_configs": [{"targets": [target]}]}]}, file)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = "127.0.0.1:%d" % probe.getsockname()[1]
-        self.process = subprocess.Popen(
-            ["prometheus", "--config.file=" + config,
-             "--storage.tsdb.path=" + os.path.join(folder, "data"),
-             "--web.listen-address=" + self.address],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        said = os.path.join(folder, "said")
+        with open(said, "wb") as file:
+            self.process = subprocess.Popen(
+                ["prometheus", "--config.file=" + config,
+                 "--storage.tsdb.path=" + os.path.join(folder, "data"),
+                 "--web.listen-address=127.0.0.1:0"],
+                stdout=subprocess.DEVNULL, stderr=file)
+        try:
+            self.address = wait_until(
+                lambda: self.listens_at(said), "Prometheus listens")
+        except AssertionError:
+            self.__exit__()
+            raise
+
+    @staticmethod
+    def listens_at(said):
+        """The port that it drew, or None as long as it says of none."""
+        with open(said, encoding="utf-8") as file:
+            for line in map(parse_logfmt, file):
+                if line.get("msg") == "Listening on":
+                    return line["address"]
+        return None
 
     def value(self, query):
         url = "http://%s/api/v1/query?query=%s" % (self.address, query)

@@ -18,7 +18,7 @@ def prompt(first):
 
 class BudgetTest(ServerTest):
     flags = ("--max-batch-tokens=%d" % BUDGET, "--max-batch-size=8",
-             "--no-prefix-cache", "--kernels=scalar", "--enable-receipts",
+             "--no-prefix-cache", "--max-step-ms=60000", "--enable-receipts",
              "--receipts-allocations", "--no-receipts-log",
              "--snapshot-interval-ms=0", "--block-tokens=16")
 

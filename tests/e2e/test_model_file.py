@@ -57,10 +57,11 @@ class ModelFileTest(ServerTest):
             "UNAVAILABLE", "MODEL_UNAVAILABLE", server.inference.Tokenize,
             inference.TokenizeRequest(text="Once upon a time"))
         self.assertIn("model.gguf", failure.message)
-        self.assertEqual(health(server, ""), NOT_SERVING)
+        wait_until(lambda: health(server, "") == NOT_SERVING, "noticed")
         self.assertEqual(
             health(server, "kvpool.v1.InferenceService"), NOT_SERVING)
         self.assertEqual(health(server, "kvpool.v1.KvPoolService"), SERVING)
+        wait_until(lambda: server.log(level="error"), "said")
         said = server.log(level="error")
         self.assertEqual(len(said), 1, said)
         self.assertIn("model.gguf", said[0]["cause"])
@@ -73,11 +74,11 @@ class ModelFileTest(ServerTest):
         self.server.check_lines()
         self.assertIn("model.gguf", self.server.lines[-1])
 
-    def read_until_it_fails(self, session, first, ended):
+    def read_until_it_fails(self, session, n_tokens, first, ended):
         """Appends the tokens that came before."""
         call = self.server.inference.Generate(
-            generate_request(text="The cat", session=session, max_tokens=480,
-                             ignore_eos=True), timeout=CALL_SECONDS)
+            generate_request(text="The cat", session=session,
+                             max_tokens=n_tokens, ignore_eos=True), timeout=CALL_SECONDS)
 
         def read():
             ids = []
@@ -96,14 +97,14 @@ class ModelFileTest(ServerTest):
         thread.start()
         return thread
 
-    def run_in_mid_sentence(self, spoil, *flags):
+    def run_in_mid_sentence(self, spoil, *flags, n_tokens=480):
         first, ended = threading.Semaphore(0), []
         with self.start("--max-batch-size=2", *flags) as server:
-            plain = generate(server, text="The cat", max_tokens=480,
+            plain = generate(server, text="The cat", max_tokens=n_tokens,
                              ignore_eos=True).ids
             kept = generate(server, text="A dog is", session="kept",
                             max_tokens=8)
-            readers = [self.read_until_it_fails(session, first, ended)
+            readers = [self.read_until_it_fails(session, n_tokens, first, ended)
                        for session in ("a", "b")]
             for _ in readers:
                 self.assertTrue(first.acquire(timeout=CALL_SECONDS))
@@ -126,13 +127,14 @@ class ModelFileTest(ServerTest):
         self.run_in_mid_sentence(self.cut)
 
     def test_so_with_kernels_that_read_the_file_throughout(self):
-        self.run_in_mid_sentence(self.cut, "--kernels=scalar")
+        self.run_in_mid_sentence(self.cut, "--kernels=scalar", n_tokens=160)
 
     def test_so_where_it_is_written_over(self):
         self.run_in_mid_sentence(self.write_over)
 
     def test_so_where_it_is_written_over_and_read_throughout(self):
-        self.run_in_mid_sentence(self.write_over, "--kernels=scalar")
+        self.run_in_mid_sentence(self.write_over, "--kernels=scalar",
+                                 n_tokens=160)
 
     def test_a_server_without_requests_says_so_by_itself(self):
         with self.start("--admin-listen=127.0.0.1:0") as server:

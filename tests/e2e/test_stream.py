@@ -47,7 +47,7 @@ def through(message, before=0):
 
 
 class FilterTest(ServerTest):
-    flags = ("--kv-cache-size-mb=4", "--enable-receipts",
+    flags = ("--kv-cache-size-mb=1", "--enable-receipts",
              "--snapshot-interval-ms=20", "--no-receipts-log")
 
     @classmethod
@@ -80,6 +80,9 @@ class FilterTest(ServerTest):
         return [r for r in reader.receipts if r.sequence <= self.end]
 
     def test_each_filter_lets_through_what_the_contract_says(self):
+        nothing = [
+            pool.ReceiptFilter(tenants=["acme"], sessions=[key("s1")]),
+            pool.ReceiptFilter(tenants=["nobody"])]
         filters = [pool.ReceiptFilter(kinds=[i + 1]) for i in range(7)] + [
             pool.ReceiptFilter(kinds=[1, 2, 4]),
             pool.ReceiptFilter(reasons=[MANUAL]),
@@ -88,18 +91,19 @@ class FilterTest(ServerTest):
             pool.ReceiptFilter(tenants=["acme"]),
             pool.ReceiptFilter(tenants=[""]),
             pool.ReceiptFilter(tenants=["", "other"], reasons=[LRU]),
-            pool.ReceiptFilter(tenants=["acme"], sessions=[key("s1")]),
-            pool.ReceiptFilter(tenants=["nobody"]),
-            pool.ReceiptFilter()]
+            *nothing, pool.ReceiptFilter()]
+        # What is sampled depends on the clock; who was evicted, and for what
+        # reason, does not.
+        for filter in filters[7:-1]:
+            n = sum(matches(r, filter) for r in self.reference)
+            self.assertEqual(n > 0, filter not in nothing, str(filter))
+            self.assertLess(n, len(self.reference), str(filter))
         readers = [(filter, max_batch, self.begin(filter, max_batch=max_batch))
                    for filter in filters for max_batch in (1, 3, 0)]
-        found = 0
         for filter, max_batch, reader in readers:
             expected = [r for r in self.reference if matches(r, filter)]
-            found += len(expected)
             with self.subTest(str(filter), max_batch=max_batch):
                 self.assertEqual(self.finish(reader), expected)
-        self.assertGreater(found, 100)
 
     def test_who_sees_nothing_is_told_how_far_it_is(self):
         reader = self.begin(pool.ReceiptFilter(kinds=[

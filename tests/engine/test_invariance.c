@@ -168,7 +168,8 @@ START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_a_trained_model)
 END_TEST
 
 /* With each set of kernels and each type of keys and values; the ways to cut
- * take turns. */
+ * take turns. Under AddressSanitizer so do the types of keys and values: what
+ * it may find is a kernel's, or theirs. */
 START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
 {
     static const char *const sets[] = {ENGINE_KERNEL_SETS};
@@ -178,8 +179,9 @@ START_TEST(no_batch_no_slicing_no_team_changes_a_bit_of_any_type)
     source.bytes = typed_model_write_all(typed_all[_i], &source.n);
     for (size_t s = 0; s < sizeof sets / sizeof *sets; s++)
         for (size_t k = 0; k < N_KV_TYPES; k++, way++)
-            check_invariance(
-                &source, sets[s], kv_types[k], way % N_RUNS, way % N_RUNS + 1);
+            if (!ENGINE_IS_SANITIZED || k == ((size_t)_i + s) % N_KV_TYPES)
+                check_invariance(&source, sets[s], kv_types[k], way % N_RUNS,
+                    way % N_RUNS + 1);
     free(source.bytes);
 }
 END_TEST

@@ -15,13 +15,8 @@ static const char *const kernel_names[] = {"avx2", "scalar"};
  * one under AddressSanitizer, which finds nothing more in the others. */
 static size_t count_cases(const json_t *cases, const char *kernels)
 {
-#if defined(__SANITIZE_ADDRESS__)
-    const bool is_slow = true;
-#else
-    const bool is_slow = strcmp(kernels, "scalar") == 0;
-#endif
+    const bool is_slow = ENGINE_IS_SANITIZED || strcmp(kernels, "scalar") == 0;
 
-    (void)kernels;
     ck_assert_uint_gt(json_array_size(cases), 0);
     return is_slow ? 1 : json_array_size(cases);
 }
@@ -87,6 +82,13 @@ static void measure_logits(
     }
 }
 
+/* Of the ids of a case: all, but the first under AddressSanitizer, which has
+ * then seen each kernel at work, and a block of keys and values full. */
+static uint32_t count_ids(uint32_t n)
+{
+    return ENGINE_IS_SANITIZED && n > 24 ? 24 : n;
+}
+
 /* Feeds the expected ids, whatever we would have chosen. */
 static void measure_case(
     struct engine *engine, const json_t *entry, struct distance *distance)
@@ -94,7 +96,8 @@ static void measure_case(
     uint32_t prompt[ENGINE_MAX_TOKENS], ids[ENGINE_MAX_TOKENS];
     const uint32_t n_prompt =
         load_ids(json_object_get(entry, "prompt_ids"), prompt);
-    const uint32_t n = load_ids(json_object_get(entry, "ids"), ids);
+    const uint32_t n_all = load_ids(json_object_get(entry, "ids"), ids);
+    const uint32_t n = count_ids(n_all);
     float *logits = calloc(engine->n_vocab, sizeof *logits);
     double nll = 0;
 
@@ -109,9 +112,10 @@ static void measure_case(
         nll += nll_of(logits, engine->n_vocab, ids[i]) / n;
         engine_feed(engine, 0, &ids[i], 1, n_prompt + i, 1, logits);
     }
-    distance->nll = fmaxf(distance->nll,
-        (float)fabs(
-            nll - json_number_value(json_object_get(entry, "mean_nll"))));
+    if (n == n_all) /* whose mean it is */
+        distance->nll = fmaxf(distance->nll,
+            (float)fabs(
+                nll - json_number_value(json_object_get(entry, "mean_nll"))));
     free(logits);
 }
 

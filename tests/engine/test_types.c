@@ -135,6 +135,14 @@ static struct distance bound_of(enum gguf_tensor_type type, enum kv_type kv)
     return bound;
 }
 
+/* All, but in turn under AddressSanitizer: what it may find is a kernel's, or
+ * that of keys and values. */
+static bool has_turn(size_t set, size_t kv, size_t type)
+{
+    return engine_has_kernels(sets[set]) &&
+           (!ENGINE_IS_SANITIZED || kv == (type + set) % N_KV_TYPES);
+}
+
 START_TEST(every_type_says_what_the_same_weights_say_as_f32)
 {
     static float expected[N_TOKENS * TYPED_N_VOCAB],
@@ -146,10 +154,12 @@ START_TEST(every_type_says_what_the_same_weights_say_as_f32)
 
     run(wide, n_wide, "scalar", KV_TYPE_F32, expected);
     for (size_t s = 0; s < N_SETS; s++)
-        for (size_t k = 0; k < N_KV_TYPES && engine_has_kernels(sets[s]); k++) {
+        for (size_t k = 0; k < N_KV_TYPES; k++) {
             const struct distance bound = bound_of(type, kv_types[k]);
             struct distance distance;
 
+            if (!has_turn(s, k, (size_t)_i))
+                continue;
             run(bytes, n, sets[s], kv_types[k], logits);
             distance = measure(logits, expected);
             ck_assert_msg(distance.mean <= bound.mean &&
