@@ -486,37 +486,42 @@ class FilesTest(JournalTest):
 
 
 class BehindTest(JournalTest):
-    """With one receipt ahead of the disk, the second eviction of a turn is one
-    too many."""
+    """With one receipt ahead of the disk, the next eviction of a turn is one too
+    many, unless the disk was quicker: of many evictions that is one in the end.
+    """
 
     def test_evictions_beyond_the_bound_wait_for_the_disk(self):
+        n_sessions, n_calls = 40, 0
         with self.start("--receipts-max-ahead=1") as server:
-            for i in range(3):
+            for i in range(n_sessions):
                 generate(server, text="A dog", session="s%d" % i, max_tokens=4)
             everything = pool.EvictRequest(targets=[
                 pool.EvictTarget(all=pool.EvictAll())])
-            for left in (2, 1, 0):
+            while n_sessions > 0:
                 wait_until(lambda: is_caught_up(server), "caught up")
                 answer = server.pool.Evict(everything, timeout=CALL_SECONDS)
-                self.assertEqual(answer.sessions_evicted, 1)
-                self.assertEqual(answer.more, left > 0)
+                self.assertGreater(answer.sessions_evicted, 0)
+                n_sessions -= answer.sessions_evicted
+                self.assertEqual(answer.more, n_sessions > 0)
+                n_calls += 1
             self.assertEqual(snapshot(server).blocks.cached, 0)
+            self.assertGreater(n_calls, 1)
 
     def test_a_request_that_needs_more_evictions_than_may_be_is_told(self):
         with self.start("--receipts-max-ahead=1", "--kv-cache-size-mb=1",
-                        "--no-prefix-cache") as server:
+                        "--block-tokens=4", "--no-prefix-cache") as server:
             total = snapshot(server).blocks.total
             n = 0
             while snapshot(server).blocks.free > 1:  # a session takes two
                 try:
-                    generate(server, ids=[5] * 17, session="s%d" % n,
+                    generate(server, ids=[5] * 5, session="s%d" % n,
                              max_tokens=1)
                 except grpc.RpcError:
                     break  # its second block would take a second victim
                 n += 1
             failure = None
             try:
-                generate(server, ids=[5] * 16 * 8, session="long",
+                generate(server, ids=[5] * 4 * 40, session="long",
                          max_tokens=1)
             except grpc.RpcError as error:
                 failure = Failure(error)
@@ -529,7 +534,7 @@ class BehindTest(JournalTest):
             # Trying again gets there in the end: each try frees a little.
             for _ in range(1000):
                 try:
-                    generate(server, ids=[5] * 16 * 8, session="long",
+                    generate(server, ids=[5] * 4 * 40, session="long",
                              max_tokens=1)
                     return
                 except grpc.RpcError as error:
