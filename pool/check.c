@@ -376,13 +376,12 @@ static void count_scrub(struct census *census, uint64_t first, uint64_t n)
 static void count_scrubs(struct census *census)
 {
     const struct scrub_queue *queue = &census->pool->scrubs;
-
     uint32_t first = queue->head;
 
     for (uint64_t i = 0; i < queue->n_runs; i++) {
         const struct scrub_run run = scrub_queue_run(queue, first);
 
-        count_scrub(census, run.first, run.length);
+        count_scrub(census, run.blocks.first, run.blocks.n);
         first = run.behind;
     }
     for (size_t i = 0; i < POOL_SCRUBS_OUT; i++) {

@@ -51,8 +51,8 @@ struct scrub_run scrub_queue_run(
     const struct block *block = &queue->blocks[first];
 
     return (struct scrub_run){
-        .first = first,
-        .length =
+        .blocks.first = first,
+        .blocks.n =
             block->waiting.has_length ? (uint32_t)block[1].waiting.word : 1,
         .is_last = block->waiting.is_last,
         .behind = (uint32_t)block->waiting.word,
@@ -90,8 +90,8 @@ bool scrub_queue_next(struct scrub_queue *queue, struct pool_scrub *out)
     do {
         run = scrub_queue_run(queue, queue->head);
         extents[n_extents++] = (struct pool_extent){
-            .offset = (uint64_t)run.first * queue->block_bytes,
-            .size = (uint64_t)run.length * queue->block_bytes,
+            .offset = (uint64_t)run.blocks.first * queue->block_bytes,
+            .size = (uint64_t)run.blocks.n * queue->block_bytes,
         };
         queue->head = run.behind;
         queue->n_runs--;

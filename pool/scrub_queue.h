@@ -22,10 +22,10 @@
 #include "pool/pool.h"
 
 struct scrub_run {
-    uint32_t first, length; /* in blocks */
-    bool is_last;           /* of its job */
-    uint32_t behind;        /* first block of the run that comes next, unless
-                               this is the last of all */
+    struct block_run blocks;
+    bool is_last;    /* of its job */
+    uint32_t behind; /* first block of the run that comes next, unless this is
+                        the last of all */
 };
 
 struct scrub_queue {

@@ -3,7 +3,7 @@
 #
 #   tests/run.sh            everything that is checked per commit, every fuzzer
 #                           for three seconds among it
-#   tests/run.sh quick      format, lint, unit tests (two minutes)
+#   tests/run.sh quick      format, lint, unit tests (two to three minutes)
 #   tests/run.sh long       the default, then what takes long (every fuzzer for a
 #                           minute: long_fuzz), and the container
 #   tests/run.sh GATE...    these gates only; `tests/run.sh tidy unit`
@@ -11,8 +11,9 @@
 # Installs what is missing first. Every gate is a function gate_NAME; its output
 # is in build/gates/NAME.log, the end of it is shown when the gate fails. Two run
 # side by side, so that one waits or links while the other computes; each has its
-# row when it has ended. Exits 1 when a gate failed. Builds go through ccache, and clang-tidy skips what it has
-# already found clean, so the second run is much shorter than the first.
+# row when it has ended. Exits 1 when a gate failed. Builds go through ccache, and
+# clang-tidy skips what it has already found clean, so the second run is much
+# shorter than the first.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
