@@ -73,33 +73,9 @@ static void multiply(struct forward *f)
     const size_t macs = (size_t)PACKED_ROWS * f->input.n_cols * f->n_tokens;
     const size_t chunk = FORWARD_CHUNK_MACS / macs;
 
-    f->input.n_rows = f->n_tokens;
     team_each(f->team, f->products[f->n_products - 1].group_end,
         chunk > 0 ? chunk : 1, multiply_groups, f);
     f->n_products = 0;
-}
-
-static void round_row(struct forward *f, const struct activation_quants *to,
-    size_t token, size_t block)
-{
-    const size_t n = f->input.n_cols, at = token * (n / block);
-
-    f->kernels->quantize(f->input.values + token * n, n, block,
-        to->quants + token * n, to->scales + at, to->sums + at);
-}
-
-/* Rounds row `token` of the input as the weights that it meets want it. */
-static void round_input(struct forward *f, size_t token, unsigned formats)
-{
-    const struct activations *in = &f->input;
-
-    if (formats & ACTIVATION_SMALL)
-        round_row(f, &in->small, token, QUANTS_SMALL);
-    if (formats & ACTIVATION_LARGE)
-        round_row(f, &in->large, token, QUANTS_LARGE);
-    if (formats & ACTIVATION_PARTS)
-        f->kernels->sum_parts(in->large.quants + token * in->n_cols, in->n_cols,
-            in->part_sums + token * (in->n_cols / ACTIVATION_PART));
 }
 
 /* The input becomes the norm of x, a row of the input's width. */
@@ -108,7 +84,7 @@ static void norm_input(struct forward *f, size_t token, const float *x,
 {
     f->kernels->rms_norm(f->input.values + token * f->input.n_cols, x, norm,
         f->input.n_cols, f->model->shape.norm_epsilon);
-    round_input(f, token, formats);
+    activations_prepare(&f->input, f->kernels, token, formats);
 }
 
 /* A token's row of the residual stream, once what its part of the layer gave is
@@ -179,7 +155,7 @@ static void norm_attention_output(
             norm_input(f, t, f->input.values + t * f->input.n_cols,
                 layer->attn_sub_norm, formats);
         else
-            round_input(f, t, formats);
+            activations_prepare(&f->input, f->kernels, t, formats);
 }
 
 static void norm_ffn_input(void *ctx, size_t begin, size_t end, uint32_t thread)
@@ -224,7 +200,7 @@ static void activate(void *ctx, size_t begin, size_t end, uint32_t thread)
         if (layer->ffn_sub_norm != NULL)
             norm_input(f, t, values, layer->ffn_sub_norm, formats);
         else
-            round_input(f, t, formats);
+            activations_prepare(&f->input, f->kernels, t, formats);
     }
 }
 
@@ -291,6 +267,7 @@ static void lay_out_tokens(
                 .is_wanted = is_wanted && i + 1 == slice->n_tokens,
             };
     }
+    f->input.n_rows = f->n_tokens;
 }
 
 /* The tokens that nobody wants logits of are left out from here on. */
@@ -309,7 +286,7 @@ static void keep_wanted_tokens(struct forward *f)
         memmove(f->q + n * n_q, f->q + t * n_q, n_q * sizeof *f->q);
         n++;
     }
-    f->n_tokens = n;
+    f->n_tokens = f->input.n_rows = n;
 }
 
 void forward_step(

@@ -30,6 +30,20 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* That a product with floats reads. */
+static size_t widest_floats(const struct matrices *matrices)
+{
+    size_t widest = 0;
+
+    for (size_t i = 0; i < matrices_count(matrices); i++) {
+        const struct weight *weight = matrices_at(matrices, i)->weight;
+
+        if (kernels_format(weight->type) & ACTIVATION_F32)
+            widest = larger(widest, activation_n_floats(weight->n_cols));
+    }
+    return widest;
+}
+
 static void carve_scratch(struct forward *f, struct carver *carver)
 {
     const struct model_shape *shape = &f->model->shape;
@@ -49,7 +63,9 @@ static void carve_scratch(struct forward *f, struct carver *carver)
     f->v = carve(carver, n, n_kv, f32);
     f->gate = carve(carver, n, shape->n_ff, f32);
     f->up = carve(carver, n, shape->n_ff, f32);
+    input->n_abreast = f->kernels->n_abreast;
     input->values = carve(carver, n, widest, f32);
+    input->floats = carve(carver, n, widest_floats(f->matrices), f32);
     input->small.quants = carve(carver, n, widest, 1);
     input->small.scales = carve(carver, n, widest / QUANTS_SMALL, f32);
     input->small.sums = carve(carver, n, widest / QUANTS_SMALL, i32);

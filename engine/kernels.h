@@ -15,33 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/activations.h"
 #include "engine/model.h"
 #include "engine/packed.h"
-
-/* Inputs of a matrix as its type wants them. Integer weights meet activations
- * that are rounded to 8 bits in blocks of the weights' groups. */
-enum activation_format {
-    ACTIVATION_F32 = 1,   /* values, for F32, F16, BF16 */
-    ACTIVATION_SMALL = 2, /* blocks of 32, for Q8_0, Q4_0 */
-    ACTIVATION_LARGE = 4, /* blocks of 256, for TQ1_0, TQ2_0, I2_S */
-    ACTIVATION_PARTS = 8, /* sums of their parts as well, for super-blocks */
-};
-
-#define ACTIVATION_PART 16 /* columns */
-
-struct activation_quants {
-    int8_t *quants; /* [n_rows][n_cols], -127 to 127 */
-    float *scales;  /* [n_rows][n_cols / block] */
-    int32_t *sums;  /* [n_rows][n_cols / block] of quants */
-};
-
-struct activations {
-    uint32_t n_rows; /* tokens */
-    uint32_t n_cols;
-    float *values; /* [n_rows][n_cols] */
-    struct activation_quants small, large;
-    int16_t *part_sums; /* [n_rows][n_cols / ACTIVATION_PART] of large.quants */
-};
 
 /* out[token * n_rows + row] for the rows begin to end and all the tokens, where
  * n_rows is the weight's. */
@@ -72,6 +48,7 @@ typedef void (*kernel_mix_cb)(float *out, const float *keep,
 
 struct kernels {
     const char *name;
+    uint32_t n_abreast; /* tokens that its products want side by side */
     kernel_matmul_cb matmul_f32, matmul_f16, matmul_bf16;
     /* Integers as they lie in the file: the reference only, else NULL. */
     kernel_matmul_cb matmul_integers, matmul_super;

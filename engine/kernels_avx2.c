@@ -366,6 +366,7 @@ void avx2_to_f16(uint16_t *out, const float *x, size_t n)
 
 const struct kernels kernels_avx2 = {
     .name = "avx2",
+    .n_abreast = AVX2_ABREAST,
     .matmul_f32 = avx2_matmul_f32,
     .matmul_f16 = avx2_matmul_f16,
     .matmul_bf16 = avx2_matmul_bf16,

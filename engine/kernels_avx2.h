@@ -9,6 +9,8 @@
 #include "engine/kernels.h"
 #include "engine/quants.h"
 
+#define AVX2_ABREAST 4 /* tokens of a tile */
+
 /* Loops below are written once, over sizes that are constants where they are
  * called, and must be unrolled there. */
 #define AVX2_INLINE static inline __attribute__((always_inline))

@@ -11,7 +11,8 @@
  * reads nothing twice and has its rows in one go. */
 #include "engine/kernels_avx2.h"
 
-#define LANES 8
+#define LANES ACTIVATION_LANES
+#define LINE 64 /* bytes, of a cache */
 #define MAX_PAIRS 12
 #define WIDE 4      /* rows or tokens of a tile */
 #define ROWS 16     /* that meet a stretch together */
@@ -24,8 +25,9 @@ typedef float lanes_of_token[ROWS][LANES];
 /* Some rows, and which of their columns are added. */
 struct piece {
     const unsigned char *rows;
-    const float *values; /* [n_tokens][n_cols] */
-    size_t n_cols, value_bytes, row_bytes;
+    const struct activations *x;
+    size_t token; /* the first */
+    size_t value_bytes, row_bytes;
     size_t begin, end;     /* columns */
     size_t ahead;          /* bytes, at which weights are fetched early */
     size_t turn;           /* column from which they are the next tile's */
@@ -35,6 +37,7 @@ struct piece {
 /* Of a piece. */
 struct tile {
     size_t row, n_rows, token, n_tokens;
+    struct activation_floats floats;
 };
 
 /* Eight columns, or those that are left before n. */
@@ -42,15 +45,17 @@ AVX2_INLINE void add_columns(const struct piece *piece, struct tile tile,
     size_t i, size_t n, size_t ahead, __m256 sums[MAX_PAIRS], avx2_load_cb load)
 {
     const unsigned char *row = piece->rows + tile.row * piece->row_bytes;
-    const float *values = piece->values + tile.token * piece->n_cols;
+    const float *values = tile.floats.values + i / LANES * tile.floats.step;
+    const bool is_line = i * piece->value_bytes % LINE == 0;
     __m256 w[WIDE];
 
     for (size_t r = 0; r < tile.n_rows; r++, row += piece->row_bytes) {
         w[r] = load(row, i, n);
-        _mm_prefetch(row + i * piece->value_bytes + ahead, _MM_HINT_T0);
+        if (is_line)
+            _mm_prefetch(row + i * piece->value_bytes + ahead, _MM_HINT_T0);
     }
     for (size_t t = 0; t < tile.n_tokens; t++) {
-        const __m256 x = avx2_load_f32(values + t * piece->n_cols, i, n);
+        const __m256 x = _mm256_load_ps(values + t * LANES);
 
         for (size_t r = 0; r < tile.n_rows; r++) {
             __m256 *sum = &sums[r * tile.n_tokens + t];
@@ -69,6 +74,7 @@ AVX2_INLINE void add_tile(
     __m256 sums[MAX_PAIRS];
     size_t i = piece->begin;
 
+    tile.floats = activation_floats(piece->x, piece->token + tile.token);
     for (size_t r = 0; r < tile.n_rows; r++)
         for (size_t t = 0; t < tile.n_tokens; t++)
             sums[r * tile.n_tokens + t] =
@@ -92,9 +98,17 @@ AVX2_INLINE void add_rows(const struct piece *piece, size_t n_rows,
     size_t r = 0;
 
     for (; r + tile_rows <= n_rows; r += tile_rows)
-        add_tile(piece, (struct tile){r, tile_rows, token, tile_tokens}, load);
+        add_tile(piece,
+            (struct tile){.row = r,
+                .n_rows = tile_rows,
+                .token = token,
+                .n_tokens = tile_tokens},
+            load);
     for (; r < n_rows; r++)
-        add_tile(piece, (struct tile){r, 1, token, tile_tokens}, load);
+        add_tile(piece,
+            (struct tile){
+                .row = r, .n_rows = 1, .token = token, .n_tokens = tile_tokens},
+            load);
 }
 
 AVX2_INLINE void add_piece(const struct piece *piece, size_t n_rows,
@@ -120,11 +134,11 @@ AVX2_INLINE void multiply_piece(const struct weight *weight, size_t row,
     const size_t n_fetched = AHEAD / value_bytes;
     struct piece piece = {
         .rows = (const unsigned char *)weight->data + row * n * value_bytes,
-        .values = x->values + token * n,
-        .n_cols = n,
+        .x = x,
+        .token = token,
         .value_bytes = value_bytes,
         .row_bytes = n * value_bytes,
-        .ahead = n_tokens == 1 ? AHEAD : STRETCH * value_bytes,
+        .ahead = n_tokens == 1 ? AHEAD : 16 * n * value_bytes,
         .turn = n_tokens > 1    ? n
                 : n > n_fetched ? n - n_fetched
                                 : 0,

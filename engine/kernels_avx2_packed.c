@@ -12,19 +12,12 @@
 #include "engine/kernels_avx2.h"
 #include "engine/kernels_packed.h"
 
-#define TILE 4   /* tokens at most */
+#define TILE AVX2_ABREAST
 #define HALVES 2 /* registers of a line */
 
 /* Bytes. What the processor fetches by itself is two thirds of what memory
  * gives to one thread. */
 #define AHEAD 1024
-
-AVX2_INLINE void load_line(const unsigned char *line, __m256i w[HALVES])
-{
-    _mm_prefetch(line + AHEAD, _MM_HINT_T0);
-    w[0] = _mm256_load_si256((const void *)line);
-    w[1] = _mm256_load_si256((const void *)(line + PACKED_LINE / 2));
-}
 
 AVX2_INLINE void load_step(const unsigned char *lines, size_t step,
     struct packed_form form, __m256i w[HALVES])
@@ -32,9 +25,15 @@ AVX2_INLINE void load_step(const unsigned char *lines, size_t step,
     const int shift = (int)(step % form.n_fields * form.n_bits);
     const __m256i mask = _mm256_set1_epi8((char)((1 << form.n_bits) - 1));
 
-    load_line(lines + step / form.n_fields * PACKED_LINE, w);
+    const unsigned char *line = lines + step / form.n_fields * PACKED_LINE;
+
+    if (step % form.n_fields == 0)
+        _mm_prefetch(line + AHEAD, _MM_HINT_T0);
     for (int half = 0; half < HALVES; half++)
-        w[half] = _mm256_and_si256(_mm256_srli_epi16(w[half], shift), mask);
+        w[half] = _mm256_and_si256(
+            _mm256_srli_epi16(
+                _mm256_load_si256((const void *)(line + 32 * half)), shift),
+            mask);
 }
 
 AVX2_INLINE __m256i repeat_step(const int8_t *quants)
@@ -47,7 +46,7 @@ AVX2_INLINE __m256i repeat_step(const int8_t *quants)
 
 /* A block of signed bytes; a half at a time, or registers would not do. */
 AVX2_INLINE void add_bytes(const unsigned char *lines, const int8_t *quants,
-    size_t n_cols, size_t n_tokens, __m256i dots[TILE][HALVES])
+    size_t n_tokens, __m256i dots[TILE][HALVES])
 {
     const __m256i ones = _mm256_set1_epi16(1);
 
@@ -60,7 +59,7 @@ AVX2_INLINE void add_bytes(const unsigned char *lines, const int8_t *quants,
 
             for (size_t t = 0; t < n_tokens; t++) {
                 const __m256i q =
-                    repeat_step(quants + t * n_cols + step * PACKED_STEP);
+                    repeat_step(quants + (step * n_tokens + t) * PACKED_STEP);
                 const __m256i pairs =
                     _mm256_maddubs_epi16(size, _mm256_sign_epi8(q, w));
 
@@ -73,7 +72,7 @@ AVX2_INLINE void add_bytes(const unsigned char *lines, const int8_t *quants,
 
 /* As many blocks of fields as 16 bits hold. */
 AVX2_INLINE void add_fields(const unsigned char *lines, const int8_t *quants,
-    size_t n_cols, size_t n_tokens, size_t n_blocks, struct packed_form form,
+    size_t n_tokens, size_t n_blocks, struct packed_form form,
     __m256i dots[TILE][HALVES])
 {
     const __m256i ones = _mm256_set1_epi16(1);
@@ -82,14 +81,14 @@ AVX2_INLINE void add_fields(const unsigned char *lines, const int8_t *quants,
     for (size_t t = 0; t < n_tokens; t++)
         for (int half = 0; half < HALVES; half++)
             pairs[t][half] = _mm256_setzero_si256();
-    for (size_t b = 0; b < n_blocks; b++, quants += PACKED_BLOCK) {
+    for (size_t b = 0; b < n_blocks; b++, quants += PACKED_BLOCK * n_tokens) {
         for (size_t step = 0; step < PACKED_STEPS; step++) {
             __m256i w[HALVES];
 
             load_step(lines, step, form, w);
             for (size_t t = 0; t < n_tokens; t++) {
                 const __m256i q =
-                    repeat_step(quants + t * n_cols + step * PACKED_STEP);
+                    repeat_step(quants + (step * n_tokens + t) * PACKED_STEP);
 
                 for (int half = 0; half < HALVES; half++)
                     pairs[t][half] = _mm256_add_epi16(
@@ -111,18 +110,19 @@ AVX2_INLINE void dot_group(const struct packed_tile *tile, size_t g,
     const size_t n_at_once = form.n_bits == 4 ? PACKED_BLOCK : 4 * PACKED_BLOCK;
     const size_t group_bytes = packed_group_bytes(form);
     const unsigned char *lines = tile->lines + g * group_bytes;
-    const int8_t *quants = tile->quants + g * form.group;
+    const int8_t *quants = packed_quants(tile, g, n_tokens, form);
 
     for (size_t t = 0; t < n_tokens; t++)
         for (int half = 0; half < HALVES; half++)
             dots[t][half] = _mm256_setzero_si256();
     if (form.n_bits == 8) {
-        add_bytes(lines, quants, tile->n_cols, n_tokens, dots);
+        add_bytes(lines, quants, n_tokens, dots);
         return;
     }
     for (size_t at = 0; at < form.group; at += n_at_once)
-        add_fields(lines + at * group_bytes / form.group, quants + at,
-            tile->n_cols, n_tokens, n_at_once / PACKED_BLOCK, form, dots);
+        add_fields(lines + at * group_bytes / form.group,
+            quants + at * n_tokens, n_tokens, n_at_once / PACKED_BLOCK, form,
+            dots);
     for (size_t t = 0; t < n_tokens; t++) {
         const __m256i sum =
             _mm256_set1_epi32(tile->x_sums[t * tile->x_stride + g]);

@@ -12,7 +12,7 @@
 #include "engine/kernels_avx2.h"
 #include "engine/kernels_packed.h"
 
-#define TILE 4   /* tokens at most */
+#define TILE AVX2_ABREAST
 #define HALVES 2 /* registers of a line */
 
 /* The fifth bits and higher of a step, where they belong in a byte. */
@@ -69,9 +69,8 @@ AVX2_INLINE void load_pairs(const unsigned char *first,
 /* As many steps as 16 bits hold, times their part's scale, which waits until
  * registers are free. */
 AVX2_INLINE void add_steps(const unsigned char *block, const int8_t *quants,
-    size_t n_cols, size_t n_tokens, size_t step, size_t n_steps,
-    struct packed_form form, const unsigned char *part_scales,
-    __m256i dots[TILE][HALVES])
+    size_t n_tokens, size_t step, size_t n_steps, struct packed_form form,
+    const unsigned char *part_scales, __m256i dots[TILE][HALVES])
 {
     __m256i pairs[TILE][HALVES], scales[HALVES];
 
@@ -85,7 +84,7 @@ AVX2_INLINE void add_steps(const unsigned char *block, const int8_t *quants,
             w[half] = load_half(block, s, form, half);
         for (size_t t = 0; t < n_tokens; t++) {
             const __m256i q =
-                repeat_step(quants + t * n_cols + s * PACKED_STEP);
+                repeat_step(quants + (s * n_tokens + t) * PACKED_STEP);
 
             for (size_t half = 0; half < HALVES; half++)
                 pairs[t][half] = _mm256_add_epi16(
@@ -101,8 +100,8 @@ AVX2_INLINE void add_steps(const unsigned char *block, const int8_t *quants,
 
 /* The exact sums of a super-block whose weights are unsigned. */
 AVX2_INLINE void dot_super(const unsigned char *scales,
-    const unsigned char *lines, const int8_t *quants, size_t n_cols,
-    size_t n_tokens, struct packed_form form, __m256i dots[TILE][HALVES])
+    const unsigned char *lines, const int8_t *quants, size_t n_tokens,
+    struct packed_form form, __m256i dots[TILE][HALVES])
 {
     const size_t n_steps = form.n_high_bits == 0   ? 8
                            : form.n_high_bits == 1 ? 4
@@ -117,11 +116,11 @@ AVX2_INLINE void dot_super(const unsigned char *scales,
             const size_t part =
                 (b * PACKED_BLOCK + step * PACKED_STEP) / form.part;
 
-            add_steps(lines, quants, n_cols, n_tokens, step, n_steps, form,
+            add_steps(lines, quants, n_tokens, step, n_steps, form,
                 scales + part * PACKED_ROWS, dots);
         }
         lines += block_bytes;
-        quants += PACKED_BLOCK;
+        quants += PACKED_BLOCK * n_tokens;
     }
 }
 
@@ -195,7 +194,7 @@ AVX2_INLINE void add_group(const struct packed_tile *tile, size_t g,
     __m256i dots[TILE][HALVES], excess[TILE][HALVES];
 
     dot_super(integers, tile->lines + g * packed_group_bytes(form),
-        tile->quants + g * form.group, tile->n_cols, n_tokens, form, dots);
+        packed_quants(tile, g, n_tokens, form), n_tokens, form, dots);
     dot_sums(form.has_mins ? integers + n_parts * PACKED_ROWS : integers,
         tile->x_parts + g * (form.group / ACTIVATION_PART),
         tile->n_cols / ACTIVATION_PART, n_tokens, form, excess);

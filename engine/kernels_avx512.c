@@ -11,7 +11,7 @@
 #include "engine/kernels_avx2.h"
 #include "engine/kernels_packed.h"
 
-#define TILE 8 /* tokens at most */
+#define TILE 8 /* tokens */
 
 AVX2_INLINE __m512i load_step(
     const unsigned char *lines, size_t step, struct packed_form form)
@@ -39,7 +39,7 @@ AVX2_INLINE void dot_group(const struct packed_tile *tile, size_t g,
     size_t n_tokens, struct packed_form form, __m512i dots[TILE])
 {
     const unsigned char *lines = tile->lines + g * packed_group_bytes(form);
-    const int8_t *quants = tile->quants + g * form.group;
+    const int8_t *quants = packed_quants(tile, g, n_tokens, form);
     const unsigned shift = form.n_bits == 8 ? 7 : form.n_bits == 4 ? 3 : 0;
 
     for (size_t t = 0; t < n_tokens; t++)
@@ -50,10 +50,10 @@ AVX2_INLINE void dot_group(const struct packed_tile *tile, size_t g,
 
             for (size_t t = 0; t < n_tokens; t++)
                 dots[t] = _mm512_dpbusd_epi32(dots[t], w,
-                    repeat_step(
-                        quants + t * tile->n_cols + at + step * PACKED_STEP));
+                    repeat_step(quants + (step * n_tokens + t) * PACKED_STEP));
         }
         lines += PACKED_STEPS / form.n_fields * PACKED_LINE;
+        quants += PACKED_BLOCK * n_tokens;
     }
     for (size_t t = 0; t < n_tokens; t++)
         dots[t] = _mm512_sub_epi32(dots[t],
@@ -94,6 +94,7 @@ static void matmul_packed(const struct packed *weight, uint32_t begin,
 
 const struct kernels kernels_avx512 = {
     .name = "avx512",
+    .n_abreast = TILE,
     .matmul_f32 = avx2_matmul_f32,
     .matmul_f16 = avx2_matmul_f16,
     .matmul_bf16 = avx2_matmul_bf16,

@@ -51,8 +51,8 @@ AVX2_INLINE __m512i repeat_step(const void *bytes)
 
 /* A part's products with all its tokens, times its scale. */
 AVX2_INLINE void add_part(const unsigned char *block, const int8_t *quants,
-    size_t n_cols, size_t n_tokens, size_t step, struct packed_form form,
-    __m512i scales, __m512i dots[TILE])
+    size_t n_tokens, size_t step, struct packed_form form, __m512i scales,
+    __m512i dots[TILE])
 {
     __m512i sums[TILE];
 
@@ -62,8 +62,8 @@ AVX2_INLINE void add_part(const unsigned char *block, const int8_t *quants,
         const __m512i w = load_step(block, s, form);
 
         for (size_t t = 0; t < n_tokens; t++)
-            sums[t] = _mm512_dpbusd_epi32(
-                sums[t], w, repeat_step(quants + t * n_cols + s * PACKED_STEP));
+            sums[t] = _mm512_dpbusd_epi32(sums[t], w,
+                repeat_step(quants + (s * n_tokens + t) * PACKED_STEP));
     }
     for (size_t t = 0; t < n_tokens; t++)
         dots[t] =
@@ -72,8 +72,8 @@ AVX2_INLINE void add_part(const unsigned char *block, const int8_t *quants,
 
 /* The exact sums of a super-block whose weights are unsigned. */
 AVX2_INLINE void dot_super(const unsigned char *scales,
-    const unsigned char *lines, const int8_t *quants, size_t n_cols,
-    size_t n_tokens, struct packed_form form, __m512i dots[TILE])
+    const unsigned char *lines, const int8_t *quants, size_t n_tokens,
+    struct packed_form form, __m512i dots[TILE])
 {
     const size_t block_bytes =
         packed_group_bytes(form) / (QUANTS_LARGE / PACKED_BLOCK);
@@ -82,13 +82,13 @@ AVX2_INLINE void dot_super(const unsigned char *scales,
         dots[t] = _mm512_setzero_si512();
     for (size_t b = 0; b < QUANTS_LARGE / PACKED_BLOCK; b++) {
         for (size_t at = 0; at < PACKED_BLOCK; at += form.part) {
-            add_part(lines, quants, n_cols, n_tokens, at / PACKED_STEP, form,
+            add_part(lines, quants, n_tokens, at / PACKED_STEP, form,
                 _mm512_cvtepi8_epi32(_mm_load_si128((const void *)scales)),
                 dots);
             scales += PACKED_ROWS;
         }
         lines += block_bytes;
-        quants += PACKED_BLOCK;
+        quants += PACKED_BLOCK * n_tokens;
     }
 }
 
@@ -140,7 +140,7 @@ AVX2_INLINE void add_group(const struct packed_tile *tile, size_t g,
     __m512i dots[TILE], excess[TILE];
 
     dot_super(integers, tile->lines + g * packed_group_bytes(form),
-        tile->quants + g * form.group, tile->n_cols, n_tokens, form, dots);
+        packed_quants(tile, g, n_tokens, form), n_tokens, form, dots);
     dot_sums(form.has_mins ? integers + n_parts * PACKED_ROWS : integers,
         tile->x_parts + g * (form.group / ACTIVATION_PART),
         tile->n_cols / ACTIVATION_PART, n_tokens, form, excess);

@@ -46,8 +46,8 @@ struct dots {
 
 /* n_steps of one block, from `step` on. */
 PACKED_INLINE void add_steps(const unsigned char *lines, const int8_t *quants,
-    size_t n_cols, size_t n_tokens, size_t step, size_t n_steps,
-    struct packed_form form, struct dots dots[TILE])
+    size_t n_tokens, size_t step, size_t n_steps, struct packed_form form,
+    struct dots dots[TILE])
 {
     for (size_t i = 0; i < QUADS; i++)
         for (size_t t = 0; t < n_tokens; t++) {
@@ -56,7 +56,7 @@ PACKED_INLINE void add_steps(const unsigned char *lines, const int8_t *quants,
             for (size_t s = step; s < step + n_steps; s++) {
                 const int8x16_t w = load_quad(lines, s, i, form);
                 const int8x16_t q =
-                    repeat_step(quants + t * n_cols + s * PACKED_STEP);
+                    repeat_step(quants + (s * n_tokens + t) * PACKED_STEP);
 
                 low = vmlal_s8(low, vget_low_s8(w), vget_low_s8(q));
                 high = vmlal_s8(high, vget_high_s8(w), vget_high_s8(q));
@@ -70,7 +70,7 @@ PACKED_INLINE void dot_group(const struct packed_tile *tile, size_t g,
     size_t n_tokens, struct packed_form form, struct dots dots[TILE])
 {
     const unsigned char *lines = tile->lines + g * packed_group_bytes(form);
-    const int8_t *quants = tile->quants + g * form.group;
+    const int8_t *quants = packed_quants(tile, g, n_tokens, form);
     const size_t n_steps = form.n_bits == 8 ? 2 : PACKED_STEPS;
 
     for (size_t t = 0; t < n_tokens; t++)
@@ -78,9 +78,9 @@ PACKED_INLINE void dot_group(const struct packed_tile *tile, size_t g,
             dots[t].low[i] = dots[t].high[i] = vdupq_n_s32(0);
     for (size_t at = 0; at < form.group; at += PACKED_BLOCK) {
         for (size_t step = 0; step < PACKED_STEPS; step += n_steps)
-            add_steps(lines, quants + at, tile->n_cols, n_tokens, step, n_steps,
-                form, dots);
+            add_steps(lines, quants, n_tokens, step, n_steps, form, dots);
         lines += PACKED_STEPS / form.n_fields * PACKED_LINE;
+        quants += PACKED_BLOCK * n_tokens;
     }
 }
 
@@ -168,14 +168,16 @@ PACKED_INLINE float32x4_t load_q8_0(const void *data, size_t i, size_t n)
     return vmulq_n_f32(vld1q_f32(four), scale);
 }
 
-PACKED_INLINE float dot(const void *a, const float *b, size_t n, load_cb load)
+/* Steps of b lie b_step numbers apart. */
+PACKED_INLINE float dot(
+    const void *a, const float *b, size_t b_step, size_t n, load_cb load)
 {
     float32x4_t even = vdupq_n_f32(0), odd = vdupq_n_f32(0);
 
-    for (size_t i = 0; i < n; i += 8) {
-        even = vfmaq_f32(even, load(a, i, n), load_f32(b, i, n));
+    for (size_t i = 0; i < n; i += ACTIVATION_LANES, b += b_step) {
+        even = vfmaq_f32(even, load(a, i, n), load_f32(b, 0, n - i));
         if (i + 4 < n)
-            odd = vfmaq_f32(odd, load(a, i + 4, n), load_f32(b, i + 4, n));
+            odd = vfmaq_f32(odd, load(a, i + 4, n), load_f32(b, 4, n - i));
     }
     return vaddvq_f32(vaddq_f32(even, odd));
 }
@@ -186,12 +188,18 @@ PACKED_INLINE void matmul(const struct weight *weight, size_t begin, size_t end,
     const size_t row_bytes =
         weight->n_cols * gguf_type_block_bytes(weight->type);
 
-    for (size_t row = begin; row < end; row++)
-        for (size_t t = 0; t < x->n_rows; t++)
+    for (size_t row = begin; row < end; row++) {
+        const unsigned char *data =
+            (const unsigned char *)weight->data + row * row_bytes;
+
+        for (size_t t = 0; t < x->n_rows; t++) {
+            const struct activation_floats floats = activation_floats(x, t);
+
             out[t * weight->n_rows + row] =
                 weight->scale *
-                dot((const unsigned char *)weight->data + row * row_bytes,
-                    x->values + t * x->n_cols, x->n_cols, load);
+                dot(data, floats.values, floats.step, x->n_cols, load);
+        }
+    }
 }
 
 static void matmul_f32(const struct weight *weight, uint32_t begin,
@@ -218,7 +226,8 @@ PACKED_INLINE void score(float *scores, const float *queries,
     for (size_t q = 0; q < keys->n_queries; q++, queries += keys->n)
         for (size_t k = 0; k < keys->n_rows; k++)
             scores[q * keys->stride + k] =
-                dot(keys->rows[k], queries, keys->n, load) * scale;
+                dot(keys->rows[k], queries, ACTIVATION_LANES, keys->n, load) *
+                scale;
 }
 
 static void score_f32(float *scores, const float *queries,
@@ -283,6 +292,7 @@ static void mix_q8_0(float *out, const float *keep, const float *weights,
 
 const struct kernels kernels_neon = {
     .name = "neon",
+    .n_abreast = TILE,
     .matmul_f32 = matmul_f32,
     .matmul_f16 = matmul_f16,
     .matmul_bf16 = matmul_bf16,

@@ -59,8 +59,8 @@ PACKED_INLINE int32x4_t load_rows(const unsigned char *bytes)
 
 /* A part's products for four rows, times its scale. */
 PACKED_INLINE void add_part(const unsigned char *block, const int8_t *quants,
-    size_t n_cols, size_t n_tokens, size_t step, size_t quad,
-    struct packed_form form, int32x4_t scales, int32x4_t dots[TILE][QUADS])
+    size_t n_tokens, size_t step, size_t quad, struct packed_form form,
+    int32x4_t scales, int32x4_t dots[TILE][QUADS])
 {
     for (size_t t = 0; t < n_tokens; t++) {
         int16x8_t low = vdupq_n_s16(0), high = vdupq_n_s16(0);
@@ -68,7 +68,7 @@ PACKED_INLINE void add_part(const unsigned char *block, const int8_t *quants,
         for (size_t s = step; s < step + form.part / PACKED_STEP; s++) {
             const int8x16_t w = load_quad(block, s, quad, form);
             const int8x16_t q =
-                repeat_step(quants + t * n_cols + s * PACKED_STEP);
+                repeat_step(quants + (s * n_tokens + t) * PACKED_STEP);
 
             low = vmlal_s8(low, vget_low_s8(w), vget_low_s8(q));
             high = vmlal_s8(high, vget_high_s8(w), vget_high_s8(q));
@@ -80,8 +80,8 @@ PACKED_INLINE void add_part(const unsigned char *block, const int8_t *quants,
 
 /* The exact sums of a super-block whose weights are unsigned. */
 PACKED_INLINE void dot_super(const unsigned char *scales,
-    const unsigned char *lines, const int8_t *quants, size_t n_cols,
-    size_t n_tokens, struct packed_form form, int32x4_t dots[TILE][QUADS])
+    const unsigned char *lines, const int8_t *quants, size_t n_tokens,
+    struct packed_form form, int32x4_t dots[TILE][QUADS])
 {
     const size_t block_bytes =
         packed_group_bytes(form) / (QUANTS_LARGE / PACKED_BLOCK);
@@ -92,12 +92,12 @@ PACKED_INLINE void dot_super(const unsigned char *scales,
     for (size_t b = 0; b < QUANTS_LARGE / PACKED_BLOCK; b++) {
         for (size_t at = 0; at < PACKED_BLOCK; at += form.part) {
             for (size_t i = 0; i < QUADS; i++)
-                add_part(lines, quants, n_cols, n_tokens, at / PACKED_STEP, i,
-                    form, load_rows(scales + 4 * i), dots);
+                add_part(lines, quants, n_tokens, at / PACKED_STEP, i, form,
+                    load_rows(scales + 4 * i), dots);
             scales += PACKED_ROWS;
         }
         lines += block_bytes;
-        quants += PACKED_BLOCK;
+        quants += PACKED_BLOCK * n_tokens;
     }
 }
 
@@ -150,7 +150,7 @@ PACKED_INLINE void add_group(const struct packed_tile *tile, size_t g,
     int32x4_t dots[TILE][QUADS], excess[TILE][QUADS];
 
     dot_super(integers, tile->lines + g * packed_group_bytes(form),
-        tile->quants + g * form.group, tile->n_cols, n_tokens, form, dots);
+        packed_quants(tile, g, n_tokens, form), n_tokens, form, dots);
     dot_sums(form.has_mins ? integers + n_parts * PACKED_ROWS : integers,
         tile->x_parts + g * (form.group / ACTIVATION_PART),
         tile->n_cols / ACTIVATION_PART, n_tokens, form, excess);

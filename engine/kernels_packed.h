@@ -34,18 +34,27 @@ struct packed_form {
 struct packed_tile {
     const unsigned char *scales, *lines;
     size_t n_groups;
-    const int8_t *quants;  /* [n_tokens][n_cols] */
+    const int8_t *quants;  /* of the tile's tokens, as activations.h has it */
+    size_t column;         /* of the tile */
     const float *x_scales; /* [n_tokens][x_stride] */
     const int32_t *x_sums;
     const int16_t *x_parts; /* [n_tokens][n_cols / ACTIVATION_PART] */
     size_t n_cols, x_stride;
 };
 
+/* Where the quants of group g begin. */
+PACKED_INLINE const int8_t *packed_quants(const struct packed_tile *tile,
+    size_t g, size_t n_tokens, struct packed_form form)
+{
+    return tile->quants + (tile->column + g * form.group) * n_tokens;
+}
+
 /* sums[token] += the tile's products. n_tokens is 1, 2, 4 or 8. */
 typedef void (*packed_add_cb)(const struct packed_tile *tile, size_t n_tokens,
     struct packed_form form, float (*sums)[PACKED_ROWS]);
 
-/* What a file brings: its tile, and the most tokens that it should have. */
+/* What a file brings: its tile, and the most tokens that it should have, which
+ * are those that lie abreast. */
 struct packed_ways {
     packed_add_cb add;
     size_t max_tokens;
@@ -110,7 +119,7 @@ PACKED_INLINE void packed_add_stretches(struct packed_tile tile,
         tile.scales +=
             n * packed_scale_bytes(form.group, form.part, form.has_mins);
         tile.lines += n * packed_group_bytes(form);
-        tile.quants += n * form.group;
+        tile.column += n * form.group;
         tile.x_scales += n;
         tile.x_sums += n;
         if (form.part > 0)

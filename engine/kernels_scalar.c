@@ -37,10 +37,16 @@ static float load_q8_0(const void *data, size_t i)
            (float)block->quants[i % QUANTS_SMALL];
 }
 
+/* This set has one token abreast. */
+static const float *floats_of(const struct activations *x, size_t token)
+{
+    return activation_floats(x, token).values;
+}
+
 static float dot_f32(
     const void *row, const struct activations *x, uint32_t token)
 {
-    const float *values = x->values + (size_t)token * x->n_cols;
+    const float *values = floats_of(x, token);
     float sum = 0;
 
     for (size_t i = 0; i < x->n_cols; i++)
@@ -51,7 +57,7 @@ static float dot_f32(
 static float dot_f16(
     const void *row, const struct activations *x, uint32_t token)
 {
-    const float *values = x->values + (size_t)token * x->n_cols;
+    const float *values = floats_of(x, token);
     float sum = 0;
 
     for (size_t i = 0; i < x->n_cols; i++)
@@ -62,7 +68,7 @@ static float dot_f16(
 static float dot_bf16(
     const void *row, const struct activations *x, uint32_t token)
 {
-    const float *values = x->values + (size_t)token * x->n_cols;
+    const float *values = floats_of(x, token);
     float sum = 0;
 
     for (size_t i = 0; i < x->n_cols; i++)
@@ -290,6 +296,7 @@ void scalar_to_f16(uint16_t *out, const float *x, size_t n)
 
 const struct kernels kernels_scalar = {
     .name = "scalar",
+    .n_abreast = 1,
     .matmul_f32 = matmul_f32,
     .matmul_f16 = matmul_f16,
     .matmul_bf16 = matmul_bf16,

@@ -17,7 +17,9 @@
  *
  *     ticket:  | round | chunks not yet taken |
  *
- * A chunk is taken by counting the ticket down with a compare-and-swap. While
+ * Chunks are taken by counting the ticket down with a compare-and-swap: many
+ * side by side while many are left, so that what they read is read in one go,
+ * and one by one at the end, so that all threads are done at once. While
  * the count is above zero the round is not over, so the leader has not touched
  * the job's fields since the ticket was published: a thread that read them and
  * then wins the swap has read this round's. One that woke up too late finds the
@@ -27,6 +29,7 @@
  * does, under the mutex; who changes something looks for sleepers afterwards.
  * Both in sequentially consistent order, so one of them sees the other. */
 
+#define SHARE 8    /* of what is left: a thread takes its part by so many */
 #define SPINS 2000 /* of a few tens of nanoseconds each */
 
 struct team_thread {
@@ -70,15 +73,23 @@ static uint32_t round_of(uint64_t ticket)
     return (uint32_t)(ticket >> 32);
 }
 
-static void finish_chunk(struct team *team)
+static void finish_chunks(struct team *team, uint32_t n)
 {
-    if (atomic_fetch_sub(&team->n_unfinished, 1) > 1)
+    if (atomic_fetch_sub(&team->n_unfinished, n) > n)
         return;
     if (!atomic_load(&team->leader_asleep))
         return;
     pthread_mutex_lock(&team->mutex);
     pthread_cond_signal(&team->round_over);
     pthread_mutex_unlock(&team->mutex);
+}
+
+/* To be taken at once. */
+static uint32_t share_of(const struct team *team, uint32_t n_left)
+{
+    const uint32_t share = n_left / (SHARE * team->n_threads);
+
+    return share > 0 ? share : 1;
 }
 
 static void take_chunks(struct team *team, uint32_t round, uint32_t thread)
@@ -91,13 +102,15 @@ static void take_chunks(struct team *team, uint32_t round, uint32_t thread)
         const size_t n_items = atomic_load(&team->n_items);
         const size_t chunk = atomic_load(&team->chunk);
         const size_t n_chunks = atomic_load(&team->n_chunks);
+        const uint32_t n = share_of(team, (uint32_t)ticket);
 
-        if (atomic_compare_exchange_weak(&team->ticket, &ticket, ticket - 1)) {
+        if (atomic_compare_exchange_weak(&team->ticket, &ticket, ticket - n)) {
             const size_t begin = (n_chunks - (uint32_t)ticket) * chunk;
             const size_t left = n_items - begin;
 
-            job(ctx, begin, begin + (left < chunk ? left : chunk), thread);
-            finish_chunk(team);
+            job(ctx, begin, begin + (left < n * chunk ? left : n * chunk),
+                thread);
+            finish_chunks(team, n);
             ticket = atomic_load(&team->ticket);
         }
     }

@@ -44,8 +44,9 @@ void team_start(struct team *team, void (*lead)(void *ctx), void *ctx);
 /* The same, waiting until the lead has returned. */
 void team_run(struct team *team, void (*lead)(void *ctx), void *ctx);
 
-/* Splits the items into chunks of `chunk` (at least 1) and returns when all are
- * computed. One chunk is computed here and now, without waking anybody. */
+/* Splits the items into chunks of `chunk` (at least 1), of which a job has one
+ * or some, and returns when all are computed. One chunk is computed here and
+ * now, without waking anybody. */
 void team_each(struct team *team, size_t n_items, size_t chunk, team_job_cb job,
     void *ctx);
 

@@ -40,6 +40,7 @@ struct product {
     struct activations x;
     unsigned char data[MAX_ROWS * MAX_COLS * 4];
     float values[MAX_TOKENS * MAX_COLS];
+    _Alignas(32) float floats[MAX_TOKENS * MAX_COLS];
     int8_t quants[MAX_TOKENS * MAX_COLS];
     float scales[MAX_TOKENS * MAX_COLS / QUANTS_SMALL];
     int32_t sums[MAX_TOKENS * MAX_COLS / QUANTS_SMALL];
@@ -138,6 +139,7 @@ static void fill_product(enum gguf_tensor_type type, uint32_t n_rows,
         .n_rows = n_tokens,
         .n_cols = n_cols,
         .values = product.values,
+        .floats = product.floats,
         .small = quants,
         .large = quants,
         .part_sums = product.part_sums,
@@ -148,20 +150,12 @@ static void fill_product(enum gguf_tensor_type type, uint32_t n_rows,
         product.values[i] = random_float() * 3;
 }
 
-static void round_values(const struct kernels *kernels)
+static void prepare(const struct kernels *kernels)
 {
-    const size_t n = product.x.n_cols;
-    const size_t block = gguf_type_block_elements(product.weight.type);
-
-    if (block == 1)
-        return;
+    product.x.n_abreast = kernels->n_abreast;
     for (uint32_t t = 0; t < product.x.n_rows; t++)
-        kernels->quantize(product.values + t * n, n, block,
-            product.quants + t * n, product.scales + t * (n / block),
-            product.sums + t * (n / block));
-    if (quants_super_has(product.weight.type))
-        kernels->sum_parts(
-            product.quants, product.x.n_rows * n, product.part_sums);
+        activations_prepare(
+            &product.x, kernels, t, kernels_format(product.weight.type));
 }
 
 /* The sum of magnitudes, to judge an error by. */
@@ -224,9 +218,10 @@ static void check_product(enum gguf_tensor_type type, uint32_t n_rows,
     const bool is_float = gguf_type_block_elements(type) == 1;
 
     fill_product(type, n_rows, n_cols, n_tokens);
-    round_values(&kernels_scalar);
-    for (int i = 0; i < n_sets; i++)
+    for (int i = 0; i < n_sets; i++) {
+        prepare(sets[i]);
         multiply(sets[i], out[i]);
+    }
     for (uint32_t row = 0; row < n_rows; row++)
         for (uint32_t t = 0; t < n_tokens; t++) {
             const size_t at = t * n_rows + row;
@@ -267,25 +262,14 @@ START_TEST(a_product_is_the_same_however_it_is_cut)
         static float whole[MAX_ROWS * MAX_TOKENS], part[MAX_ROWS];
         const uint32_t block = (uint32_t)gguf_type_block_elements(type);
         const uint32_t n_cols = block == 1 ? 172 : MAX_COLS;
-        struct activations all;
 
         fill_product(type, MAX_ROWS, n_cols, MAX_TOKENS);
-        round_values(sets[i]);
+        prepare(sets[i]);
         multiply(sets[i], whole);
-        all = product.x;
+        product.x.n_rows = 1;
         for (uint32_t t = 0; t < MAX_TOKENS; t++) {
-            const size_t at = t * (n_cols / block);
-            struct activations *x = &product.x;
-
-            x->n_rows = 1;
-            x->values = all.values + t * n_cols;
-            x->small.quants = x->large.quants = product.quants + t * n_cols;
-            if (block > 1) {
-                x->small.scales = x->large.scales = product.scales + at;
-                x->small.sums = x->large.sums = product.sums + at;
-                x->part_sums =
-                    product.part_sums + t * (n_cols / ACTIVATION_PART);
-            }
+            product.x.values = product.values + t * n_cols;
+            prepare(sets[i]);
             for (uint32_t g = 0; g * PACKED_ROWS < MAX_ROWS; g++)
                 multiply_groups(sets[i], g, g + 1, part);
             ck_assert_mem_eq(part, whole + t * MAX_ROWS, sizeof part);
@@ -317,7 +301,7 @@ START_TEST(extreme_integers_do_not_saturate)
                         types[type], product.data + i * block_bytes, one);
                 pack_weights();
                 for (int i = 0; i < n_sets; i++) {
-                    round_values(sets[i]);
+                    prepare(sets[i]);
                     multiply(sets[i], &out[i]);
                     ck_assert_float_eq(out[i], out[0]);
                     check_against_definition(0, 0, out[i]);
@@ -338,6 +322,7 @@ START_TEST(half_weights_and_full_ones_of_equal_value_agree_to_the_last_bit)
 
             memcpy(product.data + 2 * j, &value, sizeof value);
         }
+        prepare(sets[i]);
         multiply(sets[i], half);
         quants_dequantize(GGUF_F16, product.data, MAX_ROWS * 172, widened);
         product.weight.type = GGUF_F32;
