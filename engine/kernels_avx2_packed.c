@@ -9,6 +9,8 @@
  * 4 bits (2 * 15 * 127 * 8 = 30480), 32 steps of 2 bits (2 * 3 * 127 * 32 =
  * 24384) before they go into 32; what the fields are too large by is taken off
  * with the sum of the activations. */
+#include <stdatomic.h>
+
 #include "engine/kernels_avx2.h"
 #include "engine/kernels_packed.h"
 
@@ -133,36 +135,43 @@ AVX2_INLINE void dot_group(const struct packed_tile *tile, size_t g,
     }
 }
 
+/* The weights' scales of group g. */
+AVX2_INLINE void load_scales(
+    const struct packed_tile *tile, size_t g, __m256 scales[HALVES])
+{
+    const __m128i *halves =
+        (const void *)(tile->scales + g * PACKED_ROWS * sizeof(uint16_t));
+
+    for (int half = 0; half < HALVES; half++)
+        scales[half] = _mm256_cvtph_ps(_mm_load_si128(halves + half));
+}
+
+/* The sums stay in memory from group to group, which a compiler has to be told:
+ * it would keep them in registers, and what is added up all the time not. */
 AVX2_INLINE void add_tile(const struct packed_tile *tile, size_t n_tokens,
     struct packed_form form, float (*sums)[PACKED_ROWS])
 {
-    __m256 totals[TILE][HALVES];
-
-    for (size_t t = 0; t < n_tokens; t++)
-        for (int half = 0; half < HALVES; half++)
-            totals[t][half] = _mm256_load_ps(sums[t] + 8 * half);
     for (size_t g = 0; g < tile->n_groups; g++) {
-        const __m128i *scales =
-            (const void *)(tile->scales + g * PACKED_ROWS * sizeof(uint16_t));
         __m256i dots[TILE][HALVES];
         __m256 w_scales[HALVES];
 
+        atomic_signal_fence(memory_order_seq_cst);
         dot_group(tile, g, n_tokens, form, dots);
-        for (int half = 0; half < HALVES; half++)
-            w_scales[half] = _mm256_cvtph_ps(_mm_load_si128(scales + half));
+        load_scales(tile, g, w_scales);
         for (size_t t = 0; t < n_tokens; t++) {
             const __m256 x_scale =
                 _mm256_broadcast_ss(tile->x_scales + t * tile->x_stride + g);
 
-            for (int half = 0; half < HALVES; half++)
-                totals[t][half] = _mm256_fmadd_ps(
-                    _mm256_cvtepi32_ps(dots[t][half]),
-                    _mm256_mul_ps(w_scales[half], x_scale), totals[t][half]);
+            for (int half = 0; half < HALVES; half++) {
+                float *sum = sums[t] + 8 * half;
+
+                _mm256_store_ps(
+                    sum, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[t][half]),
+                             _mm256_mul_ps(w_scales[half], x_scale),
+                             _mm256_load_ps(sum)));
+            }
         }
     }
-    for (size_t t = 0; t < n_tokens; t++)
-        for (int half = 0; half < HALVES; half++)
-            _mm256_store_ps(sums[t] + 8 * half, totals[t][half]);
 }
 
 void avx2_matmul_packed(const struct packed *weight, uint32_t begin,
