@@ -2,13 +2,14 @@
  *
  * A pair of a row and a token has eight lanes of sums, which take the columns
  * in order and are added up at the end: the same for every tile, so a tile's
- * shape is only a question of speed. Two rows and four tokens widen a weight
+ * shape is only a question of speed. Three rows and four tokens widen a weight
  * once for four uses; four rows and one token keep four chains of additions in
  * flight where there are fewer tokens.
  *
  * Several tokens meet the weights stretch by stretch, so that what a tile reads
- * again lies in the first cache; its lanes wait in memory meanwhile. One token
- * reads nothing twice and has its rows in one go. */
+ * again lies in the first cache; its lanes wait in memory meanwhile, and the
+ * rows that come next are fetched early. One token reads nothing twice and has
+ * its rows in one go. */
 #include "engine/kernels_avx2.h"
 
 #define LANES ACTIVATION_LANES
@@ -138,7 +139,7 @@ AVX2_INLINE void multiply_piece(const struct weight *weight, size_t row,
         .token = token,
         .value_bytes = value_bytes,
         .row_bytes = n * value_bytes,
-        .ahead = n_tokens == 1 ? AHEAD : 16 * n * value_bytes,
+        .ahead = n_tokens == 1 ? AHEAD : ROWS * n * value_bytes,
         .turn = n_tokens > 1    ? n
                 : n > n_fetched ? n - n_fetched
                                 : 0,

@@ -14,7 +14,7 @@ for program in $cc qemu-aarch64; do
 done
 
 out=build/neon
-sources=(engine/{gguf_type,kernels,matrices,packed,team}.c
+sources=(engine/{activations,gguf_type,kernels,matrices,packed,team}.c
     engine/{kernels_neon,kernels_scalar,quants}*.c base/{error,heap}.c tests/engine/test_kernels.c)
 flags=(-std=c17 -D_GNU_SOURCE -O2 -ffp-contract=off -I tests/neon -I .
     -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes
