@@ -184,20 +184,23 @@ gate_neon() {
 }
 
 # The folders below receipts/ know nothing of the switches.
-# with_switches FOLDER RECEIPTS TUNING
-with_switches() {
-    configure "$1" debug -DKVPOOL_RECEIPTS="$2" -DKVPOOL_TUNING="$3" &&
+# with_switch FOLDER TESTS CMAKE_OPTION...
+with_switch() {
+    configure "$1" debug "${@:3}" &&
         compile "$1" -t {receipts,sinks,server,cli}/all \
             -t tests/{receipts,sinks,server,cli}/all &&
-        run_tests "$1" -L unit -LE long -R '^(receipts|sinks|server|cli)\.'
+        run_tests "$1" -L unit -LE long -R "$2"
 }
 
-# Receipts without tuning are every other gate's build. Without receipts there is
-# nothing to tune: the same is compiled, with the switch and without.
+# Receipts without tuning are every other gate's build; tuning is the ledger's
+# alone. Without receipts there is nothing to tune: the same is compiled, with
+# the switch and without.
 gate_switches() {
     local commands=build/without-receipts/compile_commands.json
-    with_switches with-tuning ON ON &&
-        with_switches without-receipts OFF OFF &&
+    with_switch with-tuning '^receipts\.(ledger|performance)' \
+        -DKVPOOL_TUNING=ON &&
+        with_switch without-receipts '^(receipts|sinks|server|cli)\.' \
+            -DKVPOOL_RECEIPTS=OFF -DKVPOOL_TUNING=OFF &&
         cp $commands $commands.untuned &&
         configure without-receipts debug -DKVPOOL_TUNING=ON &&
         cmp $commands $commands.untuned
