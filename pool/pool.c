@@ -125,11 +125,18 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
             config->n_blocks);
         goto fini_leaves;
     }
-    status = owners_init(&pool->owners, config->n_blocks, config->max_sessions);
+    /* One more than there may be: a new one is there before another goes. */
+    status = session_table_init(&pool->table, config->max_sessions + 1);
+    if (status != KV_OK) {
+        kv_error_set(error, status, "no memory for %" PRIu32 " sessions",
+            config->max_sessions);
+        goto fini_prefixes;
+    }
+    status = owners_init(&pool->owners, config->n_blocks, &pool->table);
     if (status != KV_OK) {
         kv_error_set(error, status,
             "no memory for the owners of %" PRIu32 " blocks", config->n_blocks);
-        goto fini_prefixes;
+        goto fini_table;
     }
     status = policy_init(pool, policy_find(config->eviction_policy));
     if (status != KV_OK) {
@@ -143,6 +150,8 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
 
 fini_owners:
     owners_fini(&pool->owners);
+fini_table:
+    session_table_fini(&pool->table);
 fini_prefixes:
     prefix_index_fini(&pool->prefixes);
 fini_leaves:
@@ -158,36 +167,15 @@ free_pool:
     return status;
 }
 
-static void close_sessions(struct kv_list *list)
-{
-    KV_LIST_EACH (link, list)
-        session_close(KV_LIST_ENTRY(link, struct pool_session, link));
-}
-
-static void close_cached(struct pool *pool)
-{
-    struct pool_session *session = policy_next(pool, NULL, NULL);
-
-    while (session != NULL) {
-        struct pool_session *next = policy_next(pool, NULL, session);
-
-        session_close(session);
-        session = next;
-    }
-}
-
 void pool_close(struct pool *pool)
 {
     if (pool == NULL)
         return;
     assert(!scrub_queue_has_out(&pool->scrubs));
-    close_sessions(&pool->active);
-    close_sessions(&pool->held);
-    close_sessions(&pool->kept);
-    close_cached(pool);
-    tenant_table_fini(&pool->tenants);
     policy_fini(pool);
     owners_fini(&pool->owners);
+    session_table_fini(&pool->table);
+    tenant_table_fini(&pool->tenants);
     prefix_index_fini(&pool->prefixes);
     kv_map_fini(&pool->leaves);
     kv_map_fini(&pool->map);
@@ -349,8 +337,7 @@ struct pool_totals pool_totals(const struct pool *pool)
                           block_pool_metadata_bytes(&pool->blocks) +
                           scrub_queue_metadata_bytes() +
                           prefix_metadata_bytes(&pool->prefixes) +
-                          owners_metadata_bytes(pool->config.n_blocks,
-                              pool->config.max_sessions) +
+                          owners_metadata_bytes(pool->config.n_blocks) +
                           (pool->map.n_buckets + pool->leaves.n_buckets) *
                               sizeof *pool->map.buckets,
     };

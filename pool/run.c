@@ -96,7 +96,7 @@ static size_t take_blocks(
     for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
         fetch_ahead(pool, id);
-        owners_hold(&pool->owners, id, session->number);
+        owners_hold(&pool->owners, id, session);
         session->blocks[session->n_blocks++] = id;
         if (id != end)
             pool->runs[n_runs++] = (struct block_run){.first = id};

@@ -56,7 +56,7 @@ void share_seal(struct pool *pool, struct pool_session *session)
         const struct prefix_start start = prefix_start(&key);
         pool_block_id id = session->blocks[session->n_sealed++];
 
-        owners_hold(&pool->owners, id, session->number);
+        owners_hold(&pool->owners, id, session);
         prefix_seal(&pool->prefixes, id, &start);
     }
 }
@@ -72,9 +72,9 @@ void share_leave(struct pool *pool, const struct pool_session *session,
     uint32_t index, bool is_last)
 {
     pool_block_id id = session->blocks[index];
-    bool is_owner = owners_is(&pool->owners, id, session->number);
+    bool is_owner = owners_is(&pool->owners, id, session);
 
-    owners_release(&pool->owners, id, session->number);
+    owners_release(&pool->owners, id, session);
     if (index >= session->n_sealed)
         return;
     if (is_last)
@@ -129,7 +129,7 @@ void share_open(struct pool *pool, struct pool_session *session, uint32_t index)
 
     if (index >= session->n_sealed)
         return;
-    unseal(pool, id, owners_is(&pool->owners, id, session->number));
+    unseal(pool, id, owners_is(&pool->owners, id, session));
     session->n_sealed = index;
     if (session->n_told > index)
         session->n_told = index;
@@ -192,7 +192,7 @@ static void take_shared(
     block_pool_pin(&pool->blocks, id);
     if (owner == NULL)
         prefix_drop_tokens(&pool->prefixes, id);
-    owners_hold(&pool->owners, id, session->number);
+    owners_hold(&pool->owners, id, session);
     if (session->n_blocks == 0)
         registry_count_holder(pool, session);
     session->n_counted++;
