@@ -139,6 +139,13 @@ enum kv_status session_grow_tokens(struct pool_session *session, size_t n);
 enum kv_status session_grow_blocks(struct pool_session *session, uint32_t n);
 enum kv_status session_grow_leases(struct pool_session *session, uint32_t n);
 
+/* Asks memory for all of it. */
+static inline void session_fetch(const struct pool_session *session)
+{
+    for (size_t at = 0; at < sizeof *session; at += 64)
+        __builtin_prefetch((const char *)session + at, 1);
+}
+
 /* Whether there is room that session_trim would give back. */
 static inline bool session_has_room(const struct pool_session *session)
 {
