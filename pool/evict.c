@@ -113,8 +113,6 @@ static void fetch_blocks(
     uint32_t n = session->n_blocks - first;
 
     n = n < PREFIX_FETCHED ? n : PREFIX_FETCHED;
-    if (n == 1)
-        return;
     for (uint32_t i = 0; i < n; i++) {
         __builtin_prefetch(&pool->blocks.blocks[ids[i]], 1);
         __builtin_prefetch(&pool->owners.by_block[ids[i]], 1);
@@ -128,6 +126,7 @@ static uint64_t drop_references(
     struct pool *pool, const struct departure *departure)
 {
     const struct pool_session *session = departure->session;
+    bool is_cold = departure->cause != NULL; /* what runs is at hand */
     bool is_pinned = session_pins(session);
     uint32_t n_pinned = pool->blocks.n_pinned;
     uint64_t n_kept = 0;
@@ -135,7 +134,7 @@ static uint64_t drop_references(
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
         bool is_last;
 
-        if ((i - departure->n_left) % PREFIX_FETCHED == 0)
+        if (is_cold && (i - departure->n_left) % PREFIX_FETCHED == 0)
             fetch_blocks(pool, session, i);
         if (is_pinned && i < session->n_counted)
             block_pool_unpin(&pool->blocks, session->blocks[i]);

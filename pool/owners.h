@@ -42,11 +42,15 @@ static inline bool owners_is(const struct owners *owners, uint32_t block,
     return owners->by_block[block] == owners_number(owners, session);
 }
 
-static inline void owners_release(
+/* Whether it was the owner. */
+static inline bool owners_release(
     struct owners *owners, uint32_t block, const struct pool_session *session)
 {
-    if (owners_is(owners, block, session))
+    bool was_owner = owners_is(owners, block, session);
+
+    if (was_owner)
         owners->by_block[block] = 0;
+    return was_owner;
 }
 
 /* NULL: not known. */

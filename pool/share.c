@@ -72,14 +72,13 @@ void share_leave(struct pool *pool, const struct pool_session *session,
     uint32_t index, bool is_last)
 {
     pool_block_id id = session->blocks[index];
-    bool is_owner = owners_is(&pool->owners, id, session);
+    bool was_owner = owners_release(&pool->owners, id, session);
 
-    owners_release(&pool->owners, id, session);
     if (index >= session->n_sealed)
         return;
     if (is_last)
-        unseal(pool, id, is_owner);
-    else if (is_owner)
+        unseal(pool, id, was_owner);
+    else if (was_owner)
         prefix_keep_tokens(
             &pool->prefixes, id, tokens_at(pool, session, index));
 }
