@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <sanitizer/asan_interface.h>
+
 static const struct kv_heap libc_heap = {calloc, realloc, free};
 static const struct kv_heap *current = &libc_heap;
 
@@ -37,6 +39,16 @@ void *kv_calloc_table(size_t n, size_t size)
 void *kv_realloc(void *ptr, size_t size)
 {
     return current->realloc(ptr, size);
+}
+
+void kv_heap_forbid(void *ptr, size_t size)
+{
+    ASAN_POISON_MEMORY_REGION(ptr, size);
+}
+
+void kv_heap_allow(void *ptr, size_t size)
+{
+    ASAN_UNPOISON_MEMORY_REGION(ptr, size);
 }
 
 void kv_free(void *ptr)

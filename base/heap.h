@@ -25,6 +25,12 @@ void *kv_calloc_table(size_t n, size_t size);
 /* New bytes are not zeroed; on NULL the old memory is as it was. */
 void *kv_realloc(void *ptr, size_t size);
 
+/* Nobody may touch these bytes of an allocation, or everybody again, which is
+ * how things begin; of no effect but where AddressSanitizer watches, for what
+ * is handed out anew without kv_free. Both ends are multiples of 8. */
+void kv_heap_forbid(void *ptr, size_t size);
+void kv_heap_allow(void *ptr, size_t size);
+
 /* NULL is fine. */
 void kv_free(void *ptr);
 

@@ -21,7 +21,7 @@
 
 static struct pool_session *session_of_leaf(const struct kv_map_node *leaf)
 {
-    return session_of_beginning(KV_LIST_ENTRY(leaf, struct beginning, leaf));
+    return KV_LIST_ENTRY(leaf, struct beginning, leaf)->session;
 }
 
 bool beginning_ends_with(const struct kv_map_node *node, const void *key)
@@ -50,20 +50,19 @@ static void enter_leaves(struct pool *pool, struct pool_session *session)
     pool_block_id last = session->blocks[session->n_blocks - 1];
 
     assert(beginning_at(pool, last) == NULL);
-    kv_map_insert(
-        &pool->leaves, &session_beginning(session)->leaf, hash_block(last));
+    kv_map_insert(&pool->leaves, &session->beginning->leaf, hash_block(last));
 }
 
 void beginning_leave(struct pool *pool, struct pool_session *session)
 {
-    kv_map_remove(&pool->leaves, &session_beginning(session)->leaf);
-    kv_list_remove(&session_beginning(session)->link);
+    kv_map_remove(&pool->leaves, &session->beginning->leaf);
+    kv_list_remove(&session->beginning->link);
     session->is_beginning = false;
 }
 
 void beginning_shorten(struct pool *pool, struct pool_session *session)
 {
-    kv_map_remove(&pool->leaves, &session_beginning(session)->leaf);
+    kv_map_remove(&pool->leaves, &session->beginning->leaf);
     enter_leaves(pool, session);
 }
 
@@ -121,7 +120,7 @@ static struct pool_session *oldest(
 
     for (int n = 0; at != &pool->beginnings && n < MAX_LOOKS; n++) {
         struct pool_session *session =
-            session_of_beginning(KV_LIST_ENTRY(at, struct beginning, link));
+            KV_LIST_ENTRY(at, struct beginning, link)->session;
 
         if (tenant == NULL || session->tenant == tenant)
             return session;
@@ -162,6 +161,6 @@ bool beginning_keep(
         pool, session, (size_t)n * pool->config.block_tokens, now_ns);
     session->is_beginning = true;
     enter_leaves(pool, session);
-    kv_list_append(&pool->beginnings, &session_beginning(session)->link);
+    kv_list_append(&pool->beginnings, &session->beginning->link);
     return true;
 }

@@ -107,7 +107,7 @@ static bool count_table(
             return broken(census, "a block of two tenants", 2, 1);
         census->owners[id] = session->tenant;
         census->n_refs[id]++;
-        census->n_owned += pool->owners.by_block[id] == session->number;
+        census->n_owned += owners_is(&pool->owners, id, session);
         census->n_pins[id] += session_pins(session);
         census->n_counted[id] +=
             i < session->n_counted && session_pins(session);
@@ -115,8 +115,7 @@ static bool count_table(
                 i < session->n_counted || pool->blocks.blocks[id].n_refs == 1,
                 1) ||
             !equal(census, "the owner of a block that counts no pins",
-                i < session->n_counted ||
-                    owners_is(&pool->owners, id, session->number),
+                i < session->n_counted || owners_is(&pool->owners, id, session),
                 1) ||
             !equal(census, "tokens of a block",
                 pool->blocks.blocks[id].n_tokens, held))

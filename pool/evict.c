@@ -104,11 +104,29 @@ static void report(struct pool *pool, const struct departure *departure,
         report_release(pool, departure, part);
 }
 
+/* Asks memory for all that is known of the next blocks that leave, each kind at
+ * once: one after the other they would be waited for, block by block. */
+static void fetch_blocks(
+    const struct pool *pool, const struct pool_session *session, uint32_t first)
+{
+    const pool_block_id *ids = &session->blocks[first];
+    uint32_t n = session->n_blocks - first;
+
+    n = n < PREFIX_FETCHED ? n : PREFIX_FETCHED;
+    for (uint32_t i = 0; i < n; i++) {
+        __builtin_prefetch(&pool->blocks.blocks[ids[i]], 1);
+        __builtin_prefetch(&pool->owners.by_block[ids[i]], 1);
+    }
+    if (pool->prefixes.entries != NULL)
+        prefix_fetch(&pool->prefixes, ids, n);
+}
+
 /* Drops the session's pins and references. Returns how many blocks live on. */
 static uint64_t drop_references(
     struct pool *pool, const struct departure *departure)
 {
     const struct pool_session *session = departure->session;
+    bool is_cold = departure->cause != NULL; /* what runs is at hand */
     bool is_pinned = session_pins(session);
     uint32_t n_pinned = pool->blocks.n_pinned;
     uint64_t n_kept = 0;
@@ -116,6 +134,8 @@ static uint64_t drop_references(
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
         bool is_last;
 
+        if (is_cold && (i - departure->n_left) % PREFIX_FETCHED == 0)
+            fetch_blocks(pool, session, i);
         if (is_pinned && i < session->n_counted)
             block_pool_unpin(&pool->blocks, session->blocks[i]);
         else if (is_pinned)
@@ -380,16 +400,23 @@ static void evict_tail(struct pool *pool, struct pool_session *session,
         beginning_shorten(pool, session);
 }
 
+/* Mostly one eviction follows another: while one goes memory is asked for the
+ * session that is likely to be the next, and in the end for its block table. */
 void evict_turn(struct pool *pool, const struct quota_turn *turn,
     const struct pool_cause *cause, int64_t now_ns)
 {
     struct pool_session *victim = choose_victim(pool, turn->tenant);
+    const struct pool_session *next = policy_next(pool, turn->tenant, victim);
     uint32_t n_left = blocks_left(pool, victim, turn->n_wanted);
 
+    if (next != NULL)
+        session_fetch(next);
     if (n_left > 0)
         evict_tail(pool, victim, n_left, cause, now_ns);
     else
         evict_idle(pool, victim, cause, now_ns);
+    if (next != NULL)
+        __builtin_prefetch(next->blocks);
 }
 
 struct pool_session *pool_victim_after(

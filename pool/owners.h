@@ -3,54 +3,54 @@
  *
  * The first that holds a block is its owner. When it gives the block up and
  * others have it still, nobody is known until the next that takes it. Sessions
- * have small numbers for this, which takes four bytes a block. */
+ * go by their places in the table of all, which takes four bytes a block. */
 #ifndef POOL_OWNERS_H
 #define POOL_OWNERS_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
-
-struct pool_session;
+#include "pool/session.h"
 
 struct owners {
-    uint32_t *by_block; /* number of a session; 0: not known */
-    union owner_slot {
-        struct pool_session *session;
-        uintptr_t next_free;
-    } * slots; /* by number; that of 0 heads the list of free ones */
+    uint32_t *by_block;          /* place of a session; 0: not known */
+    struct pool_session *places; /* of the table of sessions; borrowed */
 };
 
 /* KV_NO_MEMORY. */
-enum kv_status owners_init(
-    struct owners *owners, uint32_t n_blocks, uint32_t max_sessions);
+enum kv_status owners_init(struct owners *owners, uint32_t n_blocks,
+    const struct session_table *table);
 void owners_fini(struct owners *owners);
 
-/* A number for a session, of which there are at most max_sessions. */
-uint32_t owners_enter(struct owners *owners, struct pool_session *session);
-/* It holds no block any more. */
-void owners_leave(struct owners *owners, uint32_t number);
+static inline uint32_t owners_number(
+    const struct owners *owners, const struct pool_session *session)
+{
+    return (uint32_t)(session - owners->places);
+}
 
 static inline void owners_hold(
-    struct owners *owners, uint32_t block, uint32_t number)
+    struct owners *owners, uint32_t block, const struct pool_session *session)
 {
     if (owners->by_block[block] == 0)
-        owners->by_block[block] = number;
+        owners->by_block[block] = owners_number(owners, session);
 }
 
-static inline bool owners_is(
-    const struct owners *owners, uint32_t block, uint32_t number)
+static inline bool owners_is(const struct owners *owners, uint32_t block,
+    const struct pool_session *session)
 {
-    return owners->by_block[block] == number;
+    return owners->by_block[block] == owners_number(owners, session);
 }
 
-static inline void owners_release(
-    struct owners *owners, uint32_t block, uint32_t number)
+/* Whether it was the owner. */
+static inline bool owners_release(
+    struct owners *owners, uint32_t block, const struct pool_session *session)
 {
-    if (owners_is(owners, block, number))
+    bool was_owner = owners_is(owners, block, session);
+
+    if (was_owner)
         owners->by_block[block] = 0;
+    return was_owner;
 }
 
 /* NULL: not known. */
@@ -59,9 +59,9 @@ static inline struct pool_session *owners_find(
 {
     uint32_t number = owners->by_block[block];
 
-    return number != 0 ? owners->slots[number].session : NULL;
+    return number != 0 ? &owners->places[number] : NULL;
 }
 
-uint64_t owners_metadata_bytes(uint32_t n_blocks, uint32_t max_sessions);
+uint64_t owners_metadata_bytes(uint32_t n_blocks);
 
 #endif

@@ -38,7 +38,7 @@ static int compare(const struct pool_session *a, const struct pool_session *b)
         return a->place.rank < b->place.rank ? -1 : 1;
     if (a->released_ns != b->released_ns)
         return a->released_ns < b->released_ns ? -1 : 1;
-    return (a->number > b->number) - (a->number < b->number);
+    return (a > b) - (a < b); /* as they lie in their table */
 }
 
 static struct pool_session *session_at(const struct treap_node *node)

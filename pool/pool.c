@@ -73,6 +73,31 @@ static void init_lists(struct pool *pool, int64_t now_ns)
     kv_list_init(&pool->beginnings);
 }
 
+/* Places for one session more than there may be, since a new one is there
+ * before another goes for it, and who of them has which block. */
+static enum kv_status open_sessions(struct pool *pool, struct kv_error *error)
+{
+    uint32_t n_most = pool->config.max_sessions;
+    enum kv_status status = session_table_init(&pool->table, n_most + 1);
+
+    if (status != KV_OK)
+        return kv_error_set(
+            error, status, "no memory for %" PRIu32 " sessions", n_most);
+    status = owners_init(&pool->owners, pool->config.n_blocks, &pool->table);
+    if (status == KV_OK)
+        return KV_OK;
+    session_table_fini(&pool->table);
+    return kv_error_set(error, status,
+        "no memory for the owners of %" PRIu32 " blocks",
+        pool->config.n_blocks);
+}
+
+static void close_sessions(struct pool *pool)
+{
+    owners_fini(&pool->owners);
+    session_table_fini(&pool->table);
+}
+
 enum kv_status pool_open(struct pool **out, const struct pool_config *config,
     int64_t now_ns, struct kv_error *error)
 {
@@ -125,24 +150,21 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
             config->n_blocks);
         goto fini_leaves;
     }
-    status = owners_init(&pool->owners, config->n_blocks, config->max_sessions);
-    if (status != KV_OK) {
-        kv_error_set(error, status,
-            "no memory for the owners of %" PRIu32 " blocks", config->n_blocks);
+    status = open_sessions(pool, error);
+    if (status != KV_OK)
         goto fini_prefixes;
-    }
     status = policy_init(pool, policy_find(config->eviction_policy));
     if (status != KV_OK) {
         kv_error_set(error, status,
             "no memory for the eviction order of %" PRIu32 " sessions",
             config->max_sessions);
-        goto fini_owners;
+        goto close_sessions;
     }
     *out = pool;
     return KV_OK;
 
-fini_owners:
-    owners_fini(&pool->owners);
+close_sessions:
+    close_sessions(pool);
 fini_prefixes:
     prefix_index_fini(&pool->prefixes);
 fini_leaves:
@@ -158,36 +180,14 @@ free_pool:
     return status;
 }
 
-static void close_sessions(struct kv_list *list)
-{
-    KV_LIST_EACH (link, list)
-        session_close(KV_LIST_ENTRY(link, struct pool_session, link));
-}
-
-static void close_cached(struct pool *pool)
-{
-    struct pool_session *session = policy_next(pool, NULL, NULL);
-
-    while (session != NULL) {
-        struct pool_session *next = policy_next(pool, NULL, session);
-
-        session_close(session);
-        session = next;
-    }
-}
-
 void pool_close(struct pool *pool)
 {
     if (pool == NULL)
         return;
     assert(!scrub_queue_has_out(&pool->scrubs));
-    close_sessions(&pool->active);
-    close_sessions(&pool->held);
-    close_sessions(&pool->kept);
-    close_cached(pool);
-    tenant_table_fini(&pool->tenants);
     policy_fini(pool);
-    owners_fini(&pool->owners);
+    close_sessions(pool);
+    tenant_table_fini(&pool->tenants);
     prefix_index_fini(&pool->prefixes);
     kv_map_fini(&pool->leaves);
     kv_map_fini(&pool->map);
@@ -349,8 +349,7 @@ struct pool_totals pool_totals(const struct pool *pool)
                           block_pool_metadata_bytes(&pool->blocks) +
                           scrub_queue_metadata_bytes() +
                           prefix_metadata_bytes(&pool->prefixes) +
-                          owners_metadata_bytes(pool->config.n_blocks,
-                              pool->config.max_sessions) +
+                          owners_metadata_bytes(pool->config.n_blocks) +
                           (pool->map.n_buckets + pool->leaves.n_buckets) *
                               sizeof *pool->map.buckets,
     };

@@ -32,9 +32,9 @@
  * Thread: the owner's only; there are no locks inside. Time arrives as an
  * argument (monotonic, nanoseconds, never less than before), so the same calls
  * give the same victims and the same reports. All memory is taken in
- * pool_open(), except for sessions, their tokens and block tables, which are
- * taken when they grow, and tenants; KV_NO_MEMORY then leaves everything as it
- * was. */
+ * pool_open(), except for tokens and block tables of sessions, which are taken
+ * when they grow, long ids, requests without a session, and tenants;
+ * KV_NO_MEMORY then leaves everything as it was. */
 #ifndef POOL_POOL_H
 #define POOL_POOL_H
 

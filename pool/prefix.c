@@ -161,20 +161,63 @@ void prefix_seal(
 
     assert(!prefix_is_sealed(index, block));
     *entry = (struct prefix_entry){.key = *key, .link = PREFIX_UNLISTED};
-    /* Behind those with the same key, which follow one another. */
-    for (uint32_t *next = at; *next != PREFIX_LAST && n_same < MAX_SAME;) {
-        struct prefix_entry *other = &index->entries[*next - PREFIX_NEXT];
+    /* Behind those with the same key, which follow one another, or else last:
+     * what is the oldest goes first, as a rule, and is found first then. */
+    while (*at != PREFIX_LAST && n_same < MAX_SAME) {
+        struct prefix_entry *other = &index->entries[*at - PREFIX_NEXT];
+        bool is_same = memcmp(&other->key, key, sizeof *key) == 0;
 
-        next = &other->link;
-        if (memcmp(&other->key, key, sizeof *key) == 0) {
-            n_same++;
-            at = next;
-        }
+        if (n_same > 0 && !is_same)
+            break;
+        n_same += is_same;
+        at = &other->link;
     }
     if (n_same == MAX_SAME)
         return;
     entry->link = *at;
     *at = PREFIX_NEXT + block;
+}
+
+static bool is_on_the_way(uint32_t link, uint32_t block)
+{
+    return link != PREFIX_LAST && link != PREFIX_NEXT + block;
+}
+
+/* All go from their buckets towards their blocks, a step a round, and memory is
+ * asked for what each will look at in the next: so all of them wait together.
+ */
+static void walk_buckets(
+    const struct prefix_index *index, const uint32_t *blocks, uint32_t n)
+{
+    uint32_t links[PREFIX_FETCHED], n_walking;
+
+    for (uint32_t i = 0; i < n; i++)
+        links[i] = prefix_is_listed(index, blocks[i])
+                       ? *bucket_of(index, &index->entries[blocks[i]].key)
+                       : PREFIX_LAST;
+    do {
+        n_walking = 0;
+        for (uint32_t i = 0; i < n; i++)
+            if (is_on_the_way(links[i], blocks[i])) {
+                __builtin_prefetch(&index->entries[links[i] - PREFIX_NEXT], 1);
+                n_walking++;
+            }
+        for (uint32_t i = 0; i < n; i++)
+            if (is_on_the_way(links[i], blocks[i]))
+                links[i] = index->entries[links[i] - PREFIX_NEXT].link;
+    } while (n_walking > 0);
+}
+
+void prefix_fetch(
+    const struct prefix_index *index, const uint32_t *blocks, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        __builtin_prefetch(&index->entries[blocks[i]], 1);
+    for (uint32_t i = 0; i < n; i++)
+        if (prefix_is_listed(index, blocks[i]))
+            __builtin_prefetch(
+                bucket_of(index, &index->entries[blocks[i]].key), 1);
+    walk_buckets(index, blocks, n);
 }
 
 void prefix_unseal(struct prefix_index *index, uint32_t block)

@@ -107,6 +107,12 @@ static inline bool prefix_is_listed(
     return index->entries[block].link >= PREFIX_LAST;
 }
 
+/* Asks memory for what unsealing these blocks looks at, all at once; at most
+ * PREFIX_FETCHED. */
+#define PREFIX_FETCHED 16
+void prefix_fetch(
+    const struct prefix_index *index, const uint32_t *blocks, uint32_t n);
+
 /* Whether it is the one that is found by its key. */
 bool prefix_is_found(const struct prefix_index *index, uint32_t block);
 

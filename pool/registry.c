@@ -223,8 +223,7 @@ void registry_remove(struct pool *pool, struct pool_session *session)
     pool->n_sessions--;
     pool->session_bytes -= session_metadata_bytes(session);
     tenant_leave(&pool->tenants, session->tenant);
-    owners_leave(&pool->owners, session->number);
-    session_close(session);
+    session_close(&pool->table, session);
 }
 
 enum kv_status registry_grow(struct pool *pool, struct pool_session *session,
@@ -254,6 +253,8 @@ void registry_set_loss(struct pool *pool, struct pool_session *session,
 
 void registry_trim(struct pool *pool, struct pool_session *session)
 {
+    if (!session_has_room(session))
+        return;
     pool->session_bytes -= session_metadata_bytes(session);
     session_trim(session);
     pool->session_bytes += session_metadata_bytes(session);
@@ -300,7 +301,8 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
         return KV_NO_MEMORY;
     status = check_place(pool, tenant);
     if (status == KV_OK) {
-        session = session_open(tenant, key->id, key->id_bytes, anonymous);
+        session = session_open(
+            &pool->table, tenant, key->id, key->id_bytes, anonymous);
         status = session != NULL ? KV_OK : KV_NO_MEMORY;
     }
     if (status != KV_OK) {
@@ -313,7 +315,6 @@ static enum kv_status create(struct pool *pool, const struct pool_key *key,
     session->idle_ttl_ns = pool->config.default_idle_ttl_ns;
     kv_map_insert(&pool->map, &session->node, hash_key(pool, key));
     session_index_insert(&pool->index, session);
-    session->number = owners_enter(&pool->owners, session);
     pool->n_sessions++;
     pool->session_bytes += session_metadata_bytes(session);
     *out = session;

@@ -46,7 +46,7 @@ enum kv_status pool_session_truncate(struct pool *pool,
     uint32_t block_tokens = pool->config.block_tokens;
     size_t n_needed = blocks_for(pool, n_tokens);
     bool cuts_block =
-        n_tokens % block_tokens > 0 && n_tokens < session->n_cached;
+        n_tokens < session->n_cached && n_tokens % block_tokens > 0;
 
     if (!session_is_active(session) || n_tokens > session->n_tokens)
         return KV_INVALID;
@@ -96,7 +96,7 @@ static size_t take_blocks(
     for (uint32_t i = 0; i < n; i++) {
         id = block_pool_acquire(&pool->blocks, id);
         fetch_ahead(pool, id);
-        owners_hold(&pool->owners, id, session->number);
+        owners_hold(&pool->owners, id, session);
         session->blocks[session->n_blocks++] = id;
         if (id != end)
             pool->runs[n_runs++] = (struct block_run){.first = id};

@@ -4,48 +4,115 @@
 
 #include "base/heap.h"
 
-/* What lies before an anonymous one is its own as well. */
-static size_t bytes_before(bool anonymous)
+enum kv_status session_table_init(
+    struct session_table *table, uint32_t n_sessions)
 {
-    return anonymous ? sizeof(struct beginning) : 0;
+    *table = (struct session_table){
+        .places =
+            kv_calloc_table(n_sessions + (size_t)1, sizeof *table->places),
+        .n_used = 1,
+    };
+    kv_list_init(&table->closed);
+    return table->places != NULL ? KV_OK : KV_NO_MEMORY;
 }
 
-static size_t bytes_of(bool anonymous, size_t id_bytes)
-{
-    size_t n = offsetof(struct pool_session, id) + id_bytes;
-
-    if (n < sizeof(struct pool_session))
-        n = sizeof(struct pool_session);
-    return bytes_before(anonymous) + n;
-}
-
-struct pool_session *session_open(
-    struct pool_tenant *tenant, const char *id, size_t id_bytes, bool anonymous)
-{
-    char *memory = kv_calloc(1, bytes_of(anonymous, id_bytes));
-    struct pool_session *session;
-
-    if (memory == NULL)
-        return NULL;
-    session = (void *)(memory + bytes_before(anonymous));
-    session->state = POOL_SESSION_EVICTED;
-    session->priority = POLICY_STANDARD_PRIORITY;
-    session->tenant = tenant;
-    session->anonymous = anonymous;
-    session->id_bytes = (uint8_t)id_bytes;
-    if (id_bytes > 0)
-        memcpy(session->id, id, id_bytes);
-    kv_list_init(&session->link);
-    return session;
-}
-
-void session_close(struct pool_session *session)
+/* What a session has beside its place. */
+static void free_parts(struct pool_session *session)
 {
     kv_free(session->loss);
     kv_free(session->leases);
     kv_free(session->blocks);
     kv_free(session->tokens);
-    kv_free((char *)session - bytes_before(session->anonymous));
+    if (session->anonymous)
+        kv_free(session->beginning);
+    else if (session->id_bytes > SESSION_SHORT_ID_BYTES)
+        kv_free(session->long_id);
+}
+
+/* Where memory is watched, nobody may touch a session that is closed: all of
+ * its place but the link. */
+static void close_place(
+    struct session_table *table, struct pool_session *session)
+{
+    kv_list_prepend(&table->closed, &session->link);
+    kv_heap_forbid(&session->link + 1, sizeof *session - sizeof session->link);
+}
+
+static void open_place(struct pool_session *session)
+{
+    kv_heap_allow(session, sizeof *session);
+}
+
+void session_table_fini(struct session_table *table)
+{
+    while (!kv_list_empty(&table->closed)) {
+        struct kv_list *link = table->closed.next;
+
+        kv_list_remove(link);
+        open_place(KV_LIST_ENTRY(link, struct pool_session, link));
+    }
+    for (uint32_t i = 1; i < table->n_used; i++)
+        if (table->places[i].state != 0)
+            free_parts(&table->places[i]);
+    kv_free(table->places);
+}
+
+static struct pool_session *take_place(struct session_table *table)
+{
+    struct kv_list *link = table->closed.next;
+    struct pool_session *session;
+
+    if (kv_list_empty(&table->closed))
+        return &table->places[table->n_used++];
+    kv_list_remove(link);
+    session = KV_LIST_ENTRY(link, struct pool_session, link);
+    open_place(session);
+    return session;
+}
+
+/* NULL: no memory. */
+static char *room_for_id(struct pool_session *session)
+{
+    if (session->anonymous) {
+        session->beginning = kv_calloc(1, sizeof *session->beginning);
+        if (session->beginning == NULL)
+            return NULL;
+        session->beginning->session = session;
+        return session->hidden_id;
+    }
+    if (session->id_bytes <= SESSION_SHORT_ID_BYTES)
+        return session->short_id;
+    return session->long_id = kv_calloc(session->id_bytes, 1);
+}
+
+struct pool_session *session_open(struct session_table *table,
+    struct pool_tenant *tenant, const char *id, size_t id_bytes, bool anonymous)
+{
+    struct pool_session *session = take_place(table);
+    char *room;
+
+    *session = (struct pool_session){
+        .state = POOL_SESSION_EVICTED,
+        .priority = POLICY_STANDARD_PRIORITY,
+        .tenant = tenant,
+        .anonymous = anonymous,
+        .id_bytes = (uint8_t)id_bytes,
+    };
+    kv_list_init(&session->link);
+    room = room_for_id(session);
+    if (room == NULL) {
+        session_close(table, session);
+        return NULL;
+    }
+    memcpy(room, id, id_bytes);
+    return session;
+}
+
+void session_close(struct session_table *table, struct pool_session *session)
+{
+    free_parts(session);
+    session->state = 0;
+    close_place(table, session);
 }
 
 void session_set_loss(
@@ -137,7 +204,10 @@ void session_trim(struct pool_session *session)
 
 size_t session_metadata_bytes(const struct pool_session *session)
 {
-    return bytes_of(session->anonymous, session->id_bytes) +
+    return sizeof *session +
+           (session->anonymous ? sizeof *session->beginning : 0) +
+           (session->id_bytes > SESSION_SHORT_ID_BYTES ? session->id_bytes
+                                                       : 0) +
            (session->loss != NULL ? sizeof *session->loss : 0) +
            session->token_capacity * sizeof *session->tokens +
            session->block_capacity * sizeof *session->blocks +

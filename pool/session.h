@@ -41,10 +41,17 @@ struct session_lease {
     int64_t until_ns;
 };
 
-/* Small, for there may be a million: what few sessions have lies elsewhere. A
- * session without a name has a struct beginning right before it. */
+/* Names up to this long lie in the session. */
+#define SESSION_SHORT_ID_BYTES 23
+
+/* What others are not told: it begins with NUL, which no name does, so nobody
+ * can ask for it. */
+#define SESSION_HIDDEN_ID_BYTES 9
+
+/* Small, for there may be a million: what few sessions have lies elsewhere. */
 struct pool_session {
-    /* What every run touches comes first, together. */
+    /* What every run touches comes first, within two lines of memory or three
+     * that are asked for at once. */
     union { /* in one place by state, see pool/state.h */
         struct kv_list link;
         struct treap_node of_tenant; /* cost, while it is cached */
@@ -79,32 +86,48 @@ struct pool_session {
     uint32_t hits, evictions;
     struct kv_map_node node;
     struct treap_node order;
-    uint32_t number; /* as an owner of blocks */
-    uint8_t id_bytes;
-    char id[];
+    union {
+        char short_id[SESSION_SHORT_ID_BYTES];
+        char *long_id;
+        struct { /* anonymous */
+            struct beginning *beginning;
+            char hidden_id[SESSION_HIDDEN_ID_BYTES];
+        };
+        struct {
+            char room_for_id[SESSION_SHORT_ID_BYTES];
+            uint8_t id_bytes; /* behind each of these */
+        };
+    };
 };
 
 /* Of a session without a name. */
 struct beginning {
     struct kv_list link;     /* of all, in the order of their ends */
     struct kv_map_node leaf; /* by its last block */
+    struct pool_session *session;
 };
 
-static inline struct beginning *session_beginning(struct pool_session *session)
-{
-    return (struct beginning *)(void *)session - 1;
-}
+/* All sessions, in one table that a look at one of them misses the cache for,
+ * and not the page as well. Places are taken from the start, and memory of the
+ * system as they are, so that few sessions take little. A place is a session's
+ * number for as long as there is that session. */
+struct session_table {
+    struct pool_session *places; /* that of 0 is nobody's */
+    uint32_t n_used;             /* first places that were taken at some time */
+    struct kv_list closed;       /* of them: those that are free again */
+};
 
-static inline struct pool_session *session_of_beginning(
-    struct beginning *beginning)
-{
-    return (struct pool_session *)(void *)(beginning + 1);
-}
+/* For so many sessions at once. KV_NO_MEMORY. */
+enum kv_status session_table_init(
+    struct session_table *table, uint32_t n_sessions);
+/* Closes those that there are. */
+void session_table_fini(struct session_table *table);
 
 /* Zero but for its name; NULL when there is no memory. */
-struct pool_session *session_open(struct pool_tenant *tenant, const char *id,
-    size_t id_bytes, bool anonymous);
-void session_close(struct pool_session *session);
+struct pool_session *session_open(struct session_table *table,
+    struct pool_tenant *tenant, const char *id, size_t id_bytes,
+    bool anonymous);
+void session_close(struct session_table *table, struct pool_session *session);
 
 /* A copy of it, in place of the one before; NULL: none. Where there is no
  * memory there is none either. */
@@ -116,22 +139,41 @@ enum kv_status session_grow_tokens(struct pool_session *session, size_t n);
 enum kv_status session_grow_blocks(struct pool_session *session, uint32_t n);
 enum kv_status session_grow_leases(struct pool_session *session, uint32_t n);
 
+/* Asks memory for all of it. */
+static inline void session_fetch(const struct pool_session *session)
+{
+    for (size_t at = 0; at < sizeof *session; at += 64)
+        __builtin_prefetch((const char *)session + at, 1);
+}
+
+/* Whether there is room that session_trim would give back. */
+static inline bool session_has_room(const struct pool_session *session)
+{
+    return session->n_tokens < session->token_capacity ||
+           session->n_blocks < session->block_capacity;
+}
+
 /* Gives back room for tokens and blocks that are not there; where that takes
  * memory that cannot be had, it stays. */
 void session_trim(struct pool_session *session);
 
 size_t session_metadata_bytes(const struct pool_session *session);
 
-/* What it is known by in the pool. The id of an anonymous one is a number that
- * begins with NUL, which no name does: nobody can ask for it. */
-#define SESSION_HIDDEN_ID_BYTES 9
+static inline const char *session_id(const struct pool_session *session)
+{
+    if (session->anonymous)
+        return session->hidden_id;
+    return session->id_bytes > SESSION_SHORT_ID_BYTES ? session->long_id
+                                                      : session->short_id;
+}
 
+/* What it is known by in the pool: the name, or what is hidden. */
 static inline struct pool_key session_place(const struct pool_session *session)
 {
     return (struct pool_key){
         .tenant = session->tenant->name,
         .tenant_bytes = session->tenant->name_bytes,
-        .id = session->id,
+        .id = session_id(session),
         .id_bytes = session->id_bytes,
     };
 }

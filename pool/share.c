@@ -56,7 +56,7 @@ void share_seal(struct pool *pool, struct pool_session *session)
         const struct prefix_start start = prefix_start(&key);
         pool_block_id id = session->blocks[session->n_sealed++];
 
-        owners_hold(&pool->owners, id, session->number);
+        owners_hold(&pool->owners, id, session);
         prefix_seal(&pool->prefixes, id, &start);
     }
 }
@@ -72,14 +72,13 @@ void share_leave(struct pool *pool, const struct pool_session *session,
     uint32_t index, bool is_last)
 {
     pool_block_id id = session->blocks[index];
-    bool is_owner = owners_is(&pool->owners, id, session->number);
+    bool was_owner = owners_release(&pool->owners, id, session);
 
-    owners_release(&pool->owners, id, session->number);
     if (index >= session->n_sealed)
         return;
     if (is_last)
-        unseal(pool, id, is_owner);
-    else if (is_owner)
+        unseal(pool, id, was_owner);
+    else if (was_owner)
         prefix_keep_tokens(
             &pool->prefixes, id, tokens_at(pool, session, index));
 }
@@ -129,7 +128,7 @@ void share_open(struct pool *pool, struct pool_session *session, uint32_t index)
 
     if (index >= session->n_sealed)
         return;
-    unseal(pool, id, owners_is(&pool->owners, id, session->number));
+    unseal(pool, id, owners_is(&pool->owners, id, session));
     session->n_sealed = index;
     if (session->n_told > index)
         session->n_told = index;
@@ -192,7 +191,7 @@ static void take_shared(
     block_pool_pin(&pool->blocks, id);
     if (owner == NULL)
         prefix_drop_tokens(&pool->prefixes, id);
-    owners_hold(&pool->owners, id, session->number);
+    owners_hold(&pool->owners, id, session);
     if (session->n_blocks == 0)
         registry_count_holder(pool, session);
     session->n_counted++;

@@ -42,6 +42,7 @@ struct pool {
     struct block_pool blocks;
     struct scrub_queue scrubs;
     struct prefix_index prefixes;
+    struct session_table table;
     struct owners owners;
 
     struct kv_map map;

@@ -145,10 +145,12 @@ static void settle(struct tenant_table *table, struct pool_tenant *tenant)
         tenant_excess(tenant->quota.soft_blocks, tenant->n_used) > 0 &&
         tenant->n_cached > 0;
 
-    if (!is_over)
-        kv_list_remove(&tenant->over);
-    else if (kv_list_empty(&tenant->over))
+    if (is_over != kv_list_empty(&tenant->over))
+        return;
+    if (is_over)
         kv_list_append(&table->over, &tenant->over);
+    else
+        kv_list_remove(&tenant->over);
 }
 
 void tenant_use(

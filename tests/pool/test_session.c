@@ -54,6 +54,29 @@ START_TEST(names_that_are_not_allowed_are_refused)
 }
 END_TEST
 
+START_TEST(a_session_of_any_length_of_name_is_told_by_it)
+{
+    char id[128];
+
+    memset(id, 'n', sizeof id);
+    for (size_t n = 1; n <= sizeof id; n++) {
+        const struct pool_key key = {"t", 1, id, n};
+        struct pool_session *session;
+        struct pool_key told;
+
+        ck_assert_int_eq(get_named("t", 1, id, n), KV_OK);
+        session = pool_session_find(fixture.pool, &key);
+        ck_assert_ptr_nonnull(session);
+        told = pool_session_info(fixture.pool, session).key;
+        ck_assert_uint_eq(told.id_bytes, n);
+        ck_assert_mem_eq(told.id, id, n);
+        fixture_check();
+        pool_session_forget(fixture.pool, session, fixture.now_ns);
+        ck_assert_ptr_null(pool_session_find(fixture.pool, &key));
+    }
+}
+END_TEST
+
 START_TEST(sessions_are_walked_in_order_of_tenant_then_id)
 {
     static const char *const names[][2] = {{"b", "a"}, {"", "z"}, {"a", "b"},
@@ -509,13 +532,15 @@ END_TEST
 
 START_TEST(every_failed_allocation_leaves_the_state_as_it_was)
 {
+    static const char long_id[] = "12345678-1234-1234-1234-123456789012";
     const uint32_t tokens[32] = {0};
     struct pool_session *session;
 
     faulty_heap_install();
     fixture_cache("victim", 48);
-    CHECK_FAILS_CLEANLY(get_named("t", 1, "a", 1));
-    session = fixture_find("a");
+    CHECK_FAILS_CLEANLY(get_named("a new tenant", 12, "a", 1));
+    CHECK_FAILS_CLEANLY(get_named("t", 1, long_id, sizeof long_id - 1));
+    session = fixture_find(long_id);
     ck_assert_int_eq(pool_session_begin(fixture.pool, session), KV_OK);
     CHECK_FAILS_CLEANLY(pool_session_append(fixture.pool, session, tokens, 32));
     /* Two blocks too few: nobody is evicted for a run that cannot go on. */
@@ -536,6 +561,7 @@ int main(void)
 {
     const TTest *tests[] = {a_session_is_found_under_its_tenant_and_id_only,
         names_that_are_not_allowed_are_refused,
+        a_session_of_any_length_of_name_is_told_by_it,
         sessions_are_walked_in_order_of_tenant_then_id,
         a_session_is_in_one_state_at_a_time,
         a_conversation_goes_on_where_it_was_after_an_eviction,
