@@ -24,11 +24,12 @@ export KVPOOL_CRASH_SHIM=$BUILD/tests/crash/libcrash_shim.so
 export KVPOOLD=$BUILD/server/kvpoold KVPOOLCTL=$BUILD/cli/kvpoolctl
 export E2E_SOURCE=$tree E2E_STUBS=$BUILD/tests/e2e/stubs
 
+# With the time of now: an object of the last run may be of a mutant.
 copy_tree() {
     rm -rf "$tree"
     mkdir -p "$tree" "$(dirname "$log")"
     git ls-files -z --cached --others --exclude-standard |
-        tar --null --files-from=- -cf - | tar -xf - -C "$tree"
+        tar --null --files-from=- -cf - | tar -xmf - -C "$tree"
 }
 
 field() { # NAME FIELD
