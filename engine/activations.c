@@ -7,10 +7,9 @@
 
 static void lay_floats(const struct activations *x, size_t token)
 {
-    const struct activation_tile tile = activation_tile(x, token);
+    const struct activation_floats floats = activation_floats(x, token);
     const float *values = x->values + token * x->n_cols;
-    float *to = x->floats + tile.first * activation_n_floats(x->n_cols) +
-                (token - tile.first) * ACTIVATION_LANES;
+    float *to = floats.values;
 
     for (size_t i = 0; i < x->n_cols; i += ACTIVATION_LANES) {
         const size_t left = x->n_cols - i;
@@ -19,7 +18,7 @@ static void lay_floats(const struct activations *x, size_t token)
 
         memcpy(step, values + i, n * sizeof *step);
         memcpy(to, step, sizeof step);
-        to += tile.size * ACTIVATION_LANES;
+        to += floats.step;
     }
 }
 

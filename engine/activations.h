@@ -77,7 +77,7 @@ static inline size_t activation_n_floats(size_t n_cols)
 /* What a token has of the floats: ACTIVATION_LANES from values on, as many
  * from values + step on, and so on. */
 struct activation_floats {
-    const float *values;
+    float *values;
     size_t step;
 };
 
