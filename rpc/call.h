@@ -63,9 +63,9 @@ struct rpc_server {
     struct rpc_health *health;
     struct rpc_reflection *reflection;
 
-    bool started, draining, shutting_down, shut_down, closing_timer;
-    uv_timer_t timer; /* the limit of the drain */
-    int64_t drain_deadline_ns;
+    bool started, draining, parting, shutting_down, shut_down, closing_timer;
+    uv_timer_t timer; /* the limit of the drain, then of parting */
+    int64_t drain_deadline_ns, parting_deadline_ns;
     void (*drained)(void *ctx);
     void *drained_ctx;
     struct rpc_tag shut_down_tag;

@@ -72,3 +72,16 @@ bool rpc_connections_add(
         (struct rpc_connection){.cookie = read_cookie(fd), .fd = fd};
     return true;
 }
+
+void rpc_connections_end(struct rpc_connections *connections)
+{
+    drop_those_that_are_gone(connections);
+    for (size_t i = 0; i < connections->n; i++)
+        shutdown(connections->at[i].fd, SHUT_RDWR);
+}
+
+bool rpc_connections_any(struct rpc_connections *connections)
+{
+    drop_those_that_are_gone(connections);
+    return connections->n > 0;
+}

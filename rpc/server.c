@@ -19,16 +19,20 @@
 /* How a server ends:
  *
  *   drain ─────> listeners closed, new calls refused, watchers ended
- *     │ no call left, or the limit: calls are cut off
- *   shutting down ─> core says GOAWAY, and that it is done
- *     │ the peers that do not go within CUT_OFF_MS are disconnected
+ *     │ no call left; or the limit: calls are cut off, and CUT_OFF_MS later
+ *   parting ───> the connections are ended
+ *     │ none is left, or CUT_OFF_MS later
+ *   shutting down ─> core disconnects what it still has, and says when
+ *     │ it is done
  *   shut down, no call and no armed call left ─> timer closed ─> drained()
  *
- * Core's own shutdown kills new calls without a word, so it comes last: until
- * then a new call on an old connection gets an answer that tells it to go
- * elsewhere. */
+ * Core's own shutdown lets clients call for a round trip more and cancels what
+ * they call, which tells nobody to go elsewhere. So it comes last, when nobody
+ * is connected: until then a new call is answered UNAVAILABLE, or loses its
+ * connection, which its client calls UNAVAILABLE too. */
 
 #define CUT_OFF_MS 500
+#define PARTING_TICK_MS 2
 
 /* Armed calls per method: as many as one turn of the loop may find waiting. */
 #define ARMED_UNARY 64
@@ -368,19 +372,32 @@ static void on_timer_closed(uv_handle_t *timer)
     server->drained(server->drained_ctx);
 }
 
-static void on_cut_off(uv_timer_t *timer)
-{
-    struct rpc_server *server = timer->data;
-
-    grpc_server_cancel_all_calls(server->core);
-}
-
 static void shut_core_down(struct rpc_server *server)
 {
     server->shutting_down = true;
+    uv_timer_stop(&server->timer);
     grpc_server_shutdown_and_notify(server->core,
         rpc_loop_queue(server->config.loop), &server->shut_down_tag);
-    uv_timer_start(&server->timer, on_cut_off, CUT_OFF_MS, 0);
+    grpc_server_cancel_all_calls(server->core);
+    rpc_loop_touched(server->config.loop);
+}
+
+static void on_parting(uv_timer_t *timer)
+{
+    struct rpc_server *server = timer->data;
+
+    if (kv_clock_mono_ns() >= server->parting_deadline_ns ||
+        !rpc_connections_any(&server->connections))
+        shut_core_down(server);
+}
+
+static void part(struct rpc_server *server)
+{
+    server->parting = true;
+    server->parting_deadline_ns =
+        kv_clock_mono_ns() + CUT_OFF_MS * KV_NS_PER_MS;
+    rpc_connections_end(&server->connections);
+    uv_timer_start(&server->timer, on_parting, 0, PARTING_TICK_MS);
     rpc_loop_touched(server->config.loop);
 }
 
@@ -388,8 +405,8 @@ static void settle(struct rpc_server *server)
 {
     if (!server->draining || !kv_list_empty(&server->calls))
         return;
-    if (!server->shutting_down)
-        shut_core_down(server);
+    if (!server->parting)
+        part(server);
     if (!server->shut_down || server->n_armed > 0 || server->closing_timer)
         return;
     server->closing_timer = true;
@@ -412,14 +429,19 @@ static void on_core_shut_down(struct rpc_tag *tag, bool ok)
     settle(server);
 }
 
+static void on_cut_off(uv_timer_t *timer)
+{
+    part(timer->data);
+}
+
 static void on_limit(uv_timer_t *timer)
 {
     struct rpc_server *server = timer->data;
 
+    uv_timer_start(&server->timer, on_cut_off, CUT_OFF_MS, 0);
     KV_LIST_EACH (link, &server->calls)
         call_cut_off(call_of_link(link));
-    if (!server->shutting_down)
-        shut_core_down(server);
+    rpc_loop_touched(server->config.loop);
 }
 
 static void begin_drain(
@@ -447,7 +469,7 @@ void rpc_server_drain(struct rpc_server *server, int64_t limit_ns,
     assert(server->started);
     if (!server->draining)
         begin_drain(server, drained, ctx);
-    if (!server->shutting_down && deadline_ns < server->drain_deadline_ns) {
+    if (!server->parting && deadline_ns < server->drain_deadline_ns) {
         server->drain_deadline_ns = deadline_ns;
         uv_update_time(rpc_loop_uv(server->config.loop));
         uv_timer_start(&server->timer, on_limit,

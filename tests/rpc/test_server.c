@@ -419,6 +419,27 @@ START_TEST(an_idle_server_drains_at_once)
 }
 END_TEST
 
+/* Whoever is late is to go elsewhere, and CANCELLED tells nobody to. */
+START_TEST(what_comes_at_the_very_end_is_unavailable_and_not_cancelled)
+{
+    struct rpc_client *client;
+    enum rpc_code code;
+
+    for (int i = 0; i < 20; i++) {
+        start("127.0.0.1:0");
+        client = rig_client(&rig);
+        ck_assert_int_eq(echo(client), RPC_OK);
+        rig_drain(&rig, 1000 * KV_NS_PER_S);
+        do {
+            code = echo(client);
+            ck_assert(code == RPC_OK || code == RPC_UNAVAILABLE);
+        } while (rig.n_drained == 0);
+        rpc_client_close(client);
+        rig_close(&rig);
+    }
+}
+END_TEST
+
 /* ---- opening without memory */
 
 static void nobody(
@@ -523,6 +544,7 @@ int main(void)
         a_second_drain_cuts_the_first_one_short_and_not_longer,
         silent_connections_and_stalled_readers_do_not_hold_up_a_drain,
         an_idle_server_drains_at_once,
+        what_comes_at_the_very_end_is_unavailable_and_not_cancelled,
         open_survives_every_failing_allocation,
         a_client_survives_a_failing_heap,
         a_method_cannot_be_added_twice,
