@@ -2,16 +2,17 @@
 """Measures the forward pass beside llama.cpp, and prints a table in Markdown.
 
     build/release/bench/synth_model --preset llama-1.1b --type q4_0 MODEL.gguf
-    bench/engine.py --llama FOLDER [--threads N] [--rounds N] MODEL.gguf ROW...
+    bench/engine.py --llama FOLDER... [--threads N] [--rounds N] MODEL.gguf ROW...
 
-FOLDER holds llama-bench and llama-batched-bench, built beside the repository by
-whoever measures. A row is ppN, a prompt of N tokens; tgN, N sequences that each
+A FOLDER holds llama-bench and llama-batched-bench, built beside the repository
+by whoever measures; of several builds, --llama before each, the better one of a
+row is the peer. A row is ppN, a prompt of N tokens; tgN, N sequences that each
 take one token after the other; @D behind it: after D tokens; +busy behind it:
 while another process keeps the last of the processors busy, which is compared
 with the same row on an idle machine, for ours and for the peer; +loose: while
 such a process runs where the system puts it.
 
-Ours and the peer take turns, row by row, in every round; ours packs its weights
+Ours and the peers take turns, row by row, in every round; ours packs its weights
 once and waits for its turn asleep. A figure is the median of the rounds, a ratio
 that of the medians, and in brackets stand the least and the greatest ratio of
 one round. Where others took more than a tenth of the processors meanwhile, the
@@ -81,20 +82,20 @@ def output(command):
         stderr=subprocess.DEVNULL, text=True).stdout
 
 
-def peers(args, row):
+def peer(args, llama, row):
     kind, n, depth, neighbour = ROW.match(row).groups()
     is_slow = neighbour or int(n) > FEW_SEQUENCES
     n_steps = str(N_FEW_STEPS if is_slow else N_STEPS)
     common = ["-m", args.model, "-t", str(args.threads)]
     if kind == "tg" and int(n) > 1:
-        out = output([f"{args.llama}/llama-batched-bench", *common, "-npp",
+        out = output([f"{llama}/llama-batched-bench", *common, "-npp",
                       depth or "1", "-ntg", n_steps, "-npl", n, "-c",
                       str(int(n) * (int(depth or 1) + N_STEPS + 32)),
                       "--output-format", "jsonl"])
         return next(json.loads(line)["speed_tg"] for line in out.splitlines()
                     if line.startswith("{"))
     sizes = ["-p", n, "-n", "0"] if kind == "pp" else ["-p", "0", "-n", n_steps]
-    out = output([f"{args.llama}/llama-bench", *common, *sizes, "-d",
+    out = output([f"{llama}/llama-bench", *common, *sizes, "-d",
                   depth or "0", "-r", "1", "-o", "json"])
     return json.loads(out)[0]["avg_ts"]
 
@@ -131,11 +132,11 @@ def times(ours):
 
 
 def measure(args, ours, row):
-    """Both rates and the bound, and the others' share of the processors."""
+    """The bound, all rates, and the others' share of the processors."""
     before = times(ours)
     with Neighbour(ROW.match(row)[4]):
         rate, bound = ours.measure(row)
-        measured = rate, peers(args, row), bound
+        measured = bound, rate, *(peer(args, l, row) for l in args.llama)
     elapsed, ran, own = (b - a for a, b in zip(before, times(ours)))
     return measured, (ran - own) / elapsed / os.cpu_count()
 
@@ -150,21 +151,28 @@ def run(args, ours, rounds):
             if len(done) >= args.rounds:
                 continue
             measured, others = measure(args, ours, row)
-            print(f"{row}: {measured[0]:.1f} {measured[1]:.1f}, others took "
-                  f"{others:.0%}", file=sys.stderr)
+            rates = " ".join(f"{rate:.1f}" for rate in measured[1:])
+            print(f"{row}: {rates}, others took {others:.0%}", file=sys.stderr)
             if others < CALM:
                 done.append(measured)
 
 
+def better(rounds):
+    """Which column is the peer with the greater median."""
+    medians = [statistics.median(column) for column in zip(*rounds)]
+    return max(range(2, len(medians)), key=medians.__getitem__)
+
+
 def print_row(row, rounds):
-    mine, theirs, bounds = (statistics.median(x) for x in zip(*rounds))
-    ratios = [a / b for a, b, _ in rounds]
-    print(f"| {row} | {mine:.1f} | {theirs:.1f} | {mine / theirs:.2f} "
-          f"({min(ratios):.2f}-{max(ratios):.2f}) | {bounds:.0f} |")
+    bound, mine, *theirs = (statistics.median(x) for x in zip(*rounds))
+    ratios = [r[1] / r[better(rounds)] for r in rounds]
+    rates = " | ".join(f"{rate:.1f}" for rate in (mine, *theirs))
+    print(f"| {row} | {rates} | {mine / max(theirs):.2f} "
+          f"({min(ratios):.2f}-{max(ratios):.2f}) | {bound:.0f} |")
 
 
 def print_busy(row, quiet, busy):
-    for who, i in ("kvpool", 0), ("llama.cpp", 1):
+    for who, i in ("kvpool", 1), ("llama.cpp", better(quiet)):
         share = (statistics.median(r[i] for r in busy) /
                  statistics.median(r[i] for r in quiet))
         print(f"{row}: {who} keeps {share:.0%} of its speed")
@@ -172,11 +180,14 @@ def print_busy(row, quiet, busy):
 
 def print_table(args, ours, rounds):
     print(ours.about)
+    for i, llama in enumerate(args.llama, 1):
+        print(f"llama.cpp {i}: {llama}")
     print(f"{os.path.basename(args.model)}, {args.threads} threads, medians of "
           f"{min(map(len, rounds.values()))} to "
           f"{max(map(len, rounds.values()))} rounds\n")
-    print("| tokens a second | kvpool | llama.cpp | ratio | memory allows |")
-    print("|---|---|---|---|---|")
+    builds = " | ".join(f"llama.cpp {i + 1}" for i in range(len(args.llama)))
+    print(f"| tokens a second | kvpool | {builds} | ratio | memory allows |")
+    print("|---" * (4 + len(args.llama)) + "|")
     for row, measured in rounds.items():
         if measured:
             print_row(row, measured)
@@ -191,7 +202,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("rows", nargs="+", metavar="ROW")
-    parser.add_argument("--llama", required=True)
+    parser.add_argument("--llama", required=True, action="append")
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)

@@ -80,8 +80,10 @@ enum kv_status rpc_server_start(
 
 /* No new connections; new calls end UNAVAILABLE, DRAINING (with limit_ns as
  * metadata). Calls in progress go on; those still there after limit_ns are
- * cancelled. Health watchers are told NOT_SERVING and let go. drained is
- * called once, from the loop, when no call is left, and may close the server.
+ * cancelled. Health watchers are told NOT_SERVING and let go. When no call is
+ * left the connections are ended, so that whoever calls then finds nobody
+ * (UNAVAILABLE) and goes elsewhere. drained is called once, from the loop, when
+ * all of that is over, and may close the server.
  * A second call of drain with a shorter limit cuts the first one's short; its
  * drained is not called. */
 void rpc_server_drain(struct rpc_server *server, int64_t limit_ns,
