@@ -38,14 +38,6 @@ AVX2_INLINE void load_step(const unsigned char *lines, size_t step,
             mask);
 }
 
-AVX2_INLINE __m256i repeat_step(const int8_t *quants)
-{
-    int32_t four;
-
-    memcpy(&four, quants, sizeof four);
-    return _mm256_set1_epi32(four);
-}
-
 /* A block of signed bytes; a half at a time, or registers would not do. */
 AVX2_INLINE void add_bytes(const unsigned char *lines, const int8_t *quants,
     size_t n_tokens, __m256i dots[TILE][HALVES])
@@ -60,8 +52,8 @@ AVX2_INLINE void add_bytes(const unsigned char *lines, const int8_t *quants,
             const __m256i size = _mm256_abs_epi8(w);
 
             for (size_t t = 0; t < n_tokens; t++) {
-                const __m256i q =
-                    repeat_step(quants + (step * n_tokens + t) * PACKED_STEP);
+                const __m256i q = _mm256_set1_epi32(
+                    packed_four(quants + (step * n_tokens + t) * PACKED_STEP));
                 const __m256i pairs =
                     _mm256_maddubs_epi16(size, _mm256_sign_epi8(q, w));
 
@@ -89,8 +81,8 @@ AVX2_INLINE void add_fields(const unsigned char *lines, const int8_t *quants,
 
             load_step(lines, step, form, w);
             for (size_t t = 0; t < n_tokens; t++) {
-                const __m256i q =
-                    repeat_step(quants + (step * n_tokens + t) * PACKED_STEP);
+                const __m256i q = _mm256_set1_epi32(
+                    packed_four(quants + (step * n_tokens + t) * PACKED_STEP));
 
                 for (int half = 0; half < HALVES; half++)
                     pairs[t][half] = _mm256_add_epi16(

@@ -46,14 +46,6 @@ AVX2_INLINE __m256i load_half(const unsigned char *block, size_t step,
         low, load_high(block + packed_low_bytes(form), step, form, half));
 }
 
-AVX2_INLINE __m256i repeat_step(const int8_t *quants)
-{
-    int32_t four;
-
-    memcpy(&four, quants, sizeof four);
-    return _mm256_set1_epi32(four);
-}
-
 /* Bytes [row] of two parts (which may be the same) as signed pairs of 16 bits,
  * eight rows to a register. */
 AVX2_INLINE void load_pairs(const unsigned char *first,
@@ -83,8 +75,8 @@ AVX2_INLINE void add_steps(const unsigned char *block, const int8_t *quants,
         for (size_t half = 0; half < HALVES; half++)
             w[half] = load_half(block, s, form, half);
         for (size_t t = 0; t < n_tokens; t++) {
-            const __m256i q =
-                repeat_step(quants + (s * n_tokens + t) * PACKED_STEP);
+            const __m256i q = _mm256_set1_epi32(
+                packed_four(quants + (s * n_tokens + t) * PACKED_STEP));
 
             for (size_t half = 0; half < HALVES; half++)
                 pairs[t][half] = _mm256_add_epi16(
@@ -141,7 +133,7 @@ AVX2_INLINE void dot_sums(const unsigned char *mins, const int16_t *sums,
             mins + first * PACKED_ROWS, mins + second * PACKED_ROWS, pairs);
         for (size_t t = 0; t < n_tokens; t++) {
             const __m256i sum =
-                repeat_step((const void *)(sums + t * stride + i));
+                _mm256_set1_epi32(packed_four(sums + t * stride + i));
 
             for (size_t half = 0; half < HALVES; half++)
                 out[t][half] = _mm256_add_epi32(

@@ -26,14 +26,6 @@ AVX2_INLINE __m512i load_step(
     return _mm512_and_si512(_mm512_srli_epi16(line, shift), mask);
 }
 
-AVX2_INLINE __m512i repeat_step(const int8_t *quants)
-{
-    int32_t four;
-
-    memcpy(&four, quants, sizeof four);
-    return _mm512_set1_epi32(four);
-}
-
 /* The exact sums of group g. */
 AVX2_INLINE void dot_group(const struct packed_tile *tile, size_t g,
     size_t n_tokens, struct packed_form form, __m512i dots[TILE])
@@ -50,7 +42,8 @@ AVX2_INLINE void dot_group(const struct packed_tile *tile, size_t g,
 
             for (size_t t = 0; t < n_tokens; t++)
                 dots[t] = _mm512_dpbusd_epi32(dots[t], w,
-                    repeat_step(quants + (step * n_tokens + t) * PACKED_STEP));
+                    _mm512_set1_epi32(packed_four(
+                        quants + (step * n_tokens + t) * PACKED_STEP)));
         }
         lines += PACKED_STEPS / form.n_fields * PACKED_LINE;
         quants += PACKED_BLOCK * n_tokens;

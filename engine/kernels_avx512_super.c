@@ -41,14 +41,6 @@ AVX2_INLINE __m512i load_step(
         low, load_high(block + packed_low_bytes(form), step, form));
 }
 
-AVX2_INLINE __m512i repeat_step(const void *bytes)
-{
-    int32_t four;
-
-    memcpy(&four, bytes, sizeof four);
-    return _mm512_set1_epi32(four);
-}
-
 /* A part's products with all its tokens, times its scale. */
 AVX2_INLINE void add_part(const unsigned char *block, const int8_t *quants,
     size_t n_tokens, size_t step, struct packed_form form, __m512i scales,
@@ -63,7 +55,8 @@ AVX2_INLINE void add_part(const unsigned char *block, const int8_t *quants,
 
         for (size_t t = 0; t < n_tokens; t++)
             sums[t] = _mm512_dpbusd_epi32(sums[t], w,
-                repeat_step(quants + (s * n_tokens + t) * PACKED_STEP));
+                _mm512_set1_epi32(
+                    packed_four(quants + (s * n_tokens + t) * PACKED_STEP)));
     }
     for (size_t t = 0; t < n_tokens; t++)
         dots[t] =
@@ -116,8 +109,8 @@ AVX2_INLINE void dot_sums(const unsigned char *mins, const int16_t *sums,
             load_pairs(mins + first * PACKED_ROWS, mins + second * PACKED_ROWS);
 
         for (size_t t = 0; t < n_tokens; t++)
-            out[t] = _mm512_dpwssd_epi32(
-                out[t], pairs, repeat_step(sums + t * stride + i));
+            out[t] = _mm512_dpwssd_epi32(out[t], pairs,
+                _mm512_set1_epi32(packed_four(sums + t * stride + i)));
     }
 }
 

@@ -31,14 +31,6 @@ PACKED_INLINE int8x16_t load_quad(
         vreinterpretq_s8_u8(w), vdupq_n_s8((int8_t)packed_zero(form.n_bits)));
 }
 
-PACKED_INLINE int8x16_t repeat_step(const int8_t *quants)
-{
-    int32_t four;
-
-    memcpy(&four, quants, sizeof four);
-    return vreinterpretq_s8_s32(vdupq_n_s32(four));
-}
-
 /* A row's four columns are spread over two lanes of two. */
 struct dots {
     int32x4_t low[QUADS], high[QUADS];
@@ -55,8 +47,8 @@ PACKED_INLINE void add_steps(const unsigned char *lines, const int8_t *quants,
 
             for (size_t s = step; s < step + n_steps; s++) {
                 const int8x16_t w = load_quad(lines, s, i, form);
-                const int8x16_t q =
-                    repeat_step(quants + (s * n_tokens + t) * PACKED_STEP);
+                const int8x16_t q = vreinterpretq_s8_s32(vdupq_n_s32(
+                    packed_four(quants + (s * n_tokens + t) * PACKED_STEP)));
 
                 low = vmlal_s8(low, vget_low_s8(w), vget_low_s8(q));
                 high = vmlal_s8(high, vget_high_s8(w), vget_high_s8(q));

@@ -39,22 +39,11 @@ PACKED_INLINE int8x16_t load_quad(const unsigned char *block, size_t step,
     return vreinterpretq_s8_u8(w);
 }
 
-PACKED_INLINE int8x16_t repeat_step(const int8_t *quants)
-{
-    int32_t four;
-
-    memcpy(&four, quants, sizeof four);
-    return vreinterpretq_s8_s32(vdupq_n_s32(four));
-}
-
 /* Four rows' bytes. */
 PACKED_INLINE int32x4_t load_rows(const unsigned char *bytes)
 {
-    int32_t four;
-
-    memcpy(&four, bytes, sizeof four);
-    return vmovl_s16(
-        vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)))));
+    return vmovl_s16(vget_low_s16(
+        vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(packed_four(bytes))))));
 }
 
 /* A part's products for four rows, times its scale. */
@@ -67,8 +56,8 @@ PACKED_INLINE void add_part(const unsigned char *block, const int8_t *quants,
 
         for (size_t s = step; s < step + form.part / PACKED_STEP; s++) {
             const int8x16_t w = load_quad(block, s, quad, form);
-            const int8x16_t q =
-                repeat_step(quants + (s * n_tokens + t) * PACKED_STEP);
+            const int8x16_t q = vreinterpretq_s8_s32(vdupq_n_s32(
+                packed_four(quants + (s * n_tokens + t) * PACKED_STEP)));
 
             low = vmlal_s8(low, vget_low_s8(w), vget_low_s8(q));
             high = vmlal_s8(high, vget_high_s8(w), vget_high_s8(q));

@@ -49,6 +49,15 @@ PACKED_INLINE const int8_t *packed_quants(const struct packed_tile *tile,
     return tile->quants + (tile->column + g * form.group) * n_tokens;
 }
 
+/* Four bytes, as a register repeats them: of a token the quants of a step. */
+PACKED_INLINE int32_t packed_four(const void *bytes)
+{
+    int32_t four;
+
+    memcpy(&four, bytes, sizeof four);
+    return four;
+}
+
 /* sums[token] += the tile's products. n_tokens is 1, 2, 4 or 8. */
 typedef void (*packed_add_cb)(const struct packed_tile *tile, size_t n_tokens,
     struct packed_form form, float (*sums)[PACKED_ROWS]);
