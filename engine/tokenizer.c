@@ -67,7 +67,7 @@ void tokenizer_close(struct tokenizer *tokenizer)
     splitter_close(tokenizer->splitter);
     kv_map_fini(&tokenizer->merges_by_pair);
     kv_free(tokenizer->merges);
-    kv_free(tokenizer->user_tokens);
+    kv_free(tokenizer->named_tokens);
     kv_map_fini(&tokenizer->by_text);
     kv_free(tokenizer->pieces);
     kv_free(tokenizer->tokens);
@@ -85,7 +85,7 @@ size_t tokenizer_bytes(const struct tokenizer *tokenizer)
 
     n += tokenizer->info.n_vocab * sizeof *tokenizer->tokens;
     n += map_bytes(&tokenizer->by_text) + tokenizer->n_piece_bytes;
-    n += (tokenizer->n_user_tokens + 1) * sizeof *tokenizer->user_tokens;
+    n += (tokenizer->n_named_tokens + 1) * sizeof *tokenizer->named_tokens;
     if (tokenizer->splitter == NULL)
         return n;
     n += (tokenizer->merges_by_pair.n_entries + 1) * sizeof *tokenizer->merges;
@@ -93,15 +93,16 @@ size_t tokenizer_bytes(const struct tokenizer *tokenizer)
            splitter_bytes(tokenizer->splitter);
 }
 
-/* A part of the text in which the user tokens before the kth are not. */
+/* A part of the text in which the named tokens before the kth are not. */
 struct part {
     size_t begin, n, k;
-    uint32_t id; /* of a user token; UINT32_MAX: a text still */
+    uint32_t id; /* of a named token; UINT32_MAX: a text still */
 };
 
 struct part_stack {
     struct part *parts;
     size_t n, n_max;
+    bool parses_special;
 };
 
 static bool push_part(struct part_stack *stack, struct part part)
@@ -122,34 +123,33 @@ static bool push_part(struct part_stack *stack, struct part part)
     return true;
 }
 
-/* The first user token from the kth on that the part has makes three of it, of
+/* The first named token from the kth on that the part has makes three of it, of
  * which the last goes to the stack first. Sets *is_split. */
 static bool split_part(const struct tokenizer *tokenizer, const char *text,
     struct part part, struct part_stack *stack, bool *is_split)
 {
     const char *begin = text + part.begin, *found = NULL;
-    struct user_token user = {0, 0};
+    struct named_token named = {.n = 0};
     size_t before;
 
     *is_split = false;
-    for (; part.k < tokenizer->n_user_tokens; part.k++) {
-        user = tokenizer->user_tokens[part.k];
-        found =
-            memmem(begin, part.n, tokenizer->tokens[user.id].text.data, user.n);
-        if (found != NULL)
-            break;
+    for (; found == NULL && part.k < tokenizer->n_named_tokens; part.k++) {
+        named = tokenizer->named_tokens[part.k];
+        if (stack->parses_special || !named.is_special)
+            found = memmem(
+                begin, part.n, tokenizer->tokens[named.id].text.data, named.n);
     }
     if (found == NULL)
         return true;
     *is_split = true;
     before = (size_t)(found - begin);
     return push_part(
-               stack, (struct part){part.begin + before + user.n,
-                          part.n - before - user.n, part.k, UINT32_MAX}) &&
+               stack, (struct part){part.begin + before + named.n,
+                          part.n - before - named.n, part.k - 1, UINT32_MAX}) &&
            push_part(stack,
-               (struct part){part.begin + before, user.n, part.k, user.id}) &&
-           push_part(stack,
-               (struct part){part.begin, before, part.k + 1, UINT32_MAX});
+               (struct part){part.begin + before, named.n, part.k, named.id}) &&
+           push_part(
+               stack, (struct part){part.begin, before, part.k, UINT32_MAX});
 }
 
 static enum kv_status encode_part(const struct tokenizer *tokenizer,
@@ -175,9 +175,10 @@ static enum kv_status encode_part(const struct tokenizer *tokenizer,
 }
 
 enum kv_status tokenizer_encode(const struct tokenizer *tokenizer,
-    const char *text, size_t n, bool add_bos, uint32_t **ids, size_t *n_ids)
+    const char *text, size_t n, unsigned flags, uint32_t **ids, size_t *n_ids)
 {
-    struct part_stack stack = {NULL, 0, 0};
+    struct part_stack stack = {
+        .parses_special = (flags & TOKENIZER_PARSE_SPECIAL) != 0};
     struct token_list list = {.ids = NULL};
     enum kv_status status = KV_OK;
 
@@ -185,7 +186,7 @@ enum kv_status tokenizer_encode(const struct tokenizer *tokenizer,
         return KV_LIMIT;
     if (!kv_utf8_valid(text, n))
         return KV_INVALID;
-    if (add_bos && tokenizer->info.adds_bos) {
+    if ((flags & TOKENIZER_ADD_BOS) != 0 && tokenizer->info.adds_bos) {
         if (!token_list_reserve(&list, 1))
             return KV_NO_MEMORY;
         list.ids[list.n++] = tokenizer->info.bos_id;
@@ -209,6 +210,15 @@ struct gguf_string tokenizer_piece(
     const struct tokenizer *tokenizer, uint32_t id)
 {
     return tokenizer->tokens[id].piece;
+}
+
+struct gguf_string tokenizer_special_name(
+    const struct tokenizer *tokenizer, uint32_t id)
+{
+    const struct token *token = &tokenizer->tokens[id];
+
+    return tokenizer_is_special(token->kind) ? token->text
+                                             : (struct gguf_string){NULL, 0};
 }
 
 bool tokenizer_strips_space(const struct tokenizer *tokenizer)

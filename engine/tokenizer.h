@@ -29,21 +29,35 @@ enum kv_status tokenizer_open_as(struct tokenizer **out,
 
 void tokenizer_close(struct tokenizer *tokenizer); /* NULL is fine */
 
-/* Tokens of n bytes of UTF-8, in *ids (kv_free; NULL if none). Names of control
- * tokens in the text are ordinary text; user-defined tokens are cut out first,
- * the longest first. O(n log n) for each stretch between them (SPM) or each
+/* How a text is taken. */
+enum tokenizer_flag {
+    TOKENIZER_ADD_BOS = 1, /* the beginning-of-text token first, where the model
+                              wants one */
+    TOKENIZER_PARSE_SPECIAL = 2, /* names of control tokens, and that of what is
+                                    unknown, are those tokens */
+};
+
+/* Tokens of n bytes of UTF-8, in *ids (kv_free; NULL if none); flags of
+ * tokenizer_flag. User-defined tokens, and special ones if they are parsed, are
+ * cut out first, the longest first; else the name of a special token is
+ * ordinary text. O(n log n) for each stretch between them (SPM) or each
  * word (BPE). A byte for which a BPE vocabulary has no token, nor one for what
- * is unknown, is left out. add_bos puts the beginning-of-text token first where
- * the model wants one. KV_INVALID: not UTF-8; KV_LIMIT: a GiB or more, or a
+ * is unknown, is left out. KV_INVALID: not UTF-8; KV_LIMIT: a GiB or more, or a
  * word that takes too many steps to find; KV_NO_MEMORY. */
 enum kv_status tokenizer_encode(const struct tokenizer *tokenizer,
-    const char *text, size_t n, bool add_bos, uint32_t **ids, size_t *n_ids);
+    const char *text, size_t n, unsigned flags, uint32_t **ids, size_t *n_ids);
 
 /* The bytes of a token, borrowed; empty for control tokens. Not always UTF-8 by
  * itself. id < n_vocab. The space that SPM puts before a text belongs to the
  * first token: tokenizer_strips_space says that it is to be left out there. */
 struct gguf_string tokenizer_piece(
     const struct tokenizer *tokenizer, uint32_t id);
+
+/* What TOKENIZER_PARSE_SPECIAL takes for the token, borrowed; empty where it is
+ * not special. */
+struct gguf_string tokenizer_special_name(
+    const struct tokenizer *tokenizer, uint32_t id);
+
 bool tokenizer_strips_space(const struct tokenizer *tokenizer);
 
 /* Bytes of the longest piece: n bytes of text are at least n / that tokens. */

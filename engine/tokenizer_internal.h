@@ -1,5 +1,5 @@
-/* What the parts of the tokenizer share. tokenizer.c cuts user-defined tokens
- * out of a text, tokenizer_vocab.c reads what both kinds have, tokenizer_spm.c
+/* What the parts of the tokenizer share. tokenizer.c cuts named tokens out
+ * of a text, tokenizer_vocab.c reads what both kinds have, tokenizer_spm.c
  * and tokenizer_bpe.c merge (merge_list.h), tokenizer_merges.c reads what only
  * BPE has. */
 #ifndef ENGINE_TOKENIZER_INTERNAL_H
@@ -30,9 +30,10 @@ struct token {
 };
 
 /* A token that is cut out of a text before anything is merged. */
-struct user_token {
+struct named_token {
     size_t n; /* bytes of its text */
     uint32_t id;
+    bool is_special; /* if it was asked for: see tokenizer_is_special */
 };
 
 /* The pair becomes a token; merges that come first in the file go first. */
@@ -53,8 +54,8 @@ struct tokenizer {
     size_t max_text_bytes;
     uint32_t byte_ids[256]; /* what stands for a byte that is in no other
                                token; UINT32_MAX: nothing (BPE) */
-    struct user_token *user_tokens; /* longest first */
-    size_t n_user_tokens;
+    struct named_token *named_tokens; /* longest first */
+    size_t n_named_tokens;
 
     const char *given_pre;     /* while it opens: tokenizer_open_as's */
     struct splitter *splitter; /* of BPE; NULL: SPM */
@@ -82,6 +83,12 @@ void tokenizer_write_bpe_piece(struct token *token, char *out);
 const struct merge *tokenizer_find_merge(
     const struct tokenizer *tokenizer, uint32_t left, uint32_t right);
 
+/* Whether it is no text, but for those who ask for it by its name. */
+static inline bool tokenizer_is_special(enum token_kind kind)
+{
+    return kind == TOKEN_CONTROL || kind == TOKEN_UNKNOWN;
+}
+
 /* The token of that key, or UINT32_MAX. */
 uint32_t tokenizer_find(
     const struct tokenizer *tokenizer, const char *text, size_t n);
@@ -95,8 +102,8 @@ struct token_list {
 /* Room for n more. */
 bool token_list_reserve(struct token_list *list, size_t n);
 
-/* Appends the tokens of n bytes, at least 1, of valid UTF-8 that hold no user
- * token. */
+/* Appends the tokens of n bytes, at least 1, of valid UTF-8 that nothing is cut
+ * out of any more. */
 enum kv_status tokenizer_encode_spm(const struct tokenizer *tokenizer,
     const char *text, size_t n, struct token_list *list);
 enum kv_status tokenizer_encode_bpe(const struct tokenizer *tokenizer,

@@ -11,7 +11,7 @@
 
 /* What a text of SPM may contain: normal, unused and user-defined tokens. The
  * others are not in the map, so nobody can write an end of text, or a byte by
- * its name, into a prompt. */
+ * its name, into a prompt, unless the tokenizer is told to parse such names. */
 
 #define KEY "tokenizer.ggml."
 
@@ -415,35 +415,42 @@ static void index_bytes(struct tokenizer *tokenizer)
         }
 }
 
-static int compare_user_tokens(const void *a, const void *b)
+static int compare_named_tokens(const void *a, const void *b)
 {
-    const struct user_token *left = a, *right = b;
+    const struct named_token *left = a, *right = b;
 
     if (left->n != right->n)
         return left->n < right->n ? 1 : -1;
     return left->id < right->id ? -1 : left->id > right->id;
 }
 
-static enum kv_status list_user_tokens(struct tokenizer *tokenizer,
+static bool is_named(const struct token *token)
+{
+    return token->text.n > 0 && (token->kind == TOKEN_USER_DEFINED ||
+                                    tokenizer_is_special(token->kind));
+}
+
+static enum kv_status list_named_tokens(struct tokenizer *tokenizer,
     const struct gguf *gguf, struct kv_error *error)
 {
     size_t n = 0;
 
     for (uint32_t id = 0; id < tokenizer->info.n_vocab; id++)
-        n += tokenizer->tokens[id].kind == TOKEN_USER_DEFINED;
-    tokenizer->user_tokens = kv_calloc(n + 1, sizeof *tokenizer->user_tokens);
-    if (tokenizer->user_tokens == NULL)
+        n += is_named(&tokenizer->tokens[id]);
+    tokenizer->named_tokens = kv_calloc(n + 1, sizeof *tokenizer->named_tokens);
+    if (tokenizer->named_tokens == NULL)
         return kv_error_set(error, KV_NO_MEMORY,
-            "%s: no memory for %zu user-defined tokens", gguf_name(gguf), n);
+            "%s: no memory for %zu named tokens", gguf_name(gguf), n);
     for (uint32_t id = 0; id < tokenizer->info.n_vocab; id++) {
         const struct token *token = &tokenizer->tokens[id];
 
-        if (token->kind == TOKEN_USER_DEFINED && token->text.n > 0)
-            tokenizer->user_tokens[tokenizer->n_user_tokens++] =
-                (struct user_token){token->text.n, id};
+        if (is_named(token))
+            tokenizer->named_tokens[tokenizer->n_named_tokens++] =
+                (struct named_token){
+                    token->text.n, id, tokenizer_is_special(token->kind)};
     }
-    qsort(tokenizer->user_tokens, tokenizer->n_user_tokens,
-        sizeof *tokenizer->user_tokens, compare_user_tokens);
+    qsort(tokenizer->named_tokens, tokenizer->n_named_tokens,
+        sizeof *tokenizer->named_tokens, compare_named_tokens);
     return KV_OK;
 }
 
@@ -469,7 +476,7 @@ enum kv_status tokenizer_load(struct tokenizer *tokenizer,
     if (status == KV_OK)
         status = index_tokens(tokenizer, gguf, error);
     if (status == KV_OK)
-        status = list_user_tokens(tokenizer, gguf, error);
+        status = list_named_tokens(tokenizer, gguf, error);
     if (status != KV_OK)
         return status;
     if (tokenizer->splitter != NULL)

@@ -212,9 +212,9 @@ static void make_tokens(struct work *work)
         arrival->ids = message->tokens->ids;
         arrival->n_ids = message->tokens->n_ids;
     } else if (is_text(message) && message->text[0] != '\0') {
-        arrival->status =
-            tokenizer_encode(arrival->server->tokenizer, message->text,
-                strlen(message->text), true, &arrival->owned, &arrival->n_ids);
+        arrival->status = tokenizer_encode(arrival->server->tokenizer,
+            message->text, strlen(message->text), TOKENIZER_ADD_BOS,
+            &arrival->owned, &arrival->n_ids);
         arrival->ids = arrival->owned;
     }
 }

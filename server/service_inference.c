@@ -113,13 +113,15 @@ static bool tokenize(struct conversion *conversion)
     const Kvpool__V1__TokenizeRequest *request =
         (const Kvpool__V1__TokenizeRequest *)conversion->request;
     Kvpool__V1__TokenizeResponse response = KVPOOL__V1__TOKENIZE_RESPONSE__INIT;
+    const unsigned flags =
+        (request->add_special ? TOKENIZER_ADD_BOS : 0) |
+        (request->parse_special ? TOKENIZER_PARSE_SPECIAL : 0);
     uint32_t *ids = NULL;
     size_t n_ids = 0;
     bool done;
 
-    done =
-        tokenizer_encode(conversion->tokenizer, request->text,
-            strlen(request->text), request->add_special, &ids, &n_ids) == KV_OK;
+    done = tokenizer_encode(conversion->tokenizer, request->text,
+               strlen(request->text), flags, &ids, &n_ids) == KV_OK;
     if (done && request->with_pieces && n_ids > 0)
         done = add_pieces(conversion->tokenizer, ids, n_ids, &response);
     response.token_ids = ids;
@@ -139,8 +141,6 @@ static void on_tokenize(void *ctx, struct rpc_call *call,
         (Kvpool__V1__TokenizeRequest *)message_parse(
             &kvpool__v1__tokenize_request__descriptor, bytes, n_bytes, &error);
 
-    if (request != NULL)
-        check_unsupported(&error, "parse_special", request->parse_special);
     if (error.n_violations == 0 &&
         check_model(&error, server->model, request->model)) {
         begin_conversion(server, call, &request->base, tokenize,
@@ -153,32 +153,48 @@ static void on_tokenize(void *ctx, struct rpc_call *call,
 
 /* ---- Detokenize */
 
-static size_t raw_length(
-    const struct tokenizer *tokenizer, const uint32_t *ids, size_t n_ids)
+static size_t raw_length(const struct tokenizer *tokenizer,
+    const Kvpool__V1__DetokenizeRequest *request)
 {
     size_t n = 0;
 
-    for (size_t i = 0; i < n_ids; i++)
-        n += tokenizer_piece(tokenizer, ids[i]).n;
+    for (size_t i = 0; i < request->n_token_ids; i++) {
+        n += tokenizer_piece(tokenizer, request->token_ids[i]).n;
+        if (request->with_special)
+            n += tokenizer_special_name(tokenizer, request->token_ids[i]).n;
+    }
     return n;
 }
 
-/* The bytes of the tokens; without the space that SPM puts before a text. */
-static size_t fill_raw(const struct tokenizer *tokenizer, const uint32_t *ids,
-    size_t n_ids, char *raw)
+static char *put_bytes(char *out, const char *bytes, size_t n)
 {
-    bool at_start = tokenizer_strips_space(tokenizer);
-    size_t n = 0;
+    if (n > 0)
+        memcpy(out, bytes, n);
+    return out + n;
+}
 
-    for (size_t i = 0; i < n_ids; i++) {
-        struct gguf_string piece = tokenizer_piece(tokenizer, ids[i]);
-        size_t skip = at_start && piece.n > 0 && piece.data[0] == ' ';
+/* The bytes of the tokens; without the space that SPM puts before a text, and
+ * again behind a special token's name, so that the names can be parsed back. */
+static size_t fill_raw(const struct tokenizer *tokenizer,
+    const Kvpool__V1__DetokenizeRequest *request, char *raw)
+{
+    bool at_start = true;
+    char *out = raw;
 
-        at_start = at_start && piece.n == 0;
-        memcpy(raw + n, piece.data + skip, piece.n - skip);
-        n += piece.n - skip;
+    for (size_t i = 0; i < request->n_token_ids; i++) {
+        const uint32_t id = request->token_ids[i];
+        struct gguf_string piece = tokenizer_piece(tokenizer, id);
+        struct gguf_string name = tokenizer_special_name(tokenizer, id);
+        size_t skip = at_start && tokenizer_strips_space(tokenizer) &&
+                      piece.n > 0 && piece.data[0] == ' ';
+
+        out = put_bytes(out, piece.data + skip, piece.n - skip);
+        if (request->with_special)
+            out = put_bytes(out, name.data, name.n);
+        at_start =
+            (at_start && piece.n == 0) || (request->with_special && name.n > 0);
     }
-    return n;
+    return (size_t)(out - raw);
 }
 
 static bool detokenize(struct conversion *conversion)
@@ -187,16 +203,14 @@ static bool detokenize(struct conversion *conversion)
         (const Kvpool__V1__DetokenizeRequest *)conversion->request;
     Kvpool__V1__DetokenizeResponse response =
         KVPOOL__V1__DETOKENIZE_RESPONSE__INIT;
-    const uint32_t *ids = request->token_ids;
-    size_t n_ids = request->n_token_ids;
-    size_t n = raw_length(conversion->tokenizer, ids, n_ids);
+    size_t n = raw_length(conversion->tokenizer, request);
     char *raw = kv_calloc(1, n + 1);
     char *text = kv_calloc(1, TEXT_STREAM_OUT_BYTES(n) + 1);
     struct text_stream stream;
     bool done = false;
 
     if (raw != NULL && text != NULL) {
-        n = fill_raw(conversion->tokenizer, ids, n_ids, raw);
+        n = fill_raw(conversion->tokenizer, request, raw);
         response.raw.data = (uint8_t *)raw;
         response.raw.len = n;
         text_stream_init(&stream, NULL, 0);
@@ -223,7 +237,6 @@ static void on_detokenize(void *ctx, struct rpc_call *call,
     if (request != NULL) {
         check_ids(&error, "token_ids", request->token_ids, request->n_token_ids,
             server->model->shape.n_vocab);
-        check_unsupported(&error, "with_special", request->with_special);
     }
     if (error.n_violations == 0 &&
         check_model(&error, server->model, request->model)) {

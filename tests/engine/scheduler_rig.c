@@ -224,7 +224,7 @@ enum kv_status rig_submit_for(const char *tenant, struct rig_client *client,
     ck_assert_int_eq(status, KV_OK);
     if (text[0] != '\0')
         ck_assert_int_eq(tokenizer_encode(rig.tokenizer, text, strlen(text),
-                             true, &ids, &n_ids),
+                             TOKENIZER_ADD_BOS, &ids, &n_ids),
             KV_OK);
     client->request.ops = &ops;
     client->request.max_tokens = max_tokens;

@@ -88,8 +88,8 @@ static bool tokenizer_is_sound(const struct model *model)
     if (tokenizer_open(&tokenizer, model->gguf, model->shape.n_vocab, &error) !=
         KV_OK)
         return error_is_words(&error);
-    is_sound =
-        tokenizer_encode(tokenizer, "hello <x>", 9, true, &ids, &n) == KV_OK;
+    is_sound = tokenizer_encode(tokenizer, "hello <x>", 9, TOKENIZER_ADD_BOS,
+                   &ids, &n) == KV_OK;
     for (size_t i = 0; is_sound && i < n; i++)
         is_sound = ids[i] < model->shape.n_vocab;
     kv_free(ids);

@@ -257,8 +257,9 @@ static size_t open_held(int64_t hold_ns)
     size_t n_ids, n_held;
 
     rig_open(&config);
-    ck_assert_int_eq(tokenizer_encode(rig.tokenizer, rig.prompts[3],
-                         strlen(rig.prompts[3]), true, &ids, &n_ids),
+    ck_assert_int_eq(
+        tokenizer_encode(rig.tokenizer, rig.prompts[3], strlen(rig.prompts[3]),
+            TOKENIZER_ADD_BOS, &ids, &n_ids),
         KV_OK);
     kv_free(ids);
     rig_close();

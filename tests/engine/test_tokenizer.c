@@ -51,14 +51,14 @@ static void expect_refusal(enum kv_status status, const char *words)
 }
 
 /* Compares with ids in words: "1 <0x41> hello". */
-static void expect_ids(const char *text, bool add_bos, const char *wanted)
+static void expect_ids(const char *text, unsigned flags, const char *wanted)
 {
     char got[400] = "";
     uint32_t *ids;
     size_t n;
 
     ck_assert_int_eq(
-        tokenizer_encode(rig.tokenizer, text, strlen(text), add_bos, &ids, &n),
+        tokenizer_encode(rig.tokenizer, text, strlen(text), flags, &ids, &n),
         KV_OK);
     for (size_t i = 0; i < n; i++) {
         char one[40];
@@ -89,11 +89,11 @@ START_TEST(pairs_merge_by_score_and_spaces_become_u2581)
 {
     add_hello();
     open_tokenizer();
-    expect_ids("hello", true, "1 " SPACE "hello ");
-    expect_ids("hello hello", false, SPACE "hello " SPACE "hello ");
-    expect_ids("hel", false, SPACE " he l ");
-    expect_ids("lo", false, SPACE " lo ");
-    expect_ids("llo", false, SPACE " ll o ");
+    expect_ids("hello", TOKENIZER_ADD_BOS, "1 " SPACE "hello ");
+    expect_ids("hello hello", 0, SPACE "hello " SPACE "hello ");
+    expect_ids("hel", 0, SPACE " he l ");
+    expect_ids("lo", 0, SPACE " lo ");
+    expect_ids("llo", 0, SPACE " ll o ");
 }
 END_TEST
 
@@ -104,8 +104,8 @@ START_TEST(of_equal_scores_the_leftmost_pair_merges)
     tiny_model_add_word(&tiny, "a", 0, 1);
     tiny_model_add_word(&tiny, "aa", -1, 1);
     open_tokenizer();
-    expect_ids("aaa", false, "aa a ");
-    expect_ids("aaaaa", false, "aa aa a ");
+    expect_ids("aaa", 0, "aa a ");
+    expect_ids("aaaaa", 0, "aa aa a ");
 }
 END_TEST
 
@@ -113,8 +113,8 @@ START_TEST(what_is_in_no_token_falls_back_to_its_bytes)
 {
     add_hello();
     open_tokenizer();
-    expect_ids("\xC3\xBC", false, SPACE " <C3> <BC> ");
-    expect_ids("\n", false, SPACE " <0A> ");
+    expect_ids("\xC3\xBC", 0, SPACE " <C3> <BC> ");
+    expect_ids("\n", 0, SPACE " <0A> ");
     ck_assert_uint_eq(tokenizer_piece(rig.tokenizer, 3 + 0xC3).n, 1);
     ck_assert_int_eq(
         *tokenizer_piece(rig.tokenizer, 3 + 0xC3).data, (char)0xC3);
@@ -124,8 +124,8 @@ END_TEST
 START_TEST(an_empty_text_has_no_tokens_but_bos)
 {
     open_tokenizer();
-    expect_ids("", false, "");
-    expect_ids("", true, "1 ");
+    expect_ids("", 0, "");
+    expect_ids("", TOKENIZER_ADD_BOS, "1 ");
 }
 END_TEST
 
@@ -137,8 +137,40 @@ START_TEST(a_text_cannot_name_a_control_token)
     tiny_model_add_word(&tiny, "s>", 0, 1);
     tiny_model_add_word(&tiny, "<", 0, 1);
     open_tokenizer();
-    expect_ids("<s>", false, SPACE " < s> ");
-    expect_ids("<0x00>", false, SPACE " < <30> <78> <30> <30> > ");
+    expect_ids("<s>", 0, SPACE " < s> ");
+    expect_ids("<0x00>", 0, SPACE " < <30> <78> <30> <30> > ");
+}
+END_TEST
+
+START_TEST(names_of_special_tokens_are_parsed_if_asked_for)
+{
+    add_hello();
+    tiny_model_add_word(&tiny, "<s><s>", 0, 4);
+    open_tokenizer();
+    expect_ids("<s>hello</s>", TOKENIZER_PARSE_SPECIAL, "1 " SPACE "hello 2 ");
+    expect_ids("<unk>", TOKENIZER_PARSE_SPECIAL, "0 ");
+    expect_ids("<s>", TOKENIZER_PARSE_SPECIAL | TOKENIZER_ADD_BOS, "1 1 ");
+    expect_ids("<s><s><s>", TOKENIZER_PARSE_SPECIAL, "<s><s> 1 ");
+    expect_ids("<s", TOKENIZER_PARSE_SPECIAL, SPACE " <3C> <73> ");
+    expect_ids("<0x41>", TOKENIZER_PARSE_SPECIAL,
+        SPACE " <3C> <30> <78> <34> <31> <3E> ");
+}
+END_TEST
+
+START_TEST(only_special_tokens_have_a_special_name)
+{
+    static const char *const names[] = {"<unk>", "<s>", "</s>"};
+    struct gguf_string name;
+
+    add_hello();
+    tiny_model_add_word(&tiny, "<x>", 0, 4);
+    open_tokenizer();
+    for (uint32_t id = 0; id < TINY_N_FIXED + 12; id++) {
+        name = tokenizer_special_name(rig.tokenizer, id);
+        if (id < 3)
+            ck_assert_mem_eq(name.data, names[id], strlen(names[id]));
+        ck_assert_uint_eq(name.n, id < 3 ? strlen(names[id]) : 0);
+    }
 }
 END_TEST
 
@@ -149,10 +181,10 @@ START_TEST(user_defined_tokens_are_cut_out_the_longest_first)
     tiny_model_add_word(&tiny, "<x><x>", 0, 4);
     tiny_model_add_word(&tiny, "x>h", 0, 4);
     open_tokenizer();
-    expect_ids("<x>", false, "<x> ");
-    expect_ids("hello<x>hello", false, SPACE "hello <x> " SPACE "hello ");
-    expect_ids("<x><x><x>", false, "<x><x> <x> ");
-    expect_ids("x>h<x>", false, "x>h <x> ");
+    expect_ids("<x>", 0, "<x> ");
+    expect_ids("hello<x>hello", 0, SPACE "hello <x> " SPACE "hello ");
+    expect_ids("<x><x><x>", 0, "<x><x> <x> ");
+    expect_ids("x>h<x>", 0, "x>h <x> ");
     ck_assert_uint_eq(tokenizer_piece(rig.tokenizer, TINY_N_FIXED + 11).n, 3);
 }
 END_TEST
@@ -200,8 +232,8 @@ START_TEST(a_text_that_is_not_utf8_is_refused)
     size_t n = 7;
 
     open_tokenizer();
-    ck_assert_int_eq(
-        tokenizer_encode(rig.tokenizer, "a\xFF", 2, true, &ids, &n),
+    ck_assert_int_eq(tokenizer_encode(rig.tokenizer, "a\xFF", 2,
+                         TOKENIZER_ADD_BOS, &ids, &n),
         KV_INVALID);
     ck_assert_ptr_null(ids);
     ck_assert_uint_eq(n, 7);
@@ -277,7 +309,7 @@ START_TEST(a_long_text_of_one_letter_is_merged_in_good_time)
     add_hello();
     open_tokenizer();
     ck_assert_int_eq(
-        tokenizer_encode(rig.tokenizer, text, N, false, &ids, &n), KV_OK);
+        tokenizer_encode(rig.tokenizer, text, N, 0, &ids, &n), KV_OK);
     ck_assert_uint_eq(n, 1 + N / 2);
     kv_free(ids);
     free(text);
@@ -308,7 +340,8 @@ START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
         size_t n;
 
         faulty_heap_fail_at(nth);
-        status = tokenizer_encode(rig.tokenizer, "a<x>b", 5, true, &ids, &n);
+        status = tokenizer_encode(
+            rig.tokenizer, "a<x>b", 5, TOKENIZER_ADD_BOS, &ids, &n);
         faulty_heap_fail_at(-1);
         ck_assert(status == KV_OK || status == KV_NO_MEMORY);
         kv_free(ids);
@@ -341,6 +374,8 @@ int main(void)
         what_is_in_no_token_falls_back_to_its_bytes,
         an_empty_text_has_no_tokens_but_bos,
         a_text_cannot_name_a_control_token,
+        names_of_special_tokens_are_parsed_if_asked_for,
+        only_special_tokens_have_a_special_name,
         user_defined_tokens_are_cut_out_the_longest_first,
         a_piece_has_its_spaces_back_and_a_control_token_none,
         tokens_that_end_a_text_are_named_by_key_or_by_text,

@@ -66,7 +66,7 @@ static void expect_pieces(const char *text, const char *wanted)
     uint32_t *ids;
 
     ck_assert_int_eq(
-        tokenizer_encode(rig.tokenizer, text, strlen(text), false, &ids, &n),
+        tokenizer_encode(rig.tokenizer, text, strlen(text), 0, &ids, &n),
         KV_OK);
     for (size_t i = 0; i < n; i++) {
         struct gguf_string piece = tokenizer_piece(rig.tokenizer, ids[i]);
@@ -171,13 +171,30 @@ START_TEST(a_text_cannot_name_a_control_token)
     open_family("llama-bpe");
     expect_pieces("abc", "a|b|c");
     ck_assert_int_eq(
-        tokenizer_encode(rig.tokenizer, "<|endoftext|>", 13, false, &ids, &n),
+        tokenizer_encode(rig.tokenizer, "<|endoftext|>", 13, 0, &ids, &n),
         KV_OK);
     for (size_t i = 0; i < n; i++)
         ck_assert_uint_lt(ids[i], 256);
     kv_free(ids);
     ck_assert(tokenizer_is_end(rig.tokenizer, TINY_END));
     ck_assert_uint_eq(tokenizer_piece(rig.tokenizer, TINY_END).n, 0);
+}
+END_TEST
+
+START_TEST(names_of_control_tokens_are_parsed_if_asked_for)
+{
+    uint32_t *ids;
+    size_t n;
+
+    open_family("llama-bpe");
+    ck_assert_int_eq(tokenizer_encode(rig.tokenizer, "a<|endoftext|>b", 15,
+                         TOKENIZER_PARSE_SPECIAL, &ids, &n),
+        KV_OK);
+    ck_assert_uint_eq(n, 3);
+    ck_assert_uint_eq(ids[0], 'a');
+    ck_assert_uint_eq(ids[1], TINY_END);
+    ck_assert_uint_eq(ids[2], 'b');
+    kv_free(ids);
 }
 END_TEST
 
@@ -231,7 +248,8 @@ START_TEST(the_file_and_the_pre_tokenizer_say_whether_a_text_has_a_beginning)
     open_family("llama-bpe");
     ck_assert_str_eq(tokenizer_info(rig.tokenizer).kind, "bpe/llama-bpe");
     ck_assert_int_eq(
-        tokenizer_encode(rig.tokenizer, "a", 1, true, &ids, &n), KV_OK);
+        tokenizer_encode(rig.tokenizer, "a", 1, TOKENIZER_ADD_BOS, &ids, &n),
+        KV_OK);
     ck_assert_uint_eq(n, 2);
     ck_assert_uint_eq(ids[0], TINY_END);
     kv_free(ids);
@@ -334,7 +352,7 @@ static void expect_round_trip(const char *text, size_t n)
     size_t n_ids, at = 0;
 
     ck_assert_int_eq(
-        tokenizer_encode(rig.tokenizer, text, n, false, &ids, &n_ids), KV_OK);
+        tokenizer_encode(rig.tokenizer, text, n, 0, &ids, &n_ids), KV_OK);
     for (size_t i = 0; i < n_ids; i++) {
         struct gguf_string piece = tokenizer_piece(rig.tokenizer, ids[i]);
 
@@ -388,7 +406,7 @@ START_TEST(the_pieces_of_any_text_joined_are_the_text)
                 continue;
             }
             ck_assert_int_eq(
-                tokenizer_encode(rig.tokenizer, text, n, false, &ids, &n_ids),
+                tokenizer_encode(rig.tokenizer, text, n, 0, &ids, &n_ids),
                 KV_INVALID);
             ck_assert_ptr_null(ids);
         }
@@ -479,7 +497,7 @@ START_TEST(an_allocation_that_fails_is_no_memory_and_leaves_nothing)
         size_t n;
 
         faulty_heap_fail_at(n_failed);
-        status = tokenizer_encode(rig.tokenizer, "lower x", 7, false, &ids, &n);
+        status = tokenizer_encode(rig.tokenizer, "lower x", 7, 0, &ids, &n);
         faulty_heap_fail_at(-1);
         ck_assert(status == KV_OK || status == KV_NO_MEMORY);
         kv_free(ids);
@@ -518,6 +536,7 @@ int main(void)
         tekken_begins_a_word_with_its_capitals,
         user_defined_tokens_are_cut_out_and_are_their_text,
         a_text_cannot_name_a_control_token,
+        names_of_control_tokens_are_parsed_if_asked_for,
         a_byte_without_a_token_is_unknown_or_left_out,
         a_token_that_spells_no_bytes_is_its_text,
         every_byte_is_the_piece_of_its_token,

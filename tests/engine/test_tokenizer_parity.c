@@ -50,7 +50,7 @@ static size_t check_cases(const char *model, json_t *cases)
         size_t n;
 
         ck_assert_int_eq(tokenizer_encode(vocabulary.tokenizer, prompt,
-                             strlen(prompt), true, &ids, &n),
+                             strlen(prompt), TOKENIZER_ADD_BOS, &ids, &n),
             KV_OK);
         ck_assert_uint_eq(n, json_array_size(wanted));
         for (size_t j = 0; j < n; j++)
@@ -90,8 +90,8 @@ START_TEST(a_demo_text_comes_back_from_its_tokens)
     uint32_t *ids;
     size_t n, n_back = 0;
 
-    ck_assert_int_eq(tokenizer_encode(demo.tokenizer, text, sizeof text - 1,
-                         false, &ids, &n),
+    ck_assert_int_eq(
+        tokenizer_encode(demo.tokenizer, text, sizeof text - 1, 0, &ids, &n),
         KV_OK);
     for (size_t i = 0; i < n; i++) {
         struct gguf_string piece = tokenizer_piece(demo.tokenizer, ids[i]);
@@ -164,7 +164,7 @@ static void check_line(const struct tokenizer *tokenizer, const char *text,
     char *end;
 
     ck_assert_int_eq(
-        tokenizer_encode(tokenizer, text, n_text, false, &ids, &n), KV_OK);
+        tokenizer_encode(tokenizer, text, n_text, 0, &ids, &n), KV_OK);
     for (size_t i = 0; i < n; i++) {
         ck_assert_uint_eq(ids[i], strtoul(line, &end, 10));
         ck_assert_ptr_ne(end, line);

@@ -22,7 +22,7 @@ static void use_tokenizer(
         KV_OK)
         return;
     if (tokenizer_encode(tokenizer, (const char *)data + n - n_text, n_text,
-            true, &ids, &n_ids) == KV_OK)
+            TOKENIZER_ADD_BOS, &ids, &n_ids) == KV_OK)
         kv_free(ids);
     for (uint32_t id = 0; id < model->shape.n_vocab; id++)
         (void)tokenizer_piece(tokenizer, id);

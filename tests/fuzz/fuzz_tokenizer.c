@@ -110,7 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (n == 0)
         return 0;
     tokenizer = open_tokenizer(*data % (N_PRE + 1));
-    status = tokenizer_encode(tokenizer, text, n - 1, false, &ids, &n_ids);
+    status = tokenizer_encode(tokenizer, text, n - 1, 0, &ids, &n_ids);
     if ((status == KV_OK) != kv_utf8_valid(text, n - 1))
         abort();
     if (status != KV_OK)
