@@ -205,7 +205,40 @@ static enum kv_status join_tenant(
     return request->tenant != NULL ? KV_OK : KV_NO_MEMORY;
 }
 
-/* The session as it was before the input. */
+/* How much of the input is what the session has behind its first n_kept tokens.
+ */
+static size_t count_repeated(const struct request *request, size_t n_kept,
+    const uint32_t *input, size_t n_input)
+{
+    size_t n_tokens, n = 0;
+    const uint32_t *tokens = pool_session_tokens(request->session, &n_tokens);
+
+    while (
+        n < n_input && n_kept + n < n_tokens && tokens[n_kept + n] == input[n])
+        n++;
+    return n;
+}
+
+/* The first n_kept tokens of the conversation, and these. KV_NO_MEMORY leaves
+ * the first only. */
+static enum kv_status put_behind(struct scheduler *scheduler,
+    struct request *request, size_t n_kept, const uint32_t *tokens,
+    size_t n_tokens, int64_t now_ns)
+{
+    const size_t n_repeated = count_repeated(request, n_kept, tokens, n_tokens);
+    enum kv_status status;
+
+    pool_session_truncate(
+        scheduler->config.pool, request->session, n_kept + n_repeated, now_ns);
+    status = pool_session_append(scheduler->config.pool, request->session,
+        tokens + n_repeated, n_tokens - n_repeated);
+    if (status != KV_OK)
+        pool_session_truncate(
+            scheduler->config.pool, request->session, n_kept, now_ns);
+    return status;
+}
+
+/* The session as it was before the input, without what was dropped. */
 static void take_input_back(struct scheduler *scheduler,
     struct request *request, size_t n_input, int64_t now_ns)
 {
@@ -218,21 +251,43 @@ static void take_input_back(struct scheduler *scheduler,
 
 /* Of a session that has begun. */
 static enum kv_status take_input(struct scheduler *scheduler,
-    struct request *request, const uint32_t *tokens, size_t n_tokens,
-    int64_t now_ns)
+    struct request *request, size_t n_kept, const uint32_t *tokens,
+    size_t n_tokens, int64_t now_ns)
 {
-    enum kv_status status = pool_session_append(
-        scheduler->config.pool, request->session, tokens, n_tokens);
+    enum kv_status status =
+        put_behind(scheduler, request, n_kept, tokens, n_tokens, now_ns);
 
     if (status != KV_OK)
         return status;
-    if (!scheduler_fits_hard_quota(scheduler, request, now_ns)) {
-        take_input_back(scheduler, request, n_tokens, now_ns);
+    if (!scheduler_fits_hard_quota(scheduler, request, now_ns))
         return KV_OVER_QUOTA;
+    return join_tenant(scheduler, request);
+}
+
+/* The same, or the conversation as it was: what was dropped comes back, for
+ * which there is room, since it was there. */
+static enum kv_status replace_end(struct scheduler *scheduler,
+    struct request *request, const uint32_t *tokens, size_t n_tokens,
+    int64_t now_ns)
+{
+    const size_t n_dropped = request->n_dropped;
+    size_t n_before, n_kept;
+    const uint32_t *before = pool_session_tokens(request->session, &n_before);
+    uint32_t *dropped = NULL;
+    enum kv_status status;
+
+    assert(n_dropped <= n_before);
+    n_kept = n_before - n_dropped;
+    if (n_dropped > 0) {
+        dropped = kv_calloc(n_dropped, sizeof *dropped);
+        if (dropped == NULL)
+            return KV_NO_MEMORY;
+        memcpy(dropped, before + n_kept, n_dropped * sizeof *dropped);
     }
-    status = join_tenant(scheduler, request);
+    status = take_input(scheduler, request, n_kept, tokens, n_tokens, now_ns);
     if (status != KV_OK)
-        take_input_back(scheduler, request, n_tokens, now_ns);
+        put_behind(scheduler, request, n_kept, dropped, n_dropped, now_ns);
+    kv_free(dropped);
     return status;
 }
 
@@ -248,7 +303,7 @@ enum kv_status scheduler_submit(struct scheduler *scheduler,
     if (scheduler_load(scheduler).waiting >= scheduler->config.max_waiting)
         status = KV_LIMIT;
     else
-        status = take_input(scheduler, request, tokens, n_tokens, now_ns);
+        status = replace_end(scheduler, request, tokens, n_tokens, now_ns);
     if (status != KV_OK) {
         pool_session_end(pool, request->session, now_ns);
         return status;

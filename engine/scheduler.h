@@ -109,9 +109,12 @@ struct request_ops {
  * the caller, the rest is the scheduler's; usage may be read at any time. */
 struct request {
     const struct request_ops *ops;
-    struct pool_session *session;   /* idle */
-    uint32_t priority;              /* 100 goes first, 0 last */
-    uint32_t max_tokens;            /* at least 1 */
+    struct pool_session *session; /* idle */
+    uint32_t priority;            /* 100 goes first, 0 last */
+    uint32_t max_tokens;          /* at least 1 */
+    bool prefills_only;           /* ends where its first token would come */
+    uint32_t n_dropped; /* tokens at the end of the conversation, at most all,
+                           that the input comes in place of */
     struct sampler_params sampling; /* its biases borrowed until on_ended */
     bool wants_logprobs;
     uint32_t n_top_logprobs;  /* at most SAMPLER_MAX_TOP */
@@ -159,15 +162,18 @@ void scheduler_close(struct scheduler *scheduler);
 /* Tokens that a conversation can have: the context, or what the pool holds. */
 uint64_t scheduler_max_tokens(const struct scheduler *scheduler);
 
-/* Begins the request's session, adds the input to its conversation, and queues
- * it. The conversation must fit scheduler_max_tokens with one token to spare.
+/* Begins the request's session, adds the input to its conversation, or puts it
+ * in place of the end that the request drops, and queues it. The conversation
+ * must fit scheduler_max_tokens with one token to spare. Of what is dropped the
+ * blocks stay as far as the input begins alike.
  *   KV_BUSY       another request has the session; nothing has changed
  *   KV_LIMIT      max_waiting requests wait already
  *   KV_OVER_QUOTA the conversation needs more blocks than the hard quota of its
  *                 tenant leaves beside what runs and what is held
  *   KV_NO_MEMORY
- * After the last three the session has been ended, as it was before: a request
- * without a session has none any more. */
+ * After the last three the session has been ended, with the conversation that
+ * it had: a request without a session has none any more. After the last two the
+ * blocks of what was to be dropped may be gone. */
 enum kv_status scheduler_submit(struct scheduler *scheduler,
     struct request *request, const uint32_t *tokens, size_t n_tokens,
     int64_t now_ns);

@@ -73,7 +73,7 @@ static void fill_slice(
         .n_tokens = (uint32_t)n,
         .position = (uint32_t)position,
         .blocks = pool_session_blocks(request->session, &n_blocks),
-        .samples = position + n == n_tokens,
+        .samples = position + n == n_tokens && !request->prefills_only,
         .sampling = request->sampling,
         .draw = request->usage.generated_tokens,
         .history = tokens,
@@ -221,6 +221,15 @@ static void count_recomputed(struct scheduler *scheduler,
         scheduler->step_began_ns, now_ns);
 }
 
+/* Whether nothing but a token could follow, and none is wanted. */
+static bool has_prefilled(const struct request *request, size_t end)
+{
+    size_t n_tokens;
+
+    pool_session_tokens(request->session, &n_tokens);
+    return request->prefills_only && end == n_tokens;
+}
+
 static void commit_slice(struct scheduler *scheduler, struct request *request,
     const struct compute_slice *slice, int64_t now_ns)
 {
@@ -232,6 +241,9 @@ static void commit_slice(struct scheduler *scheduler, struct request *request,
     request->n_known = end;
     if (slice->samples && request->ends_with_step != REQUEST_CANCELLED)
         take_token(scheduler, request, slice->next_token, now_ns);
+    else if (request->ends_with_step != REQUEST_CANCELLED &&
+             has_prefilled(request, end))
+        scheduler_end_request(scheduler, request, REQUEST_MAX_TOKENS, now_ns);
     else if (request->ends_with_step != REQUEST_GOES_ON)
         scheduler_end_request(
             scheduler, request, request->ends_with_step, now_ns);

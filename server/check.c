@@ -63,12 +63,6 @@ uint32_t check_count(struct rpc_error *error, const char *field, uint32_t value,
     return value;
 }
 
-void check_unsupported(struct rpc_error *error, const char *field, bool given)
-{
-    if (given)
-        rpc_error_add_unsupported(error, field, "it");
-}
-
 static void check_state(
     struct rpc_error *error, const char *field, Kvpool__V1__SessionState state)
 {
@@ -148,7 +142,7 @@ void check_stream_section(struct rpc_error *error, const char *field,
     Kvpool__V1__SnapshotSection section)
 {
     if (section == KVPOOL__V1__SNAPSHOT_SECTION__SNAPSHOT_SECTION_BLOCK_MAP)
-        check_unsupported(error, field, true);
+        rpc_error_add_unsupported(error, field, "it");
     else
         check_section(error, field, section);
 }

@@ -25,10 +25,6 @@ void check_session_key(struct rpc_error *error, const char *field,
 uint32_t check_count(struct rpc_error *error, const char *field, uint32_t value,
     uint32_t least, uint32_t most, uint32_t standard);
 
-/* An optional feature that is not there: `given` is true if it was asked for.
- */
-void check_unsupported(struct rpc_error *error, const char *field, bool given);
-
 /* Filters and orders of sessions. */
 void check_session_filter(struct rpc_error *error, const char *field,
     const Kvpool__V1__SessionFilter *filter);

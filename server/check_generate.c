@@ -149,9 +149,11 @@ void check_generate(struct rpc_error *error, const struct model_shape *shape,
         CHECK_STANDARD_MAX_TOKENS);
     check_sampling(error, message->sampling, shape);
     check_stops(error, message);
-    check_unsupported(error, "continue_from", message->continue_from != NULL);
+    if (message->continue_from != NULL && message->session_id[0] == '\0')
+        rpc_error_add_violation(error, "continue_from",
+            "%" PRIu64 " tokens were given; allowed with a session_id only",
+            message->continue_from->tokens);
     retention_check(
         error, "retention", message->retention, message->session_id[0] != '\0');
     check_logprobs(error, message);
-    check_unsupported(error, "prefill_only", message->prefill_only);
 }

@@ -398,6 +398,7 @@ struct generate *generate_open(struct server *server, struct rpc_call *call,
     generate->message = message;
     generate->request.ops = &request_ops;
     generate->request.max_tokens = max_tokens;
+    generate->request.prefills_only = message->prefill_only;
     generate->request.wants_logprobs = message->logprobs;
     generate->request.n_top_logprobs = message->top_logprobs;
     generate->request.ignores_end = message->ignore_eos;

@@ -41,6 +41,16 @@ static void fail_too_long(const struct server *server,
     rpc_error_add_metadata(error, "limit", context ? "context" : "pool");
 }
 
+static void fail_too_short(const Kvpool__V1__GenerateRequest *message,
+    size_t n_tokens, struct rpc_error *error)
+{
+    rpc_error_init(error, RPC_FAILED_PRECONDITION, "SESSION_TOO_SHORT",
+        "continue_from.tokens: %" PRIu64
+        " were given; the session has %zu tokens",
+        message->continue_from->tokens, n_tokens);
+    rpc_error_add_metadata(error, "tokens", "%zu", n_tokens);
+}
+
 static void fail_submit(const struct server *server, enum kv_status status,
     const Kvpool__V1__GenerateRequest *message, struct rpc_error *error)
 {
@@ -219,27 +229,39 @@ static void make_tokens(struct work *work)
     }
 }
 
-/* The session that is to be continued, if it is there: its tokens, and that
- * nobody else runs on it. */
+/* Tokens that the session has, and those of them that the input comes behind.
+ */
+struct continued {
+    size_t n_tokens, n_kept;
+};
+
+/* The session that is to be continued, if it is there: that nobody else runs on
+ * it, and that it has the tokens to continue from. */
 static bool look_at_session(const struct server *server,
-    const Kvpool__V1__GenerateRequest *message, size_t *n_tokens,
+    const Kvpool__V1__GenerateRequest *message, struct continued *out,
     struct rpc_error *error)
 {
     struct pool_key key = check_pool_key(message->tenant, message->session_id);
     struct pool_session *session =
         key.id_bytes == 0 ? NULL : pool_session_find(server->pool, &key);
-    struct pool_session_info info;
+    struct pool_session_info info = {.state = POOL_SESSION_EVICTED};
 
-    *n_tokens = 0;
-    if (session == NULL)
+    if (session != NULL)
+        info = pool_session_info(server->pool, session);
+    if (info.state == POOL_SESSION_RUNNING ||
+        info.state == POOL_SESSION_PREEMPTED) {
+        fail_submit(server, KV_BUSY, message, error);
+        return false;
+    }
+    *out = (struct continued){info.n_tokens, info.n_tokens};
+    if (message->continue_from == NULL)
         return true;
-    info = pool_session_info(server->pool, session);
-    *n_tokens = info.n_tokens;
-    if (info.state != POOL_SESSION_RUNNING &&
-        info.state != POOL_SESSION_PREEMPTED)
-        return true;
-    fail_submit(server, KV_BUSY, message, error);
-    return false;
+    if (message->continue_from->tokens > info.n_tokens) {
+        fail_too_short(message, info.n_tokens, error);
+        return false;
+    }
+    out->n_kept = (size_t)message->continue_from->tokens;
+    return true;
 }
 
 /* What can be refused before a text is made tokens: no text of so many bytes
@@ -250,20 +272,20 @@ static bool look_ahead(const struct server *server,
     size_t longest = tokenizer_longest_piece(server->tokenizer);
     size_t n_bytes = is_text(message) ? strlen(message->text) : 0;
     uint64_t least = n_bytes / (longest > 0 ? longest : 1);
-    size_t n_tokens;
+    struct continued continued;
 
-    if (!look_at_session(server, message, &n_tokens, error))
+    if (!look_at_session(server, message, &continued, error))
         return false;
-    if (n_tokens + least <= scheduler_max_tokens(server->scheduler))
+    if (continued.n_kept + least <= scheduler_max_tokens(server->scheduler))
         return true;
-    fail_too_long(server, message, n_tokens + least, true, error);
+    fail_too_long(server, message, continued.n_kept + least, true, error);
     return false;
 }
 
-/* That the input, now that it is tokens, fits behind the n_session tokens that
- * the session has. */
+/* That the input, now that it is tokens, fits behind the n_kept that the
+ * session keeps. */
 static bool check_input(
-    struct arrival *arrival, size_t n_session, struct rpc_error *error)
+    struct arrival *arrival, size_t n_kept, struct rpc_error *error)
 {
     const struct server *server = arrival->server;
     const Kvpool__V1__GenerateRequest *message = arrival->message;
@@ -272,20 +294,20 @@ static bool check_input(
         fail_submit(server, KV_NO_MEMORY, message, error);
         return false;
     }
-    if (is_text(message) && n_session > 0 && arrival->n_ids > 0 &&
+    if (is_text(message) && n_kept > 0 && arrival->n_ids > 0 &&
         tokenizer_info(server->tokenizer).adds_bos) {
         arrival->ids++;
         arrival->n_ids--;
     }
-    if (arrival->n_ids + n_session == 0) {
+    if (arrival->n_ids + n_kept == 0) {
         rpc_error_add_violation(error, is_text(message) ? "text" : "input",
             "nothing was given; allowed where the session has tokens to "
             "continue from");
         return false;
     }
-    if (n_session + arrival->n_ids < scheduler_max_tokens(server->scheduler))
+    if (n_kept + arrival->n_ids < scheduler_max_tokens(server->scheduler))
         return true;
-    fail_too_long(server, message, n_session + arrival->n_ids, false, error);
+    fail_too_long(server, message, n_kept + arrival->n_ids, false, error);
     return false;
 }
 
@@ -295,17 +317,19 @@ static bool begin(struct arrival *arrival, struct rpc_error *error)
     struct server *server = arrival->server;
     Kvpool__V1__GenerateRequest *message = arrival->message;
     struct generate *generate;
-    size_t n_session;
+    struct continued continued;
     bool created;
 
-    if (!look_at_session(server, message, &n_session, error) ||
-        !check_input(arrival, n_session, error))
+    if (!look_at_session(server, message, &continued, error) ||
+        !check_input(arrival, continued.n_kept, error))
         return false;
     generate = generate_open(server, arrival->call, message);
     if (generate == NULL) {
         fail_submit(server, KV_NO_MEMORY, message, error);
         return false;
     }
+    generate_request(generate)->n_dropped =
+        (uint32_t)(continued.n_tokens - continued.n_kept);
     if (!submit(server, message, generate_request(generate), arrival->ids,
             arrival->n_ids, &created, error)) {
         generate_close(generate);

@@ -30,9 +30,10 @@ class ConversationTest(ServerTest):
             inference.TokenizeRequest(text=text, **fields),
             timeout=CALL_SECONDS)
 
-    def detokenize(self, ids):
+    def detokenize(self, ids, **fields):
         return self.server.inference.Detokenize(
-            inference.DetokenizeRequest(token_ids=ids), timeout=CALL_SECONDS)
+            inference.DetokenizeRequest(token_ids=ids, **fields),
+            timeout=CALL_SECONDS)
 
     def sessions(self):
         return {s.key.session_id: s for s in
@@ -76,6 +77,18 @@ class ConversationTest(ServerTest):
         cut = self.detokenize(ids[:-1])
         self.assertIn("\ufffd", cut.text)
         self.assertTrue("🌍".encode().startswith(cut.raw.lstrip()))
+
+    def test_names_of_special_tokens_are_shown_and_parsed_if_asked_for(self):
+        text = "<s>A dog</s> A ship<unk>"
+        ids = list(self.tokenize(text, parse_special=True).token_ids)
+        self.assertEqual((ids[0], ids[-1], ids.count(EOS)), (1, 0, 1))
+        self.assertEqual(self.detokenize(ids, with_special=True).text, text)
+        self.assertEqual(self.detokenize(ids).text, "A dog  A ship")
+        plain = list(self.tokenize(text).token_ids)
+        self.assertFalse({0, 1, EOS} & set(plain))
+        self.assertEqual(self.detokenize(plain, with_special=True).text, text)
+        named = self.tokenize("A dog", parse_special=True, add_special=True)
+        self.assertEqual(list(named.token_ids), ids[:ids.index(EOS)])
 
     def test_tokens_in_are_as_text_in(self):
         for case in STRICT[:3]:
@@ -277,6 +290,109 @@ class ConversationTest(ServerTest):
         rest = self.generate(session="empty", max_tokens=10)
         self.assertEqual(rest.usage.prompt_tokens, 0)
         self.assertEqual(rest.ids, whole[6:])
+
+    # --- where a conversation goes on ---
+
+    def goes_on(self, session, n_tokens, **fields):
+        return self.generate(
+            session=session, tenant=session, max_tokens=20,
+            continue_from=inference.ContinueFrom(tokens=n_tokens), **fields)
+
+    def test_a_session_continues_from_any_of_its_tokens(self):
+        _, river = self.turns("river")
+        first, _ = self.turns("turned")
+        held = first.usage.session_tokens
+        self.goes_on("turned", held, text="What is a ship?")
+        again = self.goes_on("turned", held, text="What is a river?")
+        self.assertEqual(again.ids, river.ids)
+        self.assertEqual(again.usage.session_tokens,
+                         river.usage.session_tokens)
+        self.assertEqual(again.usage.prompt_tokens, river.usage.prompt_tokens)
+        # In the middle of a block, and of what was generated.
+        cut = held - 7
+        rest = self.goes_on("turned", cut)
+        self.assertEqual(rest.ids[:7], first.ids[13:])
+        self.assertEqual(rest.usage.cached_tokens, cut - 1)
+        self.assertEqual(self.sessions()["turned"].tokens,
+                         cut + len(rest.ids))
+
+    def test_a_repeated_turn_uses_what_is_there_of_it(self):
+        first, second = self.turns("repeated")
+        held, said = first.usage.session_tokens, second.usage.prompt_tokens
+        again = self.goes_on("repeated", held, text="What is a river?")
+        self.assertEqual(again.ids, second.ids)
+        self.assertEqual(again.usage.cached_tokens, held + said - 1)
+        self.assertEqual(again.usage.recomputed_tokens, 0)
+        # The whole conversation, as those send it who know of no sessions.
+        head = list(self.tokenize("What is a dog?",
+                                  add_special=True).token_ids)
+        tail = list(self.tokenize("What is a river?").token_ids)
+        whole = self.goes_on("repeated", 0, ids=head + first.ids + tail)
+        self.assertEqual(whole.ids, second.ids)
+        self.assertEqual(whole.usage.cached_tokens, held + said - 1)
+        # Another one: the text has a beginning again.
+        other = self.goes_on("repeated", 0, text="What is a river?")
+        self.assertEqual(other.ids, self.generate(text="What is a river?",
+                                                  max_tokens=20).ids)
+        self.assertEqual(other.usage.session_tokens,
+                         other.usage.prompt_tokens + len(other.ids))
+
+    def test_an_evicted_session_continues_from_any_of_its_tokens(self):
+        first, second = self.turns("forked")
+        self.evict(session_target("forked", "forked"))
+        again = self.goes_on("forked", first.usage.session_tokens,
+                             text="What is a river?")
+        self.assertEqual(again.ids, second.ids)
+
+    def test_a_session_does_not_continue_from_tokens_that_it_has_not(self):
+        first, _ = self.turns("short")
+        held = self.sessions()["short"].tokens
+        for session, tokens in ("short", held), ("nobody", 0):
+            failure = self.fails(
+                "FAILED_PRECONDITION", "SESSION_TOO_SHORT",
+                lambda: self.goes_on(session, tokens + 1, text="a"))
+            self.assertEqual(failure.metadata["tokens"], str(tokens))
+        self.assertEqual(self.sessions()["short"].tokens, held)
+        self.assertNotIn("nobody", self.sessions())
+        self.fails("INVALID_ARGUMENT", "INVALID_FIELD",
+                   lambda: self.goes_on("short", 0), field="input")
+        self.fails("INVALID_ARGUMENT", "INVALID_FIELD",
+                   lambda: self.goes_on("", 0, text="a"),
+                   field="continue_from")
+        # What is dropped makes room for what comes.
+        room = self.goes_on("short", 1, ids=[5] * 490)
+        self.assertEqual(room.usage.prompt_tokens, 490)
+
+    # --- fetched ahead ---
+
+    def test_a_prefill_computes_the_input_and_generates_nothing(self):
+        prompt = "Once upon a time there was a dog who saw a ship. " * 2
+        fields = dict(text=prompt, session="ahead", tenant="ahead",
+                      max_tokens=8)
+        ahead = self.generate(prefill_only=True, logprobs=True, **fields)
+        n = ahead.usage.prompt_tokens
+        self.assertEqual((ahead.reason, ahead.ids, ahead.text),
+                         ("MAX_TOKENS", [], ""))
+        self.assertEqual((ahead.usage.generated_tokens, ahead.usage.ttft_ns,
+                          ahead.usage.session_tokens), (0, 0, n))
+        out = self.generate(session="ahead", tenant="ahead", max_tokens=8)
+        self.assertEqual(out.usage.cached_tokens, n - 1)
+        plain = self.generate(text=prompt, max_tokens=8)
+        self.assertEqual(out.ids, plain.ids)
+        # Of an evicted session, without a word more.
+        self.evict(session_target("ahead", "ahead"))
+        again = self.generate(session="ahead", tenant="ahead",
+                              prefill_only=True)
+        self.assertEqual(again.usage.recomputed_tokens, n + 7)
+        out = self.generate(session="ahead", tenant="ahead", max_tokens=8)
+        self.assertEqual(out.usage.recomputed_tokens, 0)
+
+    def test_a_prefill_without_a_session_leaves_a_beginning(self):
+        prompt = "Once upon a time there was a ship who saw a dog. " * 2
+        ahead = self.generate(text=prompt, tenant="system", prefill_only=True)
+        out = self.generate(text=prompt, tenant="system", max_tokens=8)
+        self.assertEqual(out.usage.cached_tokens,
+                         (ahead.usage.prompt_tokens - 1) // 16 * 16)
 
     # --- sampling ---
 

@@ -49,39 +49,12 @@ class ErrorTest(ServerTest):
         if allowed is not None:
             self.assertIn(allowed, failure.fields[field], repr(failure))
 
-    def unsupported(self, call, request, field):
-        self.fails("INVALID_ARGUMENT", "FIELD_NOT_SUPPORTED",
-                   lambda: call(request, timeout=CALL_SECONDS), field=field)
-
     def too_long_by_one(self, limit):
         """So many tokens, and no more, leave room for an answer."""
         self.assertIn(limit, (511, 512))
         failure = self.generate_fails("INVALID_ARGUMENT", "PROMPT_TOO_LONG",
                                       ids=[5] * (limit + 1))
         self.assertEqual(failure.metadata["tokens"], str(limit + 1))
-
-    # --- what this server does not have ---
-
-    def test_fields_of_generate_that_are_not_supported_are_named(self):
-        for field, fields in {
-                "continue_from":
-                    dict(continue_from=inference.ContinueFrom(tokens=2)),
-                "prefill_only": dict(prefill_only=True)}.items():
-            with self.subTest(field):
-                failure = self.generate_fails(
-                    "INVALID_ARGUMENT", "FIELD_NOT_SUPPORTED", text="a",
-                    session="unsupported", **fields)
-                self.assertRegex(failure.fields[field], "^it was given, but")
-
-    def test_words_about_tokens_that_are_not_supported_are_named(self):
-        self.unsupported(
-            self.server.inference.Tokenize,
-            inference.TokenizeRequest(text="<s>", parse_special=True),
-            "parse_special")
-        self.unsupported(
-            self.server.inference.Detokenize,
-            inference.DetokenizeRequest(token_ids=[1], with_special=True),
-            "with_special")
 
     # --- values that are not allowed ---
 

@@ -73,10 +73,14 @@ def valid_requests():
                 idle_ttl=common.DurationSetting(duration_ns=10 ** 12)))),
         (INFERENCE + "Generate", True, inference.GenerateRequest(
             tokens=tokens, max_tokens=2)),
+        (INFERENCE + "Generate", True, inference.GenerateRequest(
+            session_id="m", tenant="t", text="a", prefill_only=True,
+            continue_from=inference.ContinueFrom(tokens=2))),
         (INFERENCE + "Tokenize", False, inference.TokenizeRequest(
-            text="A dog \u00e9\u4f60", add_special=True, with_pieces=True)),
+            text="<s>A dog \u00e9\u4f60", add_special=True, with_pieces=True,
+            parse_special=True)),
         (INFERENCE + "Detokenize", False, inference.DetokenizeRequest(
-            token_ids=[1, 5, 9, 300])),
+            token_ids=[1, 5, 9, 300], with_special=True)),
         (INFERENCE + "GetModel", False, inference.GetModelRequest(name="x")),
     ]
 

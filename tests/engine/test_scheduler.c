@@ -233,33 +233,47 @@ START_TEST(opening_survives_each_failing_allocation)
 }
 END_TEST
 
-START_TEST(a_submit_without_memory_leaves_the_session_as_it_was)
+/* More than the conversation has room for, in place of its last tokens. */
+static void submit_without_memory(uint32_t n_dropped)
 {
     struct rig_client client = {0};
     enum kv_status status = KV_NO_MEMORY;
+    const uint32_t input[40] = {5};
+    uint32_t before[RIG_MAX_TOKENS];
+    size_t n_before, n;
 
     rig_open(&rig_plain_config);
     ck_assert_int_eq(rig_submit(&client, "kept", rig.prompts[0], 1), KV_OK);
     rig_run_all(&client, 1);
+    memcpy(before, pool_session_tokens(client.request.session, &n_before),
+        sizeof *before *
+            pool_session_info(rig.pool, client.request.session).n_tokens);
     for (int nth = 0; status == KV_NO_MEMORY; nth++) {
-        const size_t n_tokens =
-            pool_session_info(rig.pool, client.request.session).n_tokens;
-        const uint32_t input[40] = {5};
-
         client = (struct rig_client){.request = client.request};
+        client.request.n_dropped = n_dropped;
         faulty_heap_fail_at(nth);
         status = scheduler_submit(
             rig.scheduler, &client.request, input, 40, rig.now_ns);
         faulty_heap_fail_at(-1);
         ck_assert_int_lt(nth, 20);
-        if (status == KV_NO_MEMORY)
-            ck_assert_uint_eq(
-                pool_session_info(rig.pool, client.request.session).n_tokens,
-                n_tokens);
+        ck_assert_mem_eq(pool_session_tokens(client.request.session, &n),
+            before, (n_before - n_dropped) * sizeof *before);
+        if (status != KV_NO_MEMORY)
+            break;
+        ck_assert_uint_eq(n, n_before);
+        ck_assert_mem_eq(pool_session_tokens(client.request.session, &n),
+            before, n_before * sizeof *before);
     }
     ck_assert_int_eq(status, KV_OK);
+    ck_assert_uint_eq(n, n_before - n_dropped + 40);
     scheduler_hand_back(rig.scheduler, rig.now_ns);
     rig_close();
+}
+
+START_TEST(a_submit_without_memory_leaves_the_conversation_as_it_was)
+{
+    submit_without_memory(0);
+    submit_without_memory(3);
 }
 END_TEST
 
@@ -321,7 +335,7 @@ int main(void)
         a_stop_string_is_no_part_of_the_text,
         an_end_of_text_that_is_ignored_is_a_token_like_others,
         opening_survives_each_failing_allocation,
-        a_submit_without_memory_leaves_the_session_as_it_was,
+        a_submit_without_memory_leaves_the_conversation_as_it_was,
         a_step_allocates_nothing_but_what_sessions_need,
         a_failing_heap_ends_requests_and_nothing_else,
     };

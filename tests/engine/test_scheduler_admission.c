@@ -1,5 +1,6 @@
 /* Who goes in, and who has to wait. */
 #include <stdio.h>
+#include <string.h>
 
 #include "tests/engine/scheduler_rig.h"
 #include "tests/support/check_main.h"
@@ -105,6 +106,34 @@ START_TEST(a_conversation_beyond_a_hard_quota_is_refused_with_the_numbers)
 }
 END_TEST
 
+START_TEST(what_was_to_be_dropped_stays_if_a_quota_refuses_the_rest)
+{
+    struct rig_client client = {0};
+    const uint32_t input[40] = {5};
+    uint32_t before[RIG_MAX_TOKENS];
+    size_t n_before, n;
+
+    rig_open(&rig_tight_config);
+    ck_assert_int_eq(
+        rig_submit_for("q", &client, "a", rig.prompts[0], 2), KV_OK);
+    rig_run_all(&client, 1);
+    n_before = pool_session_info(rig.pool, client.request.session).n_tokens;
+    memcpy(before, pool_session_tokens(client.request.session, &n),
+        n_before * sizeof *before);
+    rig_set_quota(0, 3);
+    client = (struct rig_client){.request = client.request};
+    client.request.n_dropped = (uint32_t)n_before - 1;
+    ck_assert_int_eq(
+        scheduler_submit(rig.scheduler, &client.request, input, 40, rig.now_ns),
+        KV_OVER_QUOTA);
+    ck_assert_mem_eq(pool_session_tokens(client.request.session, &n), before,
+        n_before * sizeof *before);
+    ck_assert_uint_eq(n, n_before);
+    rig_check_pool();
+    rig_close();
+}
+END_TEST
+
 /* ---- priorities */
 
 /* Runs that fill the pool, and do not end by themselves soon. */
@@ -188,6 +217,7 @@ int main(void)
         prompts_that_arrive_together_are_computed_once,
         a_tenant_with_many_requests_does_not_hold_back_anothers,
         a_conversation_beyond_a_hard_quota_is_refused_with_the_numbers,
+        what_was_to_be_dropped_stays_if_a_quota_refuses_the_rest,
         a_higher_priority_does_not_wait_for_what_a_lower_one_holds,
         a_full_batch_gives_a_place_to_a_higher_priority,
     };

@@ -161,6 +161,72 @@ START_TEST(a_last_token_computed_again_for_its_logits_is_no_recomputation)
 }
 END_TEST
 
+/* Turns by turns with others, and chunk by chunk. */
+START_TEST(a_prefill_ends_where_its_first_token_would_come)
+{
+    struct rig_client plain = {0}, ahead = {0}, other = {0}, after = {0};
+    struct rig_config config = rig_plain_config;
+
+    config.max_running = 2;
+    config.max_batch_tokens = 3;
+    rig_open(&config);
+    ck_assert_int_eq(rig_submit(&plain, "plain", rig.prompts[3], 4), KV_OK);
+    rig_run_all(&plain, 1);
+    ahead.request.prefills_only = true;
+    ck_assert_int_eq(rig_submit(&ahead, "ahead", rig.prompts[3], 4), KV_OK);
+    ck_assert_int_eq(rig_submit(&other, "other", rig.prompts[0], 4), KV_OK);
+    rig_run_all(&ahead, 1);
+    ck_assert_int_eq(ahead.end, REQUEST_MAX_TOKENS);
+    ck_assert_uint_eq(ahead.n_tokens, 0);
+    ck_assert_uint_eq(ahead.request.usage.generated_tokens, 0);
+    ck_assert_int_eq(ahead.request.usage.ttft_ns, 0);
+    rig_run_all(&other, 1);
+    ck_assert_uint_eq(other.n_tokens, 4);
+    ck_assert_int_eq(rig_submit(&after, "ahead", "", 4), KV_OK);
+    rig_run_all(&after, 1);
+    ck_assert_uint_eq(after.request.usage.cached_tokens + 1,
+        ahead.request.usage.prompt_tokens);
+    rig_check_same(&plain, &after);
+    rig_close();
+}
+END_TEST
+
+/* A turn taken again from the middle of a block, which another session holds
+ * too. */
+START_TEST(an_end_that_is_replaced_yields_what_was_never_there)
+{
+    struct rig_client plain = {0}, first = {0}, twin = {0}, again = {0};
+    struct rig_config config = rig_plain_config;
+    size_t n;
+
+    config.share_prefixes = true;
+    rig_open(&config);
+    ck_assert_int_eq(rig_submit(&plain, "plain", rig.prompts[3], 8), KV_OK);
+    rig_run_all(&plain, 1);
+    ck_assert_int_eq(rig_submit(&first, "first", rig.prompts[3], 8), KV_OK);
+    ck_assert_int_eq(rig_submit(&twin, "twin", rig.prompts[3], 8), KV_OK);
+    rig_run_all(&first, 1);
+    rig_run_all(&twin, 1);
+    again.request.n_dropped = (uint32_t)first.n_tokens;
+    ck_assert_int_eq(rig_submit(&again, "first", "", 8), KV_OK);
+    pool_session_tokens(again.request.session, &n);
+    ck_assert_uint_eq(n, first.request.usage.prompt_tokens);
+    rig_run_all(&again, 1);
+    rig_check_same(&plain, &again);
+    rig_check_pool();
+    /* What the input repeats stays where it is. */
+    again = (struct rig_client){
+        .request.n_dropped =
+            (uint32_t)first.n_tokens + first.request.usage.prompt_tokens};
+    ck_assert_int_eq(rig_submit(&again, "first", rig.prompts[3], 8), KV_OK);
+    rig_run_all(&again, 1);
+    rig_check_same(&plain, &again);
+    ck_assert_uint_eq(again.request.usage.cached_tokens + 1,
+        first.request.usage.prompt_tokens);
+    rig_close();
+}
+END_TEST
+
 /* ---- budgets and times */
 
 START_TEST(tenants_share_what_prompts_may_take_of_a_step)
@@ -250,6 +316,8 @@ int main(void)
         sharing_sequences_evicted_at_random_yield_what_plain_ones_do,
         a_session_continued_yields_what_one_call_does,
         a_last_token_computed_again_for_its_logits_is_no_recomputation,
+        a_prefill_ends_where_its_first_token_would_come,
+        an_end_that_is_replaced_yields_what_was_never_there,
         tenants_share_what_prompts_may_take_of_a_step,
         one_slow_step_does_not_cut_prompts_short_for_ever,
         latencies_are_of_first_steps_and_tokens,

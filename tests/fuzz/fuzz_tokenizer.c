@@ -72,8 +72,8 @@ static const struct tokenizer *open_tokenizer(size_t kind)
     return tokenizers[kind];
 }
 
-/* SPM puts a space before each stretch between user-defined tokens, so only
- * bytes that are not spaces are the same there. */
+/* SPM puts a space before each stretch between named tokens, so only bytes that
+ * are not spaces are the same there. */
 static void check_pieces(const struct tokenizer *tokenizer, const char *text,
     size_t n, const uint32_t *ids, size_t n_ids)
 {
@@ -83,6 +83,8 @@ static void check_pieces(const struct tokenizer *tokenizer, const char *text,
     for (size_t i = 0; i < n_ids; i++) {
         struct gguf_string piece = tokenizer_piece(tokenizer, ids[i]);
 
+        if (piece.n == 0)
+            piece = tokenizer_special_name(tokenizer, ids[i]);
         for (size_t j = 0; j < piece.n; j++) {
             if (skips_spaces && piece.data[j] == ' ')
                 continue;
@@ -99,24 +101,32 @@ static void check_pieces(const struct tokenizer *tokenizer, const char *text,
         abort();
 }
 
+static void encode(const struct tokenizer *tokenizer, const char *text,
+    size_t n, unsigned flags)
+{
+    uint32_t *ids;
+    size_t n_ids;
+    enum kv_status status =
+        tokenizer_encode(tokenizer, text, n, flags, &ids, &n_ids);
+
+    if ((status == KV_OK) != kv_utf8_valid(text, n))
+        abort();
+    if (status != KV_OK)
+        return;
+    if (memmem(text, n, SPACE, sizeof SPACE - 1) == NULL)
+        check_pieces(tokenizer, text, n, ids, n_ids);
+    kv_free(ids);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     const struct tokenizer *tokenizer;
     const char *text = (const char *)data + 1;
-    uint32_t *ids;
-    size_t n_ids;
-    enum kv_status status;
 
     if (n == 0)
         return 0;
     tokenizer = open_tokenizer(*data % (N_PRE + 1));
-    status = tokenizer_encode(tokenizer, text, n - 1, 0, &ids, &n_ids);
-    if ((status == KV_OK) != kv_utf8_valid(text, n - 1))
-        abort();
-    if (status != KV_OK)
-        return 0;
-    if (memmem(text, n - 1, SPACE, sizeof SPACE - 1) == NULL)
-        check_pieces(tokenizer, text, n - 1, ids, n_ids);
-    kv_free(ids);
+    encode(tokenizer, text, n - 1, 0);
+    encode(tokenizer, text, n - 1, TOKENIZER_PARSE_SPECIAL);
     return 0;
 }
