@@ -13,6 +13,7 @@ struct prompt {
     Kvpool__V1__GenerateRequest request;
     Kvpool__V1__SamplingParameters sampling;
     Kvpool__V1__TokenIds tokens;
+    Kvpool__V1__ContinueFrom continue_from;
     Kvpool__V1__LogitBias *biases;     /* or NULL, and */
     Kvpool__V1__LogitBias **bias_list; /* the message's way to them */
     char *text;                        /* or NULL */
@@ -158,6 +159,25 @@ static enum cli_exit read_logprobs(struct cli *cli, struct prompt *prompt)
     return cli_fail_usage(cli, &error);
 }
 
+static enum cli_exit read_session(struct cli *cli, struct prompt *prompt)
+{
+    const struct option_values *values = &cli->values;
+    struct kv_error error;
+
+    if (values->sessions.n > 0)
+        prompt->request.session_id = (char *)values->sessions.items[0];
+    if (values->tenant != NULL)
+        prompt->request.tenant = (char *)values->tenant;
+    if (!values->continue_from.given)
+        return CLI_OK;
+    prompt->continue_from.tokens = values->continue_from.n;
+    prompt->request.continue_from = &prompt->continue_from;
+    if (values->sessions.n > 0)
+        return CLI_OK;
+    kv_error_set(&error, KV_INVALID, "--continue-from: needs a --session");
+    return cli_fail_usage(cli, &error);
+}
+
 static enum cli_exit prompt_init(struct prompt *prompt, struct cli *cli)
 {
     const struct option_values *values = &cli->values;
@@ -167,18 +187,18 @@ static enum cli_exit prompt_init(struct prompt *prompt, struct cli *cli)
     kvpool__v1__generate_request__init(request);
     kvpool__v1__sampling_parameters__init(&prompt->sampling);
     kvpool__v1__token_ids__init(&prompt->tokens);
+    kvpool__v1__continue_from__init(&prompt->continue_from);
     prompt->text = NULL;
     prompt->biases = NULL;
     prompt->bias_list = NULL;
-    if (values->sessions.n > 0)
-        request->session_id = (char *)values->sessions.items[0];
-    if (values->tenant != NULL)
-        request->tenant = (char *)values->tenant;
     request->max_tokens = (uint32_t)values->max_tokens;
     request->stop = (char **)values->stops.items;
     request->n_stop = values->stops.n;
     request->ignore_eos = values->ignore_eos;
-    code = read_sampling(cli, prompt);
+    request->prefill_only = values->prefill_only;
+    code = read_session(cli, prompt);
+    if (code == CLI_OK)
+        code = read_sampling(cli, prompt);
     if (code == CLI_OK)
         code = read_logprobs(cli, prompt);
     if (code != CLI_OK)

@@ -150,6 +150,7 @@ enum cli_exit cmd_tokenize(struct cli *cli)
         return code;
     request.text = text;
     request.add_special = cli->values.add_special;
+    request.parse_special = cli->values.parse_special;
     request.with_pieces = cli->values.with_pieces;
     answer = cli_call(cli, CLI_INFERENCE_SERVICE "Tokenize", &request.base,
         &kvpool__v1__tokenize_response__descriptor, &code);
@@ -196,6 +197,7 @@ enum cli_exit cmd_detokenize(struct cli *cli)
 
     if (code != CLI_OK)
         goto free_ids;
+    request.with_special = cli->values.with_special;
     answer = cli_call(cli, CLI_INFERENCE_SERVICE "Detokenize", &request.base,
         &kvpool__v1__detokenize_response__descriptor, &code);
     if (answer == NULL)

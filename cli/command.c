@@ -38,6 +38,10 @@ static const struct option_spec generate_options[] = {
     {"session", 'S', OPTION_NAME, "ID", 1, 128, .max_times = 1, PLACE(sessions),
         .help = "continue this conversation, or begin it"},
     TENANT,
+    {"continue-from", '\0', OPTION_SET_COUNT, "N", 0, UINT64_MAX,
+        PLACE(continue_from),
+        .help = "keep the first N tokens of the --session only,\n"
+                "and go on behind them"},
     {"max-tokens", 'n', OPTION_COUNT, "N", 1, UINT32_MAX, PLACE(max_tokens),
         .help = "generate at most this many tokens; default 256"},
     {"temperature", '\0', OPTION_REAL, "X", 0, 2, PLACE(temperature),
@@ -79,6 +83,8 @@ static const struct option_spec generate_options[] = {
         .help = "end before this text; up to 16 times"},
     {"ignore-eos", '\0', OPTION_FLAG, PLACE(ignore_eos),
         .help = "go on after an end of text"},
+    {"prefill-only", '\0', OPTION_FLAG, PLACE(prefill_only),
+        .help = "compute the input's blocks, generate nothing"},
     {"tokens", '\0', OPTION_NAME, "1,2,3", 0, 1 << 24, PLACE(tokens),
         .help = "tokens instead of a PROMPT"},
 };
@@ -86,8 +92,15 @@ static const struct option_spec generate_options[] = {
 static const struct option_spec tokenize_options[] = {
     {"add-special", '\0', OPTION_FLAG, PLACE(add_special),
         .help = "begin as the model wants a text to begin"},
+    {"parse-special", '\0', OPTION_FLAG, PLACE(parse_special),
+        .help = "take names such as <s> for those tokens"},
     {"pieces", '\0', OPTION_FLAG, PLACE(with_pieces),
         .help = "the bytes of each token too"},
+};
+
+static const struct option_spec detokenize_options[] = {
+    {"with-special", '\0', OPTION_FLAG, PLACE(with_special),
+        .help = "show special tokens by their names"},
 };
 
 static const struct option_spec sessions_options[] = {
@@ -278,7 +291,8 @@ const struct command commands[] = {
     {"tokenize", "TEXT | -", 1, "text to tokens", "'-' reads stdin.\n",
         TABLE(tokenize_options), cmd_tokenize},
     {"detokenize", "TOKEN...", OPTION_LIST_MAX, "tokens to text",
-        "Numbers, apart or as 1,2,3.\n", {NULL, 0}, cmd_detokenize},
+        "Numbers, apart or as 1,2,3.\n", TABLE(detokenize_options),
+        cmd_detokenize},
     {"sessions", "", 0, "list the sessions",
         "By tenant and session, page by page.\n", TABLE(sessions_options),
         cmd_sessions},

@@ -60,10 +60,11 @@ struct option_values {
     double temperature, top_p, min_p;
     double repetition_penalty, frequency_penalty, presence_penalty;
     const char *logit_bias;
-    bool logprobs, ignore_eos;
+    bool logprobs, ignore_eos, prefill_only;
     struct option_list stops;
     const char *tokens;
-    bool add_special, with_pieces;
+    struct option_number continue_from;
+    bool add_special, parse_special, with_special, with_pieces;
 
     bool with_sessions;    /* snapshot --sessions */
     bool with_histograms;  /* snapshot --histograms */

@@ -305,6 +305,30 @@ class KvpoolctlTest(ServerTest):
             "generate", "What is a river?", "--ignore-eos",
             "--max-tokens=90")["token_ids"]), 90)
 
+    def test_a_turn_is_taken_again_and_a_prompt_computed_ahead(self):
+        def turn(*arguments):
+            done = self.json("generate", "-n", "8", "--session", "turn",
+                             *arguments)
+            return done["text"], done["finished"]["usage"]
+        _, first = turn("A dog")
+        text, then = turn("And then")
+        self.assertEqual(
+            turn("--continue-from", str(first["session_tokens"]),
+                 "And then")[0], text)
+        self.ctl("evict", "--session", "turn")
+        self.assertEqual(self.ctl("generate", "--session", "turn",
+                                  "--prefill-only").stdout.strip(), "")
+        _, after = turn()
+        self.assertEqual(after["cached_tokens"], then["session_tokens"] - 1)
+        self.ctl("generate", "--continue-from", "1", "A", code=USAGE)
+
+    def test_special_tokens_have_names_for_those_who_ask(self):
+        ids = self.ctl("tokenize", "--parse-special",
+                       "<s>A dog</s>").stdout.split()
+        self.assertEqual((ids[0], ids[-1]), ("1", "2"))
+        self.assertEqual(self.ctl("detokenize", "--with-special",
+                                  *ids).stdout, "<s>A dog</s>")
+
     def test_log_probabilities_are_in_the_json(self):
         flags = ("generate", "A", "--max-tokens=9", "--logprobs")
         plain = self.json(*flags)
