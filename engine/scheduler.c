@@ -230,6 +230,8 @@ static enum kv_status put_behind(struct scheduler *scheduler,
 
     pool_session_truncate(
         scheduler->config.pool, request->session, n_kept + n_repeated, now_ns);
+    if (n_repeated == n_tokens)
+        return KV_OK;
     status = pool_session_append(scheduler->config.pool, request->session,
         tokens + n_repeated, n_tokens - n_repeated);
     if (status != KV_OK)

@@ -269,6 +269,8 @@ class KvpoolctlTest(ServerTest):
                     "--max-tokens=20")
             ctl("evict", "--session", "b")
             ctl("generate", "again", "--session", "b", "--max-tokens=1")
+            ctl("generate", "over", "--session", "c", "--continue-from=2",
+                "--max-tokens=40")
             blocks = server.pool.Snapshot(
                 pool.SnapshotRequest()).snapshot.blocks
             self.assertIn("; %d blocks in use" % (
