@@ -37,8 +37,9 @@ BEGINNINGS = ("What is a dog?", "What is a river?", "A lantern is",
               "For God so loved the world", "The opposite of dark is")
 
 
-def turn_fields(i, turn):
-    """What conversation i asks in this turn; the same in both runs."""
+def turn_fields(i, turn, n_tokens):
+    """What conversation i asks in this turn, behind its n_tokens or some of
+    them; the same in both runs."""
     draw = random.Random(1000 * i + turn)
     fields = dict(text=draw.choice(BEGINNINGS),
                   max_tokens=draw.randint(8, 20))
@@ -46,17 +47,20 @@ def turn_fields(i, turn):
         fields["sampling"] = inference.SamplingParameters(
             temperature=draw.choice((0.7, 1.0, 1.5)), top_k=100,
             top_p=0.95, seed=draw.randrange(1, 1 << 62))
+    if n_tokens > 0 and draw.random() < 0.3:
+        fields["continue_from"] = inference.ContinueFrom(
+            tokens=draw.randint(0, n_tokens))
     return fields
 
 
 def converse(stub, i, session, on_token=None):
     """All turns of conversation i: tokens, texts and usages."""
-    out = []
+    out, n_tokens = [], 0
     for turn in range(TURNS):
         messages = []
         for message in stub.Generate(
                 generate_request(session=session, tenant="t%d" % (i % 3),
-                                 **turn_fields(i, turn)),
+                                 **turn_fields(i, turn, n_tokens)),
                 timeout=10 * CALL_SECONDS):
             messages.append(message)
             if on_token and message.token_ids:
@@ -64,6 +68,7 @@ def converse(stub, i, session, on_token=None):
         if on_token:
             on_token(session, True)
         out.append(Generated(messages))
+        n_tokens = out[-1].usage.session_tokens
     return out
 
 
