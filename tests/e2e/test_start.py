@@ -28,11 +28,10 @@ def run(*arguments, environment=None):
 
 
 class StartTest(unittest.TestCase):
-    def refused(self, code, *words, flags=(), environment=None,
-                listen="127.0.0.1:0"):
+    def refused(self, code, *words, flags=(), listen="127.0.0.1:0", **how):
         """Ends with code; one line of level error, with all these words."""
         try:
-            with Kvpoold(*flags, listen=listen, environment=environment):
+            with Kvpoold(*flags, listen=listen, **how):
                 pass
         except StartFailed as failed:
             lines = failed.lines
@@ -82,6 +81,11 @@ class StartTest(unittest.TestCase):
     def test_a_pool_smaller_than_one_sequence_is_refused(self):
         self.refused(CONFIGURATION, "kv-cache-size-mb", "1",
                      flags=["--kv-cache-size-mb=1", "--block-tokens=1024"])
+
+    def test_too_few_files_that_may_be_open_are_refused(self):
+        for limit in (8, 12, 30, 48):
+            self.refused(OTHER, "open files", "RLIMIT_NOFILE) is %d," % limit,
+                         "48 are needed", ulimit="-n %d" % limit)
 
     # --- addresses ---
 
