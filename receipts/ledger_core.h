@@ -26,6 +26,7 @@ struct ledger {
     struct journal *journal; /* NULL: the ring is all there is */
     struct journal_start start;
     struct journal_position disk; /* as of the last poll */
+    int64_t silent_since_ns;      /* the disk, while it has something to do */
     uint64_t retain_bytes;
     uint64_t handed_chunk; /* a hint: where receipts were handed over last */
     struct loader *loader;

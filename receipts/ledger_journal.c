@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 /* ---- life */
@@ -60,6 +61,8 @@ void ledger_close_journal(struct ledger *ledger)
 
 void ledger_hand_over(struct ledger *ledger, uint64_t from)
 {
+    if (from == ledger->durable)
+        ledger->silent_since_ns = kv_clock_mono_ns();
     while (from < ledger->released) {
         struct ring_chunk *chunk =
             ring_find(&ledger->ring, from + 1, &ledger->handed_chunk);
@@ -95,6 +98,7 @@ void ledger_poll(struct ledger *ledger)
     journal_poll(ledger->journal, &ledger->disk);
     if (ledger->disk.durable_sequence > durable) {
         ledger->durable = ledger->disk.durable_sequence;
+        ledger->silent_since_ns = kv_clock_mono_ns();
         ring_trim(&ledger->ring, ledger->durable);
     }
     if (ledger->disk.state != before)
@@ -127,6 +131,7 @@ struct ledger_position ledger_position(const struct ledger *ledger)
             on_disk ? ledger->disk.stored_bytes : ledger->ring.stored_bytes,
         .limit_bytes =
             on_disk ? ledger->retain_bytes : ledger->config.ring_bytes,
+        .silent_since_ns = ledger->silent_since_ns,
     };
 
     memcpy(position.pool_id, ledger->config.pool_id, sizeof position.pool_id);

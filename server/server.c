@@ -10,12 +10,17 @@
  *   calls left over are cancelled    at the limit
  *   sinks flush, the loop stops      at the end, all receipts durable again
  *
- * A second signal goes to the end at once. Receipts that never will be durable,
- * the disk being full or broken, are waited for by nobody. */
+ * Receipts that never will be durable, the disk being full or broken, are
+ * waited for by nobody. A disk that says nothing is waited for beyond the
+ * limit, and the log is told: it may yet keep what it was given.
+ *
+ * A second signal goes to the end at once; what still hangs HURRY_S after the
+ * calls are over, in a disk or a sink, is left behind with exit code 1. */
 #include "server/server.h"
 
 #include <inttypes.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -32,6 +37,7 @@
 
 #define MIB ((uint64_t)1 << 20)
 #define DRAIN_TICK_MS 10
+#define HURRY_S 3
 
 extern const unsigned char demo_model[], demo_model_end[];
 extern const unsigned char descriptors[], descriptors_end[];
@@ -405,14 +411,36 @@ static void set_serving(struct server *server, bool serving)
         rpc_server_set_serving(server->rpc, services[i], serving);
 }
 
+/* A thread that waits for a silent disk can be ended with the process only. */
+static void on_patience_over(int number)
+{
+    static const char words[] =
+        "kvpoold: stopped at a second signal; what a disk or a sink had not "
+        "answered by then is left undone\n";
+
+    (void)number;
+    (void)!write(STDERR_FILENO, words, sizeof words - 1);
+    _exit(EXIT_FAILURE);
+}
+
+/* As a handler of signals too, and they may come again. */
+static void hurry(int number)
+{
+    (void)number;
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGALRM, on_patience_over);
+    alarm(HURRY_S);
+}
+
 static void on_flushed(void *ctx)
 {
     struct server *server = ctx;
 
     close_timers(server);
-    /* Another signal finds nothing to hurry, and must not end it otherwise. */
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGINT, SIG_IGN);
+    /* Another one must not end it otherwise; the first may still hurry it. */
+    signal(SIGTERM, server->hurried ? SIG_IGN : hurry);
+    signal(SIGINT, server->hurried ? SIG_IGN : hurry);
     close_pages(server);
     rpc_loop_stop(server->loop);
 }
@@ -447,7 +475,7 @@ static void flush_once_settled(struct server *server)
 {
     if (!is_settled(server))
         return;
-    uv_timer_stop(&server->drain_tick);
+    server->flushing = true;
     recorder_flush(server->recorder, on_flushed, server);
 }
 
@@ -458,7 +486,37 @@ static void on_drained(void *ctx)
     server->calls_over = true;
     step_stop(server->step); /* zeroes what is left, which releases receipts */
     issue_last(server);
+    if (server->hurried)
+        hurry(0);
     flush_once_settled(server);
+}
+
+static const char *first_sink_that_is_open(const struct server *server)
+{
+    struct recorder_sink sinks[SINK_MAX_SINKS];
+
+    return recorder_sinks(server->recorder, sinks) > 0 ? sinks[0].name : "";
+}
+
+/* Whoever stops us may be about to kill us, and should know what for. */
+static void tell_what_is_awaited(struct server *server, int64_t now)
+{
+    struct ledger_position position;
+
+    server->told_waiting = true;
+    if (server->flushing) {
+        kv_log(KV_LOG_WARN, SERVER_LOG_TARGET,
+            "stopping waits for sinks; a second signal gives them up",
+            KV_LOG_TEXT("sink", first_sink_that_is_open(server)));
+    } else if (recorder_position(server->recorder, &position)) {
+        kv_log(KV_LOG_WARN, SERVER_LOG_TARGET,
+            "stopping waits for the disk; a second signal gives receipts up",
+            KV_LOG_TEXT("data_dir", server->options->data_dir),
+            KV_LOG_UINT("receipts",
+                position.applied_sequence - position.durable_sequence),
+            KV_LOG_INT(
+                "silent_ms", (now - position.silent_since_ns) / KV_NS_PER_MS));
+    }
 }
 
 static void on_drain_tick(uv_timer_t *timer)
@@ -466,8 +524,12 @@ static void on_drain_tick(uv_timer_t *timer)
     struct server *server = timer->data;
     int64_t now = kv_clock_mono_ns();
 
+    if (now >= server->drain_end_ns && !server->told_waiting &&
+        (server->flushing || !is_settled(server)))
+        tell_what_is_awaited(server, now);
     if (server->calls_over) {
-        flush_once_settled(server);
+        if (!server->flushing)
+            flush_once_settled(server);
         return;
     }
     if (!server->handed_back && now >= server->hand_back_ns) {
@@ -520,7 +582,9 @@ static void on_signal(uv_signal_t *handle, int number)
     kv_log(KV_LOG_WARN, SERVER_LOG_TARGET, "second signal, stopping at once",
         KV_LOG_INT("signal", number));
     server->hurried = true;
-    if (!server->calls_over)
+    if (server->calls_over)
+        hurry(number);
+    else
         rpc_server_drain(server->rpc, 0, on_drained, server);
 }
 
@@ -657,4 +721,5 @@ void server_close(struct server *server)
     recorder_close(server->recorder);
     calls_close(server->calls);
     step_close(server->step);
+    alarm(0); /* of hurry: nothing hangs */
 }
