@@ -66,7 +66,10 @@ class JournalTest(unittest.TestCase):
         self.data = os.path.join(self.root, "data")
 
     def start(self, *flags, **how):
-        server = Kvpoold(*FLAGS, "--data-dir=" + self.data, *flags, **how)
+        given = {flag.split("=")[0] for flag in flags}
+        server = Kvpoold(
+            *(flag for flag in FLAGS if flag.split("=")[0] not in given),
+            "--data-dir=" + self.data, *flags, **how)
         self.addCleanup(server.kill)
         return server
 

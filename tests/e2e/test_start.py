@@ -134,7 +134,7 @@ class StartTest(unittest.TestCase):
         with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
             file.write(data)
             file.flush()
-            self.refused(code, file.name, *words,
+            self.refused(code, "kvpoold: model: " + file.name, *words,
                          flags=["--model=" + file.name])
 
     def test_a_second_model_is_refused_and_not_half_supported(self):
@@ -212,11 +212,11 @@ class StartTest(unittest.TestCase):
         self.assertAlmostEqual(locked[0], memory.locked_bytes >> 10, delta=16)
 
     def test_a_terminal_sees_how_far_loading_is_and_others_do_not(self):
-        flags = ["--model-prefetch=wait", "--listen=127.0.0.1:0",
-                 "--kv-cache-size-mb=4"]
+        flags = ["--model-prefetch=wait", "--kv-cache-size-mb=4"]
         master, slave = pty.openpty()
-        server = subprocess.Popen([KVPOOLD, *flags], stderr=slave,
-                                  stdin=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            [KVPOOLD, "--listen=127.0.0.1:0", *flags], stderr=slave,
+            stdin=subprocess.DEVNULL)
         os.close(slave)
         seen = b""
         try:
