@@ -47,39 +47,64 @@ static const char *const services[] = {
 
 #define N_SERVICES (sizeof services / sizeof *services)
 
+/* A failure that says which option it is of. */
+static enum kv_status name_option(
+    const char *option, enum kv_status status, struct kv_error *error)
+{
+    struct kv_error cause;
+
+    if (status == KV_OK)
+        return KV_OK;
+    cause = *error;
+    return kv_error_set(error, status, "%s: %s", option, cause.text);
+}
+
 /* ---- open: model, pool, computation */
+
+static enum kv_status open_file(struct server *server, struct kv_error *error)
+{
+    const char *path = server->options->model;
+
+    if (path[0] == '\0')
+        return model_open_memory(&server->model, demo_model,
+            (size_t)(demo_model_end - demo_model), "built-in demo model",
+            error);
+    return name_option("model", model_open(&server->model, path, error), error);
+}
 
 static enum kv_status open_tokenizer(
     struct server *server, struct kv_error *error)
 {
     const char *pre = server->options->tokenizer_pre;
-    const struct model *model = server->model;
+    const struct gguf *gguf = server->model->gguf;
+    uint32_t n_vocab = server->model->shape.n_vocab;
 
-    return pre[0] == '\0' ? tokenizer_open(&server->tokenizer, model->gguf,
-                                model->shape.n_vocab, error)
-                          : tokenizer_open_as(&server->tokenizer, model->gguf,
-                                model->shape.n_vocab, pre, error);
+    if (pre[0] == '\0')
+        return name_option("model",
+            tokenizer_open(&server->tokenizer, gguf, n_vocab, error), error);
+    return name_option("model, tokenizer-pre",
+        tokenizer_open_as(&server->tokenizer, gguf, n_vocab, pre, error),
+        error);
 }
 
 static enum kv_status open_model(struct server *server,
     const struct progress *progress, struct kv_error *error)
 {
-    const char *path = server->options->model;
     enum residency_prefetch prefetch = RESIDENCY_AHEAD;
-    enum kv_status status = path[0] != '\0'
-                                ? model_open(&server->model, path, error)
-                                : model_open_memory(&server->model, demo_model,
-                                      (size_t)(demo_model_end - demo_model),
-                                      "built-in demo model", error);
+    enum kv_status status = open_file(server, error);
 
     residency_prefetch_parse(server->options->model_prefetch, &prefetch);
     if (status == KV_OK)
         status = open_tokenizer(server, error);
     if (status == KV_OK)
-        status = kv_check_block(server->model, server->kv_type,
-            (uint32_t)server->options->block_tokens, error);
+        status = name_option("kv-type",
+            kv_check_block(server->model, server->kv_type,
+                (uint32_t)server->options->block_tokens, error),
+            error);
     if (status == KV_OK)
-        status = residency_prefetch(server->model, prefetch, progress, error);
+        status = name_option("model",
+            residency_prefetch(server->model, prefetch, progress, error),
+            error);
     /* A model that cannot be used is no fault of the configuration. */
     return status == KV_INVALID ? KV_UNSUPPORTED : status;
 }
@@ -145,7 +170,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         options->low_watermark_percent);
     status = pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
     if (status != KV_OK)
-        return status;
+        return name_option("kv-cache-size-mb, max-sessions", status, error);
     return quotas_apply(options, server->pool) == KV_OK
                ? KV_OK
                : kv_error_set(error, KV_NO_MEMORY,
@@ -284,18 +309,6 @@ static void close_pages(struct server *server)
 {
     pages_close(server->pages);
     server->pages = NULL;
-}
-
-/* A failure that says which option it is of. */
-static enum kv_status name_option(
-    const char *option, enum kv_status status, struct kv_error *error)
-{
-    struct kv_error cause;
-
-    if (status == KV_OK)
-        return KV_OK;
-    cause = *error;
-    return kv_error_set(error, status, "%s: %s", option, cause.text);
 }
 
 /* Each address in turn is listened on, or without a server only looked at. */
