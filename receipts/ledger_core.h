@@ -56,6 +56,8 @@ void ledger_tell_watchers(struct ledger *ledger);
 enum kv_status ledger_open_journal(struct ledger *ledger,
     const struct journal_config *config, struct kv_error *error);
 void ledger_close_journal(struct ledger *ledger);
+/* Where the journal is; "" without one. */
+const char *ledger_dir(const struct ledger *ledger);
 /* Hands over what was released after `from`. */
 void ledger_hand_over(struct ledger *ledger, uint64_t from);
 

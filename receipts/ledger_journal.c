@@ -57,6 +57,11 @@ void ledger_close_journal(struct ledger *ledger)
     journal_close(ledger->journal);
 }
 
+const char *ledger_dir(const struct ledger *ledger)
+{
+    return ledger->journal != NULL ? journal_dir_path(ledger->journal) : "";
+}
+
 /* ---- to the disk and back */
 
 void ledger_hand_over(struct ledger *ledger, uint64_t from)
@@ -82,6 +87,7 @@ static void note_state(struct ledger *ledger, enum journal_state before)
     else if (disk->state == JOURNAL_FULL)
         kv_log(KV_LOG_ERROR, "kvpool::receipts",
             "no room for receipts, nothing is evicted",
+            KV_LOG_TEXT("dir", ledger_dir(ledger)),
             KV_LOG_TEXT("reason", disk->error));
     else if (before == JOURNAL_FULL)
         kv_log(KV_LOG_INFO, "kvpool::receipts", "room for receipts again",
