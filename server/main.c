@@ -132,6 +132,7 @@ int main(int argc, char **argv)
     int code;
 
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* the journal and sinks say EFBIG */
     if (options_parse(&options, argc, (const char *const *)argv,
             (const char *const *)environ, &error) != KV_OK) {
         fprintf(stderr, "kvpoold: %s\n", error.text);
