@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/streams.h"
 #include "server/options.h"
 #include "server/server.h"
 
@@ -131,6 +132,7 @@ int main(int argc, char **argv)
     struct kv_error error;
     int code;
 
+    kv_streams_fill();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* the journal and sinks say EFBIG */
     if (options_parse(&options, argc, (const char *const *)argv,

@@ -47,18 +47,6 @@ static const char *const services[] = {
 
 #define N_SERVICES (sizeof services / sizeof *services)
 
-/* A failure that says which option it is of. */
-static enum kv_status name_option(
-    const char *option, enum kv_status status, struct kv_error *error)
-{
-    struct kv_error cause;
-
-    if (status == KV_OK)
-        return KV_OK;
-    cause = *error;
-    return kv_error_set(error, status, "%s: %s", option, cause.text);
-}
-
 /* ---- open: model, pool, computation */
 
 static enum kv_status open_file(struct server *server, struct kv_error *error)
@@ -69,7 +57,8 @@ static enum kv_status open_file(struct server *server, struct kv_error *error)
         return model_open_memory(&server->model, demo_model,
             (size_t)(demo_model_end - demo_model), "built-in demo model",
             error);
-    return name_option("model", model_open(&server->model, path, error), error);
+    return kv_error_name(
+        "model", model_open(&server->model, path, error), error);
 }
 
 static enum kv_status open_tokenizer(
@@ -80,9 +69,9 @@ static enum kv_status open_tokenizer(
     uint32_t n_vocab = server->model->shape.n_vocab;
 
     if (pre[0] == '\0')
-        return name_option("model",
+        return kv_error_name("model",
             tokenizer_open(&server->tokenizer, gguf, n_vocab, error), error);
-    return name_option("model, tokenizer-pre",
+    return kv_error_name("model, tokenizer-pre",
         tokenizer_open_as(&server->tokenizer, gguf, n_vocab, pre, error),
         error);
 }
@@ -97,12 +86,12 @@ static enum kv_status open_model(struct server *server,
     if (status == KV_OK)
         status = open_tokenizer(server, error);
     if (status == KV_OK)
-        status = name_option("kv-type",
+        status = kv_error_name("kv-type",
             kv_check_block(server->model, server->kv_type,
                 (uint32_t)server->options->block_tokens, error),
             error);
     if (status == KV_OK)
-        status = name_option("model",
+        status = kv_error_name("model",
             residency_prefetch(server->model, prefetch, progress, error),
             error);
     /* A model that cannot be used is no fault of the configuration. */
@@ -170,7 +159,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         options->low_watermark_percent);
     status = pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
     if (status != KV_OK)
-        return name_option("kv-cache-size-mb, max-sessions", status, error);
+        return kv_error_name("kv-cache-size-mb, max-sessions", status, error);
     return quotas_apply(options, server->pool) == KV_OK
                ? KV_OK
                : kv_error_set(error, KV_NO_MEMORY,
@@ -330,7 +319,7 @@ static enum kv_status take_addresses(const struct options *options,
                              : rpc_server_listen(rpc, text, error);
     }
     kv_free(addresses);
-    return name_option("listen", status, error);
+    return kv_error_name("listen", status, error);
 }
 
 enum kv_status server_check_options(
@@ -358,7 +347,7 @@ enum kv_status server_check_options(
     status =
         admin[0] == '\0' ? KV_OK : rpc_address_parse(&address, admin, error);
     if (status != KV_OK)
-        return name_option("admin-listen", status, error);
+        return kv_error_name("admin-listen", status, error);
     return take_addresses(options, NULL, error);
 }
 
@@ -680,7 +669,7 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
     enum kv_status status = take_addresses(server->options, server->rpc, error);
 
     if (status == KV_OK)
-        status = name_option(
+        status = kv_error_name(
             "admin-listen", pages_open(&server->pages, server, error), error);
     if (status == KV_OK)
         status = rpc_server_start(server->rpc, error);

@@ -479,13 +479,13 @@ class FilesTest(JournalTest):
 
     def test_the_limit_of_files_is_raised_to_what_connections_need(self):
         with self.start("--max-connections=500",
-                        ulimit="-S -n 300") as server:
+                        before="ulimit -S -n 300") as server:
             soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
             self.assertGreaterEqual(soft, min(hard, 500 + 100))
 
     def test_with_as_few_files_as_may_be_nobody_ends_the_server(self):
         with self.start("--admin-listen=127.0.0.1:0",
-                        ulimit="-n 51") as server:
+                        before="ulimit -n 51") as server:
             evict(server)
             channels = [server.connect() for _ in range(60)]
             asked = [grpc.channel_ready_future(c) for c in channels]

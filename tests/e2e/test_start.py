@@ -82,10 +82,16 @@ class StartTest(unittest.TestCase):
         self.refused(CONFIGURATION, "kv-cache-size-mb", "1",
                      flags=["--kv-cache-size-mb=1", "--block-tokens=1024"])
 
+    def test_it_runs_without_standard_streams(self):
+        for closed in ("<&-", ">&-", "<&- >&-"):
+            with self.subTest(closed), Kvpoold(
+                    "--kv-cache-size-mb=4", before="exec " + closed) as server:
+                generate(server, text="A dog", max_tokens=2)
+
     def test_too_few_files_that_may_be_open_are_refused(self):
         for limit in (8, 12, 30, 48):
             self.refused(OTHER, "open files", "RLIMIT_NOFILE) is %d," % limit,
-                         "48 are needed", ulimit="-n %d" % limit)
+                         "48 are needed", before="ulimit -n %d" % limit)
 
     # --- addresses ---
 
