@@ -16,3 +16,14 @@ enum kv_status kv_error_set(
     va_end(args);
     return status;
 }
+
+enum kv_status kv_error_name(
+    const char *of, enum kv_status status, struct kv_error *error)
+{
+    struct kv_error cause;
+
+    if (status == KV_OK || error == NULL)
+        return status;
+    cause = *error;
+    return kv_error_set(error, status, "%s: %s", of, cause.text);
+}

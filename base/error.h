@@ -18,4 +18,9 @@ struct kv_error {
 __attribute__((format(printf, 3, 4))) enum kv_status kv_error_set(
     struct kv_error *error, enum kv_status status, const char *format, ...);
 
+/* Sets "<of>: " before what *error says of a failure, and returns its status;
+ * KV_OK is left alone. */
+enum kv_status kv_error_name(
+    const char *of, enum kv_status status, struct kv_error *error);
+
 #endif

@@ -195,3 +195,8 @@ void kv_log_fields(enum kv_log_level level, const char *target,
     written = write(out_fd, line.bytes, line.n);
     (void)written; /* there is nobody left to tell */
 }
+
+bool kv_log_is_due(uint64_t n_times)
+{
+    return (n_times & (n_times - 1)) == 0;
+}

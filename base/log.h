@@ -73,6 +73,10 @@ bool kv_log_format_parse(const char *name, enum kv_log_format *out);
 void kv_log_fields(enum kv_log_level level, const char *target,
     const char *message, const struct kv_log_field *fields);
 
+/* Whether the log is to hear of what has now happened so many times: ever more
+ * seldom, the first time, the second, the fourth and so on. */
+bool kv_log_is_due(uint64_t n_times);
+
 #define kv_log(level, target, message, ...)                                    \
     kv_log_fields(level, target, message,                                      \
         (const struct kv_log_field[]){__VA_ARGS__, KV_LOG_END})

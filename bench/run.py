@@ -133,10 +133,12 @@ class Bench:
 
     def kvpoold(self, *options):
         port = free_port()
-        return Process([
-            str(self.build / "server/kvpoold"), f"--listen=127.0.0.1:{port}",
-            "--threads=1", "--kv-cache-size-mb=64", "--enable-receipts=true",
-            "--receipts-log=false", "--snapshot-interval-ms=0", *options], port)
+        flags = dict(flag.split("=", 1) for flag in (
+            f"--listen=127.0.0.1:{port}", "--threads=1",
+            "--kv-cache-size-mb=64", "--enable-receipts=true",
+            "--receipts-log=false", "--snapshot-interval-ms=0", *options))
+        return Process([str(self.build / "server/kvpoold"),
+                        *map("=".join, flags.items())], port)
 
     def journal(self):
         """The option that keeps receipts on disk, in a folder of their own."""

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/streams.h"
 #include "cli/cli.h"
 
 int main(int argc, char **argv)
@@ -18,6 +19,7 @@ int main(int argc, char **argv)
     struct kv_error error;
     enum cli_exit code;
 
+    kv_streams_fill();
     signal(SIGPIPE, SIG_IGN);
     if (interrupt_open(&cli.interrupt, &error) != KV_OK)
         return (int)cli_fail(&cli, CLI_FAILED, "%s", error.text);

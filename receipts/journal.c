@@ -325,6 +325,11 @@ void journal_append(
     pthread_cond_signal(&journal->work);
 }
 
+const char *journal_dir_path(const struct journal *journal)
+{
+    return journal->dir.path;
+}
+
 void journal_poll(struct journal *journal, struct journal_position *out)
 {
     pthread_mutex_lock(&journal->mutex);

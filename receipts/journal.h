@@ -125,6 +125,9 @@ void journal_close(struct journal *journal);
 void journal_append(
     struct journal *journal, struct ring_chunk *chunk, uint64_t through);
 
+/* Its directory, as it was given. */
+const char *journal_dir_path(const struct journal *journal);
+
 /* Where it stands. */
 void journal_poll(struct journal *journal, struct journal_position *out);
 

@@ -40,6 +40,7 @@ struct journal_room {
 struct journal_writer {
     pthread_t thread;
     int fd; /* of the segment in use; -1: none in this epoch */
+    struct journal_name name;
     uint32_t seed;
     uint64_t offset, last_group;
     uint64_t anchored_sequence; /* the identity and the tree's file have it */

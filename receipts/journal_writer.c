@@ -213,7 +213,7 @@ static void leave_segment(struct journal *journal)
     if (writer->fd < 0)
         return;
     if (ftruncate(writer->fd, (off_t)writer->offset) != 0)
-        journal_fail(journal, "the segment before", "cannot be cut", errno);
+        journal_fail(journal, writer->name.s, "cannot be cut", errno);
     close(writer->fd);
     writer->fd = -1;
 }
@@ -227,6 +227,7 @@ static void enter_segment(struct journal *journal,
 
     leave_segment(journal);
     journal->writer.fd = room->fd;
+    journal->writer.name = journal_segment_name(header->first_sequence);
     segment.first_sequence = segment.next_sequence = header->first_sequence;
     segment.epoch = header->epoch;
     segment.seed = journal->writer.seed;
@@ -294,9 +295,9 @@ static bool continue_segment(struct journal *journal, struct group *group)
     unsigned char *at = writer->buffer + JOURNAL_HEADER_BYTES;
 
     put_group(journal, group, at);
-    return write_bytes(journal, writer->fd, "the segment in use", at,
-               group->n_bytes, writer->offset) &&
-           sync_file(journal, writer->fd, "the segment in use");
+    return write_bytes(journal, writer->fd, writer->name.s, at, group->n_bytes,
+               writer->offset) &&
+           sync_file(journal, writer->fd, writer->name.s);
 }
 
 static bool enter_tree(struct journal *journal, const struct group *group)

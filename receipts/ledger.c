@@ -105,7 +105,8 @@ void ledger_fail(struct ledger *ledger, const char *why, size_t n_bytes)
     ledger->failed = true;
     ledger->failure = why;
     kv_log(KV_LOG_ERROR, "kvpool::receipts", "the ledger has failed",
-        KV_LOG_TEXT("reason", why), KV_LOG_UINT("receipt_bytes", n_bytes),
+        KV_LOG_TEXT("dir", ledger_dir(ledger)), KV_LOG_TEXT("reason", why),
+        KV_LOG_UINT("receipt_bytes", n_bytes),
         KV_LOG_UINT("last_sequence", ledger->applied));
 }
 

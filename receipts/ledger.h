@@ -152,6 +152,9 @@ struct ledger_position {
     uint64_t durable_sequence; /* released, readable */
     uint64_t oldest_sequence;  /* 0 if there is none */
     uint64_t stored_bytes, limit_bytes;
+    /* While receipts wait for the disk: when it last made one durable, or they
+     * began to wait. On the monotonic clock; 0 without a journal. */
+    int64_t silent_since_ns;
 };
 struct ledger_position ledger_position(const struct ledger *ledger);
 

@@ -26,6 +26,7 @@ struct ledger {
     struct journal *journal; /* NULL: the ring is all there is */
     struct journal_start start;
     struct journal_position disk; /* as of the last poll */
+    int64_t silent_since_ns;      /* the disk, while it has something to do */
     uint64_t retain_bytes;
     uint64_t handed_chunk; /* a hint: where receipts were handed over last */
     struct loader *loader;
@@ -55,6 +56,8 @@ void ledger_tell_watchers(struct ledger *ledger);
 enum kv_status ledger_open_journal(struct ledger *ledger,
     const struct journal_config *config, struct kv_error *error);
 void ledger_close_journal(struct ledger *ledger);
+/* Where the journal is; "" without one. */
+const char *ledger_dir(const struct ledger *ledger);
 /* Hands over what was released after `from`. */
 void ledger_hand_over(struct ledger *ledger, uint64_t from);
 

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 /* ---- life */
@@ -56,10 +57,17 @@ void ledger_close_journal(struct ledger *ledger)
     journal_close(ledger->journal);
 }
 
+const char *ledger_dir(const struct ledger *ledger)
+{
+    return ledger->journal != NULL ? journal_dir_path(ledger->journal) : "";
+}
+
 /* ---- to the disk and back */
 
 void ledger_hand_over(struct ledger *ledger, uint64_t from)
 {
+    if (from == ledger->durable)
+        ledger->silent_since_ns = kv_clock_mono_ns();
     while (from < ledger->released) {
         struct ring_chunk *chunk =
             ring_find(&ledger->ring, from + 1, &ledger->handed_chunk);
@@ -79,6 +87,7 @@ static void note_state(struct ledger *ledger, enum journal_state before)
     else if (disk->state == JOURNAL_FULL)
         kv_log(KV_LOG_ERROR, "kvpool::receipts",
             "no room for receipts, nothing is evicted",
+            KV_LOG_TEXT("dir", ledger_dir(ledger)),
             KV_LOG_TEXT("reason", disk->error));
     else if (before == JOURNAL_FULL)
         kv_log(KV_LOG_INFO, "kvpool::receipts", "room for receipts again",
@@ -95,6 +104,7 @@ void ledger_poll(struct ledger *ledger)
     journal_poll(ledger->journal, &ledger->disk);
     if (ledger->disk.durable_sequence > durable) {
         ledger->durable = ledger->disk.durable_sequence;
+        ledger->silent_since_ns = kv_clock_mono_ns();
         ring_trim(&ledger->ring, ledger->durable);
     }
     if (ledger->disk.state != before)
@@ -127,6 +137,7 @@ struct ledger_position ledger_position(const struct ledger *ledger)
             on_disk ? ledger->disk.stored_bytes : ledger->ring.stored_bytes,
         .limit_bytes =
             on_disk ? ledger->retain_bytes : ledger->config.ring_bytes,
+        .silent_since_ns = ledger->silent_since_ns,
     };
 
     memcpy(position.pool_id, ledger->config.pool_id, sizeof position.pool_id);

@@ -190,10 +190,11 @@ static void on_pause_over(uv_timer_t *timer)
 static void pause_accepting(struct rpc_listener *listener, int cause)
 {
     listener->failures_total++;
-    kv_log(KV_LOG_WARN, "kvpool::rpc", "accepting pauses",
-        KV_LOG_TEXT("address", listener->text),
-        KV_LOG_TEXT("cause", strerror(cause)),
-        KV_LOG_UINT("times", listener->failures_total));
+    if (kv_log_is_due(listener->failures_total))
+        kv_log(KV_LOG_WARN, "kvpool::rpc", "accepting pauses",
+            KV_LOG_TEXT("address", listener->text),
+            KV_LOG_TEXT("cause", strerror(cause)),
+            KV_LOG_UINT("times", listener->failures_total));
     uv_poll_stop(&listener->poll);
     uv_timer_start(&listener->pause, on_pause_over, PAUSE_MS, 0);
 }

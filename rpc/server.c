@@ -252,18 +252,12 @@ const char *rpc_server_address(const struct rpc_server *server, size_t nth)
 
 /* ---- serving */
 
-static bool is_power_of_two(uint64_t n)
-{
-    return (n & (n - 1)) == 0;
-}
-
-/* The log hears of it ever more seldom. */
 static void refuse_connection(const struct rpc_server *server, int fd)
 {
     uint64_t n_refused = server->connections.refused_total;
 
     close(fd);
-    if (is_power_of_two(n_refused))
+    if (kv_log_is_due(n_refused))
         kv_log(KV_LOG_WARN, "kvpool::rpc", "too many connections",
             KV_LOG_UINT("max_connections", server->config.max_connections),
             KV_LOG_UINT("refused", n_refused));

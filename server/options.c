@@ -166,7 +166,7 @@ static enum kv_status take_flag(struct options *options, int argc,
     return option_set(options, row, by_flag, name.text, argv[1], error);
 }
 
-/* The last of several flags wins, but whoever names two models wants both. */
+/* No option is taken twice, but whoever names two models wants both. */
 static enum kv_status check_models(
     int argc, const char *const *argv, struct kv_error *error)
 {
@@ -262,9 +262,9 @@ enum kv_status options_parse(struct options *options, int argc,
         if (status == KV_OK)
             status = take_environment(&parsed, environment, error);
         if (status == KV_OK)
-            status = take_flags(&parsed, n_flags, flags, error);
-        if (status == KV_OK)
             status = check_models(n_flags, flags, error);
+        if (status == KV_OK)
+            status = take_flags(&parsed, n_flags, flags, error);
         if (status == KV_OK && parsed.config[0] != '\0')
             status = options_file_read(parsed.config, &parsed, &texts, error);
     }

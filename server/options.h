@@ -197,7 +197,7 @@ struct options {
 
 /* Takes flags as --name=value or --name value, a BOOL also as --name and
  * --no-name; --help and --version, which win over everything else; -- ends the
- * flags, and nothing may follow. The last of several flags wins. argv[0] is
+ * flags, and nothing may follow. Each option is given once. argv[0] is
  * skipped. environment is as environ(7); of KVPOOL_* in it, those of our client
  * and tests (KVPOOL_SERVER, KVPOOL_MODELS) and those that Kubernetes sets for a
  * Service (KVPOOL_SERVICE_HOST, KVPOOL_PORT=tcp://...) are not ours. The file

@@ -342,6 +342,22 @@ enum kv_status option_read(void *base, const struct option_row *row,
     return status;
 }
 
+/* Of two flags or variables one would be lost; a file says that with its place.
+ */
+static enum kv_status refuse_second(const struct options *options,
+    const struct option_row *row, const char *name, const char *given,
+    struct kv_error *error)
+{
+    char number[24];
+    const char *first = option_value(row, options, number);
+
+    return kv_error_set(error, KV_INVALID,
+        "%s: given twice, as %s and as %s; allowed is one%s", name,
+        option_quote(first, strlen(first)).text,
+        option_quote(given, strlen(given)).text,
+        row->kind == OPTION_LIST ? ", with commas in it" : "");
+}
+
 enum kv_status option_set(struct options *options, const struct option_row *row,
     struct option_origin origin, const char *name, const char *given,
     struct kv_error *error)
@@ -352,6 +368,8 @@ enum kv_status option_set(struct options *options, const struct option_row *row,
 
     if (status != KV_OK || present->source > origin.source)
         return status;
+    if (present->source == origin.source && origin.source > OPTION_FILE)
+        return refuse_second(options, row, name, given, error);
     *present = origin;
     store(options, row, &value);
     return KV_OK;

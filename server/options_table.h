@@ -80,8 +80,8 @@ struct option_quote {
 struct option_quote option_quote(const char *given, size_t n);
 
 /* Checks the given text and makes it the row's value, unless a stronger source
- * has set one. name is what messages call it. given is borrowed by *options.
- * KV_INVALID. */
+ * has set one; the same source, but for a file, sets it once. name is what
+ * messages call it. given is borrowed by *options. KV_INVALID. */
 enum kv_status option_set(struct options *options, const struct option_row *row,
     struct option_origin origin, const char *name, const char *given,
     struct kv_error *error);

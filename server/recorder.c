@@ -122,7 +122,8 @@ static enum kv_status open_kept_ledger(struct recorder *recorder,
         return kv_error_set(error, KV_NO_MEMORY, "no memory for data-dir");
     journal.dir = dir;
     config->journal = &journal;
-    status = ledger_open(&recorder->ledger, config, error);
+    status = kv_error_name(
+        "data-dir", ledger_open(&recorder->ledger, config, error), error);
     kv_free(dir);
     if (status != KV_OK)
         return status;

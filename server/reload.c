@@ -8,6 +8,7 @@
  * force, and their digest, stay what they were there. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "server/options_sinks.h"
@@ -161,13 +162,26 @@ static enum kv_status take(struct server *server, struct options *fresh,
     return KV_OK;
 }
 
+/* A pipe has given what it had: again it would be empty, or hold us for ever.
+ */
+static enum kv_status check_file(const char *path, struct kv_error *error)
+{
+    struct stat file;
+
+    if (path[0] == '\0' || stat(path, &file) != 0 || S_ISREG(file.st_mode))
+        return KV_OK;
+    return kv_error_set(error, KV_INVALID,
+        "%s: no regular file, only one of these can be read again", path);
+}
+
 void server_reload(struct server *server, const char *requested_by)
 {
     struct options fresh = {0};
     struct kv_error error = {0};
-    enum kv_status status =
-        options_parse_again(server->options, &fresh, &error);
+    enum kv_status status = check_file(server->options->config, &error);
 
+    if (status == KV_OK)
+        status = options_parse_again(server->options, &fresh, &error);
     if (status == KV_OK)
         status = take(server, &fresh, requested_by, &error);
     options_fini(&fresh);

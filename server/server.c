@@ -10,12 +10,17 @@
  *   calls left over are cancelled    at the limit
  *   sinks flush, the loop stops      at the end, all receipts durable again
  *
- * A second signal goes to the end at once. Receipts that never will be durable,
- * the disk being full or broken, are waited for by nobody. */
+ * Receipts that never will be durable, the disk being full or broken, are
+ * waited for by nobody. A disk that says nothing is waited for beyond the
+ * limit, and the log is told: it may yet keep what it was given.
+ *
+ * A second signal goes to the end at once; what still hangs HURRY_S after the
+ * calls are over, in a disk or a sink, is left behind with exit code 1. */
 #include "server/server.h"
 
 #include <inttypes.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -32,6 +37,7 @@
 
 #define MIB ((uint64_t)1 << 20)
 #define DRAIN_TICK_MS 10
+#define HURRY_S 3
 
 extern const unsigned char demo_model[], demo_model_end[];
 extern const unsigned char descriptors[], descriptors_end[];
@@ -43,37 +49,51 @@ static const char *const services[] = {
 
 /* ---- open: model, pool, computation */
 
+static enum kv_status open_file(struct server *server, struct kv_error *error)
+{
+    const char *path = server->options->model;
+
+    if (path[0] == '\0')
+        return model_open_memory(&server->model, demo_model,
+            (size_t)(demo_model_end - demo_model), "built-in demo model",
+            error);
+    return kv_error_name(
+        "model", model_open(&server->model, path, error), error);
+}
+
 static enum kv_status open_tokenizer(
     struct server *server, struct kv_error *error)
 {
     const char *pre = server->options->tokenizer_pre;
-    const struct model *model = server->model;
+    const struct gguf *gguf = server->model->gguf;
+    uint32_t n_vocab = server->model->shape.n_vocab;
 
-    return pre[0] == '\0' ? tokenizer_open(&server->tokenizer, model->gguf,
-                                model->shape.n_vocab, error)
-                          : tokenizer_open_as(&server->tokenizer, model->gguf,
-                                model->shape.n_vocab, pre, error);
+    if (pre[0] == '\0')
+        return kv_error_name("model",
+            tokenizer_open(&server->tokenizer, gguf, n_vocab, error), error);
+    return kv_error_name("model, tokenizer-pre",
+        tokenizer_open_as(&server->tokenizer, gguf, n_vocab, pre, error),
+        error);
 }
 
 static enum kv_status open_model(struct server *server,
     const struct progress *progress, struct kv_error *error)
 {
-    const char *path = server->options->model;
     enum residency_prefetch prefetch = RESIDENCY_AHEAD;
-    enum kv_status status = path[0] != '\0'
-                                ? model_open(&server->model, path, error)
-                                : model_open_memory(&server->model, demo_model,
-                                      (size_t)(demo_model_end - demo_model),
-                                      "built-in demo model", error);
+    enum kv_status status = open_file(server, error);
 
     residency_prefetch_parse(server->options->model_prefetch, &prefetch);
     if (status == KV_OK)
         status = open_tokenizer(server, error);
     if (status == KV_OK)
-        status = kv_check_block(server->model, server->kv_type,
-            (uint32_t)server->options->block_tokens, error);
+        status = kv_error_name("kv-type",
+            kv_check_block(server->model, server->kv_type,
+                (uint32_t)server->options->block_tokens, error),
+            error);
     if (status == KV_OK)
-        status = residency_prefetch(server->model, prefetch, progress, error);
+        status = kv_error_name("model",
+            residency_prefetch(server->model, prefetch, progress, error),
+            error);
     /* A model that cannot be used is no fault of the configuration. */
     return status == KV_INVALID ? KV_UNSUPPORTED : status;
 }
@@ -139,7 +159,7 @@ static enum kv_status open_pool(struct server *server, struct kv_error *error)
         options->low_watermark_percent);
     status = pool_open(&server->pool, &config, kv_clock_mono_ns(), error);
     if (status != KV_OK)
-        return status;
+        return kv_error_name("kv-cache-size-mb, max-sessions", status, error);
     return quotas_apply(options, server->pool) == KV_OK
                ? KV_OK
                : kv_error_set(error, KV_NO_MEMORY,
@@ -280,18 +300,6 @@ static void close_pages(struct server *server)
     server->pages = NULL;
 }
 
-/* A failure that says which option it is of. */
-static enum kv_status name_option(
-    const char *option, enum kv_status status, struct kv_error *error)
-{
-    struct kv_error cause;
-
-    if (status == KV_OK)
-        return KV_OK;
-    cause = *error;
-    return kv_error_set(error, status, "%s: %s", option, cause.text);
-}
-
 /* Each address in turn is listened on, or without a server only looked at. */
 static enum kv_status take_addresses(const struct options *options,
     struct rpc_server *rpc, struct kv_error *error)
@@ -311,7 +319,7 @@ static enum kv_status take_addresses(const struct options *options,
                              : rpc_server_listen(rpc, text, error);
     }
     kv_free(addresses);
-    return name_option("listen", status, error);
+    return kv_error_name("listen", status, error);
 }
 
 enum kv_status server_check_options(
@@ -339,7 +347,7 @@ enum kv_status server_check_options(
     status =
         admin[0] == '\0' ? KV_OK : rpc_address_parse(&address, admin, error);
     if (status != KV_OK)
-        return name_option("admin-listen", status, error);
+        return kv_error_name("admin-listen", status, error);
     return take_addresses(options, NULL, error);
 }
 
@@ -405,14 +413,36 @@ static void set_serving(struct server *server, bool serving)
         rpc_server_set_serving(server->rpc, services[i], serving);
 }
 
+/* A thread that waits for a silent disk can be ended with the process only. */
+static void on_patience_over(int number)
+{
+    static const char words[] =
+        "kvpoold: stopped at a second signal; what a disk or a sink had not "
+        "answered by then is left undone\n";
+
+    (void)number;
+    (void)!write(STDERR_FILENO, words, sizeof words - 1);
+    _exit(EXIT_FAILURE);
+}
+
+/* As a handler of signals too, and they may come again. */
+static void hurry(int number)
+{
+    (void)number;
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGALRM, on_patience_over);
+    alarm(HURRY_S);
+}
+
 static void on_flushed(void *ctx)
 {
     struct server *server = ctx;
 
     close_timers(server);
-    /* Another signal finds nothing to hurry, and must not end it otherwise. */
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGINT, SIG_IGN);
+    /* Another one must not end it otherwise; the first may still hurry it. */
+    signal(SIGTERM, server->hurried ? SIG_IGN : hurry);
+    signal(SIGINT, server->hurried ? SIG_IGN : hurry);
     close_pages(server);
     rpc_loop_stop(server->loop);
 }
@@ -447,7 +477,7 @@ static void flush_once_settled(struct server *server)
 {
     if (!is_settled(server))
         return;
-    uv_timer_stop(&server->drain_tick);
+    server->flushing = true;
     recorder_flush(server->recorder, on_flushed, server);
 }
 
@@ -458,7 +488,37 @@ static void on_drained(void *ctx)
     server->calls_over = true;
     step_stop(server->step); /* zeroes what is left, which releases receipts */
     issue_last(server);
+    if (server->hurried)
+        hurry(0);
     flush_once_settled(server);
+}
+
+static const char *first_sink_that_is_open(const struct server *server)
+{
+    struct recorder_sink sinks[SINK_MAX_SINKS];
+
+    return recorder_sinks(server->recorder, sinks) > 0 ? sinks[0].name : "";
+}
+
+/* Whoever stops us may be about to kill us, and should know what for. */
+static void tell_what_is_awaited(struct server *server, int64_t now)
+{
+    struct ledger_position position;
+
+    server->told_waiting = true;
+    if (server->flushing) {
+        kv_log(KV_LOG_WARN, SERVER_LOG_TARGET,
+            "stopping waits for sinks; a second signal gives them up",
+            KV_LOG_TEXT("sink", first_sink_that_is_open(server)));
+    } else if (recorder_position(server->recorder, &position)) {
+        kv_log(KV_LOG_WARN, SERVER_LOG_TARGET,
+            "stopping waits for the disk; a second signal gives receipts up",
+            KV_LOG_TEXT("data_dir", server->options->data_dir),
+            KV_LOG_UINT("receipts",
+                position.applied_sequence - position.durable_sequence),
+            KV_LOG_INT(
+                "silent_ms", (now - position.silent_since_ns) / KV_NS_PER_MS));
+    }
 }
 
 static void on_drain_tick(uv_timer_t *timer)
@@ -466,8 +526,12 @@ static void on_drain_tick(uv_timer_t *timer)
     struct server *server = timer->data;
     int64_t now = kv_clock_mono_ns();
 
+    if (now >= server->drain_end_ns && !server->told_waiting &&
+        (server->flushing || !is_settled(server)))
+        tell_what_is_awaited(server, now);
     if (server->calls_over) {
-        flush_once_settled(server);
+        if (!server->flushing)
+            flush_once_settled(server);
         return;
     }
     if (!server->handed_back && now >= server->hand_back_ns) {
@@ -520,7 +584,9 @@ static void on_signal(uv_signal_t *handle, int number)
     kv_log(KV_LOG_WARN, SERVER_LOG_TARGET, "second signal, stopping at once",
         KV_LOG_INT("signal", number));
     server->hurried = true;
-    if (!server->calls_over)
+    if (server->calls_over)
+        hurry(number);
+    else
         rpc_server_drain(server->rpc, 0, on_drained, server);
 }
 
@@ -603,7 +669,7 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
     enum kv_status status = take_addresses(server->options, server->rpc, error);
 
     if (status == KV_OK)
-        status = name_option(
+        status = kv_error_name(
             "admin-listen", pages_open(&server->pages, server, error), error);
     if (status == KV_OK)
         status = rpc_server_start(server->rpc, error);
@@ -657,4 +723,5 @@ void server_close(struct server *server)
     recorder_close(server->recorder);
     calls_close(server->calls);
     step_close(server->step);
+    alarm(0); /* of hurry: nothing hangs */
 }

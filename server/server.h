@@ -75,6 +75,8 @@ struct server {
     uint32_t n_works; /* texts that other threads make tokens, and the like */
     bool timers_open, draining, handed_back, issued_last, closing_streams;
     bool calls_over;      /* of the draining; sinks are next */
+    bool flushing;        /* they are closed */
+    bool told_waiting;    /* what is waited for beyond the limit */
     bool model_lost;      /* server_lose_model was there */
     bool hurried;         /* a second signal: nothing is waited for */
     int64_t hand_back_ns; /* when draining no longer waits for requests */

@@ -13,10 +13,11 @@ static enum kv_status refuse_file(
         error, KV_IO, "cannot read %s: %s", path, strerror(number));
 }
 
-/* At most `size` bytes. */
+/* At most `size` bytes. A pipe that nobody writes to is empty: who waited for
+ * it could not be ended. */
 static ssize_t read_file(const char *path, char *out, size_t size)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     size_t n_read = 0;
     ssize_t n = 0;
     int number;

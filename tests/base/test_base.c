@@ -188,6 +188,17 @@ START_TEST(a_log_line_cannot_be_broken_by_its_values)
 }
 END_TEST
 
+START_TEST(a_log_hears_of_what_goes_on_ever_more_seldom)
+{
+    unsigned n_due = 0;
+
+    for (uint64_t n_times = 1; n_times <= 1000; n_times++)
+        n_due += kv_log_is_due(n_times);
+    ck_assert_uint_eq(n_due, 10);
+    ck_assert(kv_log_is_due(1));
+}
+END_TEST
+
 int main(void)
 {
     const TTest *tests[] = {
@@ -199,6 +210,7 @@ int main(void)
         a_list_keeps_order_and_survives_removal_while_walking,
         utf8_takes_what_rfc_3629_allows_and_nothing_else,
         a_log_line_cannot_be_broken_by_its_values,
+        a_log_hears_of_what_goes_on_ever_more_seldom,
     };
 
     return CHECK_RUN("base", NULL, NULL, tests);

@@ -120,20 +120,24 @@ class StartFailed(Exception):
 
 
 class Kvpoold:
-    """A running kvpoold: on a port of its own, gone when the test is."""
+    """A running kvpoold: on a port of its own, gone when the test is. `before`
+    is what a shell does first: "ulimit -n 64"."""
 
-    def __init__(self, *flags, listen="127.0.0.1:0", environment=None):
+    def __init__(self, *flags, listen="127.0.0.1:0", environment=None,
+                 before=None):
         if not KVPOOLD:
             raise unittest.SkipTest("KVPOOLD does not say where kvpoold is")
         clean = {k: v for k, v in os.environ.items()
                  if not k.startswith("KVPOOL_")}
         clean.update(environment or {})
+        shell = [] if before is None else [
+            "/bin/sh", "-c", before + ' && exec "$0" "$@"']
         self.lines = []
         self.address = None
         self.stopped = False
         self._ready = threading.Event()
         self._process = subprocess.Popen(
-            [KVPOOLD, "--listen=" + listen, *flags], env=clean,
+            [*shell, KVPOOLD, "--listen=" + listen, *flags], env=clean,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE)
         atexit.register(self.kill)

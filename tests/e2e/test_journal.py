@@ -65,8 +65,11 @@ class JournalTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
         self.data = os.path.join(self.root, "data")
 
-    def start(self, *flags):
-        server = Kvpoold(*FLAGS, "--data-dir=" + self.data, *flags)
+    def start(self, *flags, **how):
+        given = {flag.split("=")[0] for flag in flags}
+        server = Kvpoold(
+            *(flag for flag in FLAGS if flag.split("=")[0] not in given),
+            "--data-dir=" + self.data, *flags, **how)
         self.addCleanup(server.kill)
         return server
 
@@ -423,6 +426,8 @@ class FailedTest(JournalTest):
         self.assertEqual((failure.code, failure.reason, failure.metadata),
                          ("UNAVAILABLE", "JOURNAL_FAILED",
                           {"evicted": "true"}), repr(failure))
+        told = server.log(msg="the ledger has failed")
+        self.assertEqual([line["dir"] for line in told], [where])
         before = snapshot(server)
         self.assertEqual(before.ledger.mode, stats.LEDGER_MODE_FAILED)
         self.assertNotEqual(before.ledger.error, "")
@@ -473,16 +478,30 @@ class FilesTest(JournalTest):
                              list(range(1, len(receipts) + 1)))
 
     def test_the_limit_of_files_is_raised_to_what_connections_need(self):
-        path = os.path.join(self.root, "low")
-        with open(path, "w") as file:
-            file.write("#!/bin/sh\nulimit -S -n 300\nexec \"%s\" \"$@\"\n"
-                       % kvpool_e2e.KVPOOLD)
-        os.chmod(path, 0o700)
-        self.addCleanup(setattr, kvpool_e2e, "KVPOOLD", kvpool_e2e.KVPOOLD)
-        kvpool_e2e.KVPOOLD = path
-        with self.start("--max-connections=500") as server:
+        with self.start("--max-connections=500",
+                        before="ulimit -S -n 300") as server:
             soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
             self.assertGreaterEqual(soft, min(hard, 500 + 100))
+
+    def test_with_as_few_files_as_may_be_nobody_ends_the_server(self):
+        with self.start("--admin-listen=127.0.0.1:0",
+                        before="ulimit -n 51") as server:
+            evict(server)
+            channels = [server.connect() for _ in range(60)]
+            asked = [grpc.channel_ready_future(c) for c in channels]
+            wait_until(lambda: server.log(msg="accepting pauses"), "full")
+            for i in range(20):
+                generate(server, text="A dog", session="s%d" % i, max_tokens=4)
+                evicts(server, "s%d" % i)
+            for future, channel in zip(asked, channels):
+                future.cancel()
+                channel.close()
+            with server.connect() as late:
+                grpc.channel_ready_future(late).result(CALL_SECONDS)
+            wait_until(lambda: evicts(server), "evicted")
+            receipts = read_receipts(server)
+            self.assertEqual([r.sequence for r in receipts],
+                             list(range(1, len(receipts) + 1)))
 
 
 class BehindTest(JournalTest):
@@ -613,6 +632,9 @@ class FullDiskTest(JournalTest):
                              ("RESOURCE_EXHAUSTED", "JOURNAL_FULL"))
             self.assertEqual(set(failure.metadata),
                              {"free_bytes", "needed_bytes"})
+            told = server.log(msg="no room for receipts, nothing is evicted")
+            self.assertEqual(told[0]["dir"],
+                             os.path.join(self.data, "receipts"))
             before = snapshot(server)
             failure = self.failing(lambda: evict(server, "a"))
             self.assertEqual(failure.reason, "JOURNAL_FULL")

@@ -275,6 +275,20 @@ class SinksTest(unittest.TestCase):
         self.assertEqual(self.sequences("keeper"),
                          list(range(1, len(self.sequences("keeper")) + 1)))
 
+    def test_a_configuration_in_a_pipe_is_read_once(self):
+        fifo = self.path("fifo")
+        os.mkfifo(fifo)
+        self.write(self.file_sink("keeper"))
+        with subprocess.Popen(["cp", self.config, fifo]):
+            server = Kvpoold("--config=" + fifo)
+        self.addCleanup(server.kill)
+        self.reload(server)
+        said = server.log(msg="the configuration stays as it was")
+        self.assertIn(fifo, said[0]["error"])
+        self.issue(server, 5)
+        self.wait_for(server, "keeper")
+        server.stop()
+
     def test_digests_of_changes_are_a_chain(self):
         server = self.start()
         for level in ("warn", "debug"):

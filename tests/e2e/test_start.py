@@ -28,11 +28,10 @@ def run(*arguments, environment=None):
 
 
 class StartTest(unittest.TestCase):
-    def refused(self, code, *words, flags=(), environment=None,
-                listen="127.0.0.1:0"):
+    def refused(self, code, *words, flags=(), listen="127.0.0.1:0", **how):
         """Ends with code; one line of level error, with all these words."""
         try:
-            with Kvpoold(*flags, listen=listen, environment=environment):
+            with Kvpoold(*flags, listen=listen, **how):
                 pass
         except StartFailed as failed:
             lines = failed.lines
@@ -83,6 +82,17 @@ class StartTest(unittest.TestCase):
         self.refused(CONFIGURATION, "kv-cache-size-mb", "1",
                      flags=["--kv-cache-size-mb=1", "--block-tokens=1024"])
 
+    def test_it_runs_without_standard_streams(self):
+        for closed in ("<&-", ">&-", "<&- >&-"):
+            with self.subTest(closed), Kvpoold(
+                    "--kv-cache-size-mb=4", before="exec " + closed) as server:
+                generate(server, text="A dog", max_tokens=2)
+
+    def test_too_few_files_that_may_be_open_are_refused(self):
+        for limit in (8, 12, 30, 48):
+            self.refused(OTHER, "open files", "RLIMIT_NOFILE) is %d," % limit,
+                         "48 are needed", before="ulimit -n %d" % limit)
+
     # --- addresses ---
 
     def test_a_port_in_use_is_named(self):
@@ -130,7 +140,7 @@ class StartTest(unittest.TestCase):
         with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
             file.write(data)
             file.flush()
-            self.refused(code, file.name, *words,
+            self.refused(code, "kvpoold: model: " + file.name, *words,
                          flags=["--model=" + file.name])
 
     def test_a_second_model_is_refused_and_not_half_supported(self):
@@ -208,11 +218,11 @@ class StartTest(unittest.TestCase):
         self.assertAlmostEqual(locked[0], memory.locked_bytes >> 10, delta=16)
 
     def test_a_terminal_sees_how_far_loading_is_and_others_do_not(self):
-        flags = ["--model-prefetch=wait", "--listen=127.0.0.1:0",
-                 "--kv-cache-size-mb=4"]
+        flags = ["--model-prefetch=wait", "--kv-cache-size-mb=4"]
         master, slave = pty.openpty()
-        server = subprocess.Popen([KVPOOLD, *flags], stderr=slave,
-                                  stdin=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            [KVPOOLD, "--listen=127.0.0.1:0", *flags], stderr=slave,
+            stdin=subprocess.DEVNULL)
         os.close(slave)
         seen = b""
         try:

@@ -77,14 +77,20 @@ START_TEST(a_flag_wins_over_a_variable_and_a_variable_over_the_default)
 }
 END_TEST
 
-START_TEST(the_last_of_several_flags_wins)
+START_TEST(no_option_is_given_twice_in_one_place)
 {
-    ck_assert_int_eq(parse(LIST("kvpoold", "--threads=3", "--threads", "5",
-                               "--enable-receipts", "--no-enable-receipts"),
-                         NO_VARIABLES),
-        KV_OK);
-    ck_assert_uint_eq(options.threads, 5);
-    ck_assert(!options.enable_receipts);
+    refused(LIST("kvpoold", "--threads=3", "--threads", "5"), NO_VARIABLES,
+        LIST("--threads:", "\"3\"", "\"5\"", "allowed is one"));
+    refused(LIST("kvpoold", "--threads=3", "--threads=3"), NO_VARIABLES,
+        LIST("--threads:", "given twice"));
+    refused(LIST("kvpoold", "--enable-receipts", "--no-enable-receipts"),
+        NO_VARIABLES, LIST("--no-enable-receipts:", "\"true\"", "\"false\""));
+    refused(LIST("kvpoold", "--listen=a:1", "--listen=b:1"), NO_VARIABLES,
+        LIST("--listen:", "\"a:1\"", "\"b:1\"", "with commas"));
+    refused(LIST("kvpoold", "--config=a", "--config=b"), NO_VARIABLES,
+        LIST("--config:", "\"a\"", "\"b\""));
+    refused(LIST("kvpoold"), LIST("KVPOOL_THREADS=2", "KVPOOL_THREADS=3"),
+        LIST("KVPOOL_THREADS:", "\"2\"", "\"3\""));
 }
 END_TEST
 
@@ -336,8 +342,7 @@ START_TEST(the_digest_is_that_of_the_values_wherever_they_come_from)
             "--threads=3", "--kv-type=f32", "--enable-receipts", "--model=m"};
 
         ck_assert_int_eq(
-            parse(LIST("kvpoold", "--threads=2", others[i]), NO_VARIABLES),
-            KV_OK);
+            parse(LIST("kvpoold", others[i]), LIST("KVPOOL_THREADS=2")), KV_OK);
         options_digest(&options, second);
         ck_assert_mem_ne(first, second, 32);
     }
@@ -392,7 +397,7 @@ int main(void)
 {
     const TTest *tests[] = {without_flags_and_variables_the_table_decides,
         a_flag_wins_over_a_variable_and_a_variable_over_the_default,
-        the_last_of_several_flags_wins, a_second_model_is_refused,
+        no_option_is_given_twice_in_one_place, a_second_model_is_refused,
         a_value_follows_its_flag_with_or_without_an_equals_sign,
         a_switch_takes_its_forms_and_no_other,
         a_number_is_decimal_digits_within_its_range,

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -220,6 +221,16 @@ START_TEST(the_token_is_read_anew)
     sink_rig_run_until_acknowledged(&rig, sink, 2);
     ck_assert_str_eq(
         http_receiver_header(&receiver, "Authorization"), "Bearer second");
+}
+END_TEST
+
+START_TEST(a_token_in_a_pipe_is_not_waited_for)
+{
+    ck_assert_int_eq(mkfifo(sink_rig_path(&rig, "token"), 0600), 0);
+    set_text("token_file", sink_rig_path(&rig, "token"));
+    sink_rig_issue(&rig, 1);
+    sink_rig_run_until_error(&rig, add_sink(), "is empty");
+    unlink(sink_rig_path(&rig, "token"));
 }
 END_TEST
 
@@ -626,6 +637,7 @@ int main(void)
         a_receipt_larger_than_a_batch_goes_alone,
         a_packed_batch_says_so,
         the_token_is_read_anew,
+        a_token_in_a_pipe_is_not_waited_for,
         the_environment_has_no_say,
         a_proxy_that_is_set_is_used,
         an_error_of_the_server_is_tried_again,
