@@ -95,7 +95,7 @@ static uint32_t draw(struct bench *bench, uint32_t n)
 
 static void on_evicted(void *ctx, const struct pool_eviction *eviction)
 {
-    ((struct bench *)ctx)->n_heard += eviction->after.evictions > 0;
+    ((struct bench *)ctx)->n_heard += eviction->after->evictions > 0;
 }
 
 static void on_batch(void *ctx, const struct pool_batch *batch)
@@ -105,12 +105,12 @@ static void on_batch(void *ctx, const struct pool_batch *batch)
 
 static void on_allocated(void *ctx, const struct pool_allocation *allocation)
 {
-    ((struct bench *)ctx)->n_heard += allocation->after.used_bytes > 0;
+    ((struct bench *)ctx)->n_heard += allocation->after->used_bytes > 0;
 }
 
 static void on_released(void *ctx, const struct pool_release *release)
 {
-    ((struct bench *)ctx)->n_heard += release->before.used_bytes > 0;
+    ((struct bench *)ctx)->n_heard += release->before->used_bytes > 0;
 }
 
 static void on_scrubbed(void *ctx, uint64_t scrub_id)

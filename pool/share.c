@@ -101,6 +101,8 @@ struct share_told share_tell(
     uint64_t block_bytes = pool->config.block_bytes;
     struct share_told told = {.n_sealed = 0};
 
+    if (pool->observer->allocated == NULL)
+        return told;
     if (goes_on && session->n_blocks > 0)
         told.parent_key =
             tell_key(pool, session, session->n_blocks - 1, POOL_PART_SEALED);
@@ -198,7 +200,7 @@ static void take_shared(
     session->blocks[session->n_blocks++] = id;
     session->n_sealed = session->n_blocks;
     session->n_cached += pool->config.block_tokens;
-    pool->session_tokens += pool->config.block_tokens;
+    pool->stats.session_tokens += pool->config.block_tokens;
     session->state = POOL_SESSION_RUNNING;
 }
 
@@ -211,8 +213,8 @@ static void report_adoption(struct pool *pool, struct pool_session *session,
         .reused = pool->extents,
         .sealed = pool->sealed,
         .part = 1,
-        .before = *before,
-        .after = state_stats(pool),
+        .before = before,
+        .after = &pool->stats,
         .mono_ns = now_ns,
     };
 
@@ -260,7 +262,7 @@ static void adopt_from(struct pool *pool, struct pool_session *session,
     /* Blocks for what was not computed yet, or not to the end. */
     if (first < session->n_blocks)
         evict_release(pool, session, first, now_ns);
-    before = state_stats(pool);
+    before = pool->stats;
     while (id != PREFIX_NONE) {
         take_shared(pool, session, id);
         id = session->n_blocks < end
