@@ -202,22 +202,25 @@ uint32_t block_pool_n_leaving(struct block_pool *pool)
     return pool->n_leaving_runs;
 }
 
-/* Takes the lowest of the runs that leave, of which there is one. */
-static struct block_run take_leaving(struct block_pool *pool)
+/* Takes the lowest of the runs that leave; false if there is none. */
+static bool take_leaving(struct block_pool *pool, struct block_run *out)
 {
     struct block_run run = pool->aside;
 
     if (pool->n_leaving_runs == 0) {
         pool->aside.n = 0;
-        return run;
+        *out = run;
+        return run.n > 0;
     }
+    put_aside_in_set(pool);
     run = (struct block_run){.first = bit_tree_least(&pool->leaving)};
     do
         run.n += bit_tree_take_run(&pool->leaving, run.first + run.n, 64);
     while (run.first + run.n < pool->n_blocks &&
            bit_tree_has(&pool->leaving, run.first + run.n));
     pool->n_leaving_runs--;
-    return run;
+    *out = run;
+    return true;
 }
 
 /* Returns how many tokens lay there. */
@@ -237,10 +240,9 @@ struct block_sweep block_pool_sweep(
     struct block_pool *pool, struct block_run *runs, size_t max_runs)
 {
     struct block_sweep sweep = {0};
+    struct block_run run;
 
-    while (sweep.n_runs < max_runs && block_pool_n_leaving(pool) > 0) {
-        struct block_run run = take_leaving(pool);
-
+    while (sweep.n_runs < max_runs && take_leaving(pool, &run)) {
         runs[sweep.n_runs++] = run;
         sweep.n_blocks += run.n;
         sweep.n_tokens += sweep_run(pool, run);

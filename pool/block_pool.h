@@ -47,10 +47,10 @@ struct block {
             uint64_t n_tokens : 14; /* whose keys and values it holds */
         };
         struct {
-            uint64_t no_refs : 25; /* 0 */
-            uint64_t word : 31;
-            uint64_t has_length : 1;
-            uint64_t is_last : 1;
+            uint32_t no_refs : 25; /* 0 */
+            uint32_t has_length : 1;
+            uint32_t is_last : 1;
+            uint32_t word;
         } waiting;
     };
 };

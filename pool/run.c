@@ -70,10 +70,14 @@ enum kv_status pool_session_truncate(struct pool *pool,
 
 /* Blocks are taken in the order of the arena, so those of the next word of free
  * ones come soon. */
-static void fetch_ahead(const struct pool *pool, pool_block_id id)
+static void fetch_ahead(struct pool *pool, pool_block_id id)
 {
-    uint32_t next = bit_tree_word_after(&pool->blocks.free, id);
+    uint32_t next;
 
+    if (id >> 6 == pool->fetched_word)
+        return;
+    pool->fetched_word = id >> 6;
+    next = bit_tree_word_after(&pool->blocks.free, id);
     if (next == BIT_TREE_NONE)
         return;
     __builtin_prefetch(&pool->blocks.blocks[next], 1);

@@ -63,7 +63,8 @@ struct pool {
     uint64_t evictions_by_reason[POOL_REASON_END];
     uint64_t sessions_created;
 
-    bool sweeping; /* began above the high watermark */
+    bool sweeping;         /* began above the high watermark */
+    uint32_t fetched_word; /* of free blocks: what follows it was asked for */
 
     struct block_run runs[POOL_PART_EXTENTS];      /* of one part, and */
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of its report */
