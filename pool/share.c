@@ -44,21 +44,40 @@ static bool key_at(const struct pool *pool, const struct pool_session *session,
            prefix_key_after(prefixes, &root, tokens_at(pool, session, 0), out);
 }
 
+/* The next block, up to block `end`. false: none is left, or libcrypto fails.
+ */
+static bool seal_next(
+    struct pool *pool, struct pool_session *session, uint32_t end)
+{
+    struct prefix_start start;
+    struct prefix_key key;
+    pool_block_id id;
+
+    if (session->n_sealed == end ||
+        !key_at(pool, session, session->n_sealed, &key))
+        return false;
+    start = prefix_start(&key);
+    id = session->blocks[session->n_sealed++];
+    owners_hold(&pool->owners, id, session);
+    prefix_seal(&pool->prefixes, id, &start);
+    return true;
+}
+
 void share_seal(struct pool *pool, struct pool_session *session)
 {
     uint32_t n_full = session->n_cached / pool->config.block_tokens;
-    struct prefix_key key;
+    uint32_t n;
 
     if (pool->prefixes.entries == NULL)
         return;
-    while (session->n_sealed < n_full &&
-           key_at(pool, session, session->n_sealed, &key)) {
-        const struct prefix_start start = prefix_start(&key);
-        pool_block_id id = session->blocks[session->n_sealed++];
+    do {
+        const pool_block_id *blocks = &session->blocks[session->n_sealed];
 
-        owners_hold(&pool->owners, id, session);
-        prefix_seal(&pool->prefixes, id, &start);
-    }
+        n = 0;
+        while (n < PREFIX_FETCHED && seal_next(pool, session, n_full))
+            n++;
+        prefix_list(&pool->prefixes, blocks, n);
+    } while (n == PREFIX_FETCHED);
 }
 
 static void unseal(struct pool *pool, pool_block_id id, bool has_owner)
