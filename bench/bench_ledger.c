@@ -29,6 +29,7 @@ static void evict(const struct pool_observer *observer, uint64_t i,
 {
     static struct pool_extent extents[MAX_EXTENTS];
     const struct pool_cause cause = {.reason = POOL_REASON_LRU};
+    const struct pool_stats before = *stats;
     struct pool_eviction eviction = {
         .key = {"acme", 4, "conversation-4711", 17},
         .cause = &cause,
@@ -42,7 +43,8 @@ static void evict(const struct pool_observer *observer, uint64_t i,
         .hits = 3,
         .n_parts = 1,
         .part = 1,
-        .before = *stats,
+        .before = &before,
+        .after = stats,
         .scrub_id = i + 1,
         .mono_ns = (int64_t)i,
     };
@@ -53,7 +55,6 @@ static void evict(const struct pool_observer *observer, uint64_t i,
     stats->used_bytes -= eviction.bytes_freed;
     stats->freed_bytes_total += eviction.bytes_freed;
     stats->evictions++;
-    eviction.after = *stats;
     observer->evicted(observer->ctx, &eviction);
     observer->scrubbed(observer->ctx, i + 1);
 }

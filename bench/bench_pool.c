@@ -32,6 +32,9 @@ enum measure {
     MISS,
     MISS_HUGE,
     TOUCH_RANDOM,
+    FIND,
+    FIND_TOUCH,
+    COMMIT,
     EVICT,
     EVICT_QUOTA,
     CHOICE,
@@ -48,11 +51,19 @@ static const char *const measure_names[N_MEASURES] = {
     [MISS] = "(one field of a random session read: a miss)",
     [MISS_HUGE] = "(a random line of 256 MiB in huge pages read)",
     [TOUCH_RANDOM] = "touch (begin + end), random sessions",
+    [FIND] = "found by its key, random sessions",
+    [FIND_TOUCH] = "found by its key and touched, the same",
+    [COMMIT] = "commit of a session's blocks, each",
     [TOUCH_ONE] = "touch (begin + end), the same session",
     [EVICT] = "evict: victim chosen, all its blocks given up",
     [EVICT_QUOTA] = "the same, for its tenant's quota",
     [CHOICE] = "next victim named",
     [STATS] = "statistics read",
+};
+
+struct name {
+    char id[32];
+    size_t n;
 };
 
 struct size {
@@ -70,6 +81,8 @@ struct bench {
     uint64_t random;
     uint64_t n_heard; /* reports */
     uint32_t *chain;  /* N_LINES lines in one random circle */
+    struct name *names;
+    struct pool_session *evicted[2 * N_OPERATIONS]; /* by a repetition */
     double ns[N_MEASURES][MAX_REPETITIONS];
 };
 
@@ -95,7 +108,7 @@ static uint32_t draw(struct bench *bench, uint32_t n)
 
 static void on_evicted(void *ctx, const struct pool_eviction *eviction)
 {
-    ((struct bench *)ctx)->n_heard += eviction->after.evictions > 0;
+    ((struct bench *)ctx)->n_heard += eviction->after->evictions > 0;
 }
 
 static void on_batch(void *ctx, const struct pool_batch *batch)
@@ -105,12 +118,12 @@ static void on_batch(void *ctx, const struct pool_batch *batch)
 
 static void on_allocated(void *ctx, const struct pool_allocation *allocation)
 {
-    ((struct bench *)ctx)->n_heard += allocation->after.used_bytes > 0;
+    ((struct bench *)ctx)->n_heard += allocation->after->used_bytes > 0;
 }
 
 static void on_released(void *ctx, const struct pool_release *release)
 {
-    ((struct bench *)ctx)->n_heard += release->before.used_bytes > 0;
+    ((struct bench *)ctx)->n_heard += release->before->used_bytes > 0;
 }
 
 static void on_scrubbed(void *ctx, uint64_t scrub_id)
@@ -120,17 +133,35 @@ static void on_scrubbed(void *ctx, uint64_t scrub_id)
 
 /* ---- the pool */
 
-static struct pool_session *begin_session(struct bench *bench, uint32_t number)
+static struct name name_of(uint32_t number)
 {
-    char id[32];
-    struct pool_key key = {.tenant = "", .id = id};
+    struct name name;
+
+    name.n =
+        (size_t)snprintf(name.id, sizeof name.id, "session-%" PRIu32, number);
+    return name;
+}
+
+/* As a request does. */
+static struct pool_session *find_session(
+    struct bench *bench, const struct name *name)
+{
+    const struct pool_key key = {
+        .tenant = "", .id = name->id, .id_bytes = name->n};
     struct pool_session *session;
     bool created;
 
-    key.id_bytes = (size_t)snprintf(id, sizeof id, "session-%" PRIu32, number);
     must(pool_session_get(
              bench->pool, &key, NULL, bench->now_ns, &session, &created),
         KV_OK);
+    return session;
+}
+
+static struct pool_session *begin_session(struct bench *bench, uint32_t number)
+{
+    const struct name name = name_of(number);
+    struct pool_session *session = find_session(bench, &name);
+
     must(pool_session_begin(bench->pool, session), KV_OK);
     return session;
 }
@@ -267,6 +298,22 @@ static double measure_touch(struct bench *bench, bool always_the_same)
 
     for (uint32_t i = 0; i < N_OPERATIONS; i++)
         touch(bench, bench->sessions[always_the_same ? 0 : i]);
+    return per_operation(since_ns);
+}
+
+static double measure_find(struct bench *bench, bool touches)
+{
+    struct pool_session *session;
+    int64_t since_ns;
+
+    for (int i = 0; i < N_OPERATIONS; i++)
+        bench->names[i] = name_of(draw(bench, bench->size.n_sessions));
+    since_ns = cpu_ns();
+    for (int i = 0; i < N_OPERATIONS; i++) {
+        session = find_session(bench, &bench->names[i]);
+        if (touches)
+            touch(bench, session);
+    }
     return per_operation(since_ns);
 }
 
@@ -430,20 +477,34 @@ static double measure_choice(struct bench *bench)
     return per_operation(since_ns);
 }
 
-/* Evicted sessions come back, so that each repetition finds a full pool. */
-static void refill(struct bench *bench)
+/* Evicted sessions come back, so that each repetition finds a full pool. What
+ * is measured is their commits, by block. */
+static double refill(struct bench *bench)
 {
+    size_t n_tokens = (size_t)bench->size.blocks_per_session * BLOCK_TOKENS;
+    int64_t since_ns;
+    size_t n = 0;
+
     for (uint32_t i = 0; i < bench->size.n_sessions; i++) {
         struct pool_session *session = bench->sessions[i];
-        size_t n_tokens = (size_t)bench->size.blocks_per_session * BLOCK_TOKENS;
 
+        if (pool_session_n_cached(session) == n_tokens) {
+            touch(bench, session);
+            continue;
+        }
         must(pool_session_begin(bench->pool, session), KV_OK);
         must(pool_session_reserve(
                  bench->pool, session, n_tokens, NULL, bench->now_ns),
             KV_OK);
-        pool_session_commit(bench->pool, session, n_tokens);
-        pool_session_end(bench->pool, session, bench->now_ns);
+        bench->evicted[n++] = session;
     }
+    since_ns = cpu_ns();
+    for (size_t i = 0; i < n; i++)
+        pool_session_commit(bench->pool, bench->evicted[i], n_tokens);
+    since_ns = cpu_ns() - since_ns;
+    for (size_t i = 0; i < n; i++)
+        pool_session_end(bench->pool, bench->evicted[i], bench->now_ns);
+    return (double)since_ns / (double)(n * bench->size.blocks_per_session);
 }
 
 /* Enough tokens for measure_evict and measure_acquire. */
@@ -467,6 +528,8 @@ static void repeat(struct bench *bench, int repetition)
     ns[MISS_HUGE][repetition] = measure_chain(bench);
     shuffle_sessions(bench);
     ns[TOUCH_RANDOM][repetition] = measure_touch(bench, false);
+    ns[FIND][repetition] = measure_find(bench, false);
+    ns[FIND_TOUCH][repetition] = measure_find(bench, true);
     ns[TOUCH_ONE][repetition] = measure_touch(bench, true);
     ns[STATS][repetition] = measure_stats(bench);
     ns[CHOICE][repetition] = measure_choice(bench);
@@ -479,7 +542,7 @@ static void repeat(struct bench *bench, int repetition)
     ns[SCRUB][repetition] = measure_scrub(bench);
     ns[PAIR][repetition] = measure_pair(bench);
     ns[PAIR_UNTOLD][repetition] = measure_pair_untold(bench);
-    refill(bench);
+    ns[COMMIT][repetition] = refill(bench);
     shuffle_sessions(bench);
 }
 
@@ -497,6 +560,9 @@ static void run(const struct size *size, const char *policy, int n_repetitions)
 
     bench = (struct bench){.size = *size, .policy = policy, .random = 1};
     make_chain(&bench);
+    bench.names = kv_calloc(N_OPERATIONS, sizeof *bench.names);
+    if (bench.names == NULL)
+        fail("out of memory");
     open_bench(&bench);
     metadata_bytes = pool_totals(bench.pool).metadata_bytes;
     bench.runner = begin_session(&bench, size->n_sessions);
@@ -518,6 +584,7 @@ static void run(const struct size *size, const char *policy, int n_repetitions)
     pool_close(bench.pool);
     kv_free(bench.sessions);
     kv_free(bench.chain);
+    kv_free(bench.names);
 }
 
 int main(int argc, char **argv)

@@ -26,6 +26,7 @@ enum kv_status bit_tree_init(struct bit_tree *tree, uint32_t n_bits)
         tree->levels[level] = tree->words + offsets[level];
     tree->n_words = n_words;
     tree->n_levels = n_levels;
+    tree->least_word = 0;
     return KV_OK;
 }
 
@@ -64,17 +65,23 @@ uint32_t bit_tree_word_after(const struct bit_tree *tree, uint32_t i)
     return at << 6 | (uint32_t)__builtin_ctzll(tree->words[at]);
 }
 
-uint32_t bit_tree_least(struct bit_tree *tree)
+/* Of a set that is not empty. */
+static uint32_t find_least_word(const struct bit_tree *tree)
 {
     uint32_t at = 0;
 
-    if (tree->levels[tree->n_levels - 1][0] == 0)
-        return BIT_TREE_NONE;
+    for (unsigned level = tree->n_levels; level-- > 1;)
+        at = at << 6 | (uint32_t)__builtin_ctzll(tree->levels[level][at]);
+    return at;
+}
+
+uint32_t bit_tree_least(struct bit_tree *tree)
+{
     if (tree->words[tree->least_word] == 0) {
-        for (unsigned level = tree->n_levels; level-- > 1;)
-            at = at << 6 | (uint32_t)__builtin_ctzll(tree->levels[level][at]);
-        tree->least_word = at;
+        if (tree->levels[tree->n_levels - 1][0] == 0)
+            return BIT_TREE_NONE;
+        tree->least_word = find_least_word(tree);
     }
-    at = tree->least_word;
-    return at << 6 | (uint32_t)__builtin_ctzll(tree->words[at]);
+    return tree->least_word << 6 |
+           (uint32_t)__builtin_ctzll(tree->words[tree->least_word]);
 }

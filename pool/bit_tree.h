@@ -62,6 +62,22 @@ static inline void bit_tree_remove(struct bit_tree *tree, uint32_t i)
     }
 }
 
+/* Takes out first, a member, and those that follow it without a gap: at most
+ * n_most in all, and no further than its word goes. Returns how many. */
+static inline uint32_t bit_tree_take_run(
+    struct bit_tree *tree, uint32_t first, uint32_t n_most)
+{
+    uint64_t *word = &tree->words[first >> 6];
+    uint64_t gaps = ~(*word >> (first & 63));
+    uint32_t n = gaps == 0 ? 64 : (uint32_t)__builtin_ctzll(gaps);
+
+    n = n < n_most ? n : n_most;
+    *word &= ~(UINT64_MAX >> (64 - n) << (first & 63));
+    if (*word == 0)
+        bit_tree_remove(tree, first);
+    return n;
+}
+
 /* The least member behind i that lies in another word; BIT_TREE_NONE if there
  * is none near. */
 uint32_t bit_tree_word_after(const struct bit_tree *tree, uint32_t i);

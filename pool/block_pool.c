@@ -27,11 +27,6 @@ static enum kv_status check_sizes(
     return KV_OK;
 }
 
-static size_t used_words(const struct block_pool *pool)
-{
-    return (pool->n_blocks + (size_t)63) / 64;
-}
-
 static enum kv_status map_arena(struct block_pool *pool, struct kv_error *error)
 {
     void *arena = mmap(NULL, pool->arena_bytes, PROT_READ | PROT_WRITE,
@@ -77,11 +72,8 @@ enum kv_status block_pool_init(struct block_pool *pool, size_t block_bytes,
     pool->blocks = kv_calloc_table(n_blocks, sizeof *pool->blocks);
     if (pool->blocks == NULL)
         goto unmap_arena;
-    pool->used = kv_calloc(used_words(pool), sizeof *pool->used);
-    if (pool->used == NULL)
-        goto free_blocks;
     if (bit_tree_init(&pool->free, n_blocks) != KV_OK)
-        goto free_used;
+        goto free_blocks;
     if (bit_tree_init(&pool->leaving, n_blocks) != KV_OK)
         goto fini_free;
     bit_tree_add_run(&pool->free, 0, n_blocks);
@@ -89,8 +81,6 @@ enum kv_status block_pool_init(struct block_pool *pool, size_t block_bytes,
 
 fini_free:
     bit_tree_fini(&pool->free);
-free_used:
-    kv_free(pool->used);
 free_blocks:
     kv_free(pool->blocks);
 unmap_arena:
@@ -103,47 +93,41 @@ void block_pool_fini(struct block_pool *pool)
 {
     bit_tree_fini(&pool->leaving);
     bit_tree_fini(&pool->free);
-    kv_free(pool->used);
     kv_free(pool->blocks);
     munmap(pool->arena, pool->arena_bytes);
 }
 
 static bool is_used(const struct block_pool *pool, uint32_t id)
 {
-    return (pool->used[id >> 6] >> (id & 63) & 1) != 0;
-}
-
-static void flip_used(struct block_pool *pool, uint32_t id)
-{
-    pool->used[id >> 6] ^= UINT64_C(1) << (id & 63);
+    return pool->blocks[id].n_refs > 0;
 }
 
 /* How many neighbours of a run are unused, which it joins or parts. */
 static uint32_t unused_sides(
-    const struct block_pool *pool, uint32_t first, uint32_t n)
+    const struct block_pool *pool, struct block_run run)
 {
-    bool below = first > 0 && !is_used(pool, first - 1);
-    bool above = first + n < pool->n_blocks && !is_used(pool, first + n);
+    uint32_t end = run.first + run.n;
+    bool below = run.first > 0 && !is_used(pool, run.first - 1);
+    bool above = end < pool->n_blocks && !is_used(pool, end);
 
     return (uint32_t)below + (uint32_t)above;
 }
 
-pool_block_id block_pool_acquire(struct block_pool *pool, pool_block_id near)
+struct block_run block_pool_acquire(
+    struct block_pool *pool, uint32_t first, uint32_t n_most)
 {
-    /* BLOCK_NONE + 1 is 0, which is where to start looking anyway. */
-    uint32_t id = near + 1;
+    struct block_run run = {.first = first};
 
-    assert(pool->n_free > 0);
-    if (id >= pool->n_blocks || !bit_tree_has(&pool->free, id))
-        id = bit_tree_least(&pool->free);
-    bit_tree_remove(&pool->free, id);
-    pool->n_free_runs += unused_sides(pool, id, 1) - 1;
-    pool->blocks[id] = (struct block){.n_refs = 1};
-    flip_used(pool, id);
-    pool->n_free--;
-    pool->n_used++;
-    pool->n_acquired_total++;
-    return id;
+    assert(pool->n_free > 0 && n_most > 0);
+    if (first >= pool->n_blocks || !bit_tree_has(&pool->free, first))
+        run.first = bit_tree_least(&pool->free);
+    run.n = bit_tree_take_run(&pool->free, run.first, n_most);
+    for (uint32_t i = 0; i < run.n; i++)
+        pool->blocks[run.first + i] = (struct block){.n_refs = 1};
+    pool->n_free_runs += unused_sides(pool, run) - 1;
+    pool->n_free -= run.n;
+    pool->n_used += run.n;
+    return run;
 }
 
 void block_pool_retain(struct block_pool *pool, pool_block_id id)
@@ -218,21 +202,25 @@ uint32_t block_pool_n_leaving(struct block_pool *pool)
     return pool->n_leaving_runs;
 }
 
-/* Takes the lowest of the runs that leave, of which there is one. */
-static struct block_run take_leaving(struct block_pool *pool)
+/* Takes the lowest of the runs that leave; false if there is none. */
+static bool take_leaving(struct block_pool *pool, struct block_run *out)
 {
     struct block_run run = pool->aside;
 
     if (pool->n_leaving_runs == 0) {
         pool->aside.n = 0;
-        return run;
+        *out = run;
+        return run.n > 0;
     }
+    put_aside_in_set(pool);
     run = (struct block_run){.first = bit_tree_least(&pool->leaving)};
+    do
+        run.n += bit_tree_take_run(&pool->leaving, run.first + run.n, 64);
     while (run.first + run.n < pool->n_blocks &&
-           bit_tree_has(&pool->leaving, run.first + run.n))
-        bit_tree_remove(&pool->leaving, run.first + run.n++);
+           bit_tree_has(&pool->leaving, run.first + run.n));
     pool->n_leaving_runs--;
-    return run;
+    *out = run;
+    return true;
 }
 
 /* Returns how many tokens lay there. */
@@ -241,11 +229,10 @@ static uint64_t sweep_run(struct block_pool *pool, struct block_run run)
     uint64_t n_tokens = 0;
 
     for (uint32_t id = run.first; id < run.first + run.n; id++) {
-        flip_used(pool, id);
         n_tokens += pool->blocks[id].n_tokens;
         pool->blocks[id] = (struct block){0};
     }
-    pool->n_free_runs += 1 - unused_sides(pool, run.first, run.n);
+    pool->n_free_runs += 1 - unused_sides(pool, run);
     return n_tokens;
 }
 
@@ -253,10 +240,9 @@ struct block_sweep block_pool_sweep(
     struct block_pool *pool, struct block_run *runs, size_t max_runs)
 {
     struct block_sweep sweep = {0};
+    struct block_run run;
 
-    while (sweep.n_runs < max_runs && block_pool_n_leaving(pool) > 0) {
-        struct block_run run = take_leaving(pool);
-
+    while (sweep.n_runs < max_runs && take_leaving(pool, &run)) {
         runs[sweep.n_runs++] = run;
         sweep.n_blocks += run.n;
         sweep.n_tokens += sweep_run(pool, run);
@@ -264,7 +250,6 @@ struct block_sweep block_pool_sweep(
     pool->n_used -= sweep.n_blocks;
     pool->n_scrubbing += sweep.n_blocks;
     pool->n_tokens -= sweep.n_tokens;
-    pool->n_swept_total += sweep.n_blocks;
     return sweep;
 }
 
@@ -291,6 +276,5 @@ void block_pool_set_tokens(
 uint64_t block_pool_metadata_bytes(const struct block_pool *pool)
 {
     return pool->n_blocks * sizeof *pool->blocks +
-           (used_words(pool) + pool->free.n_words + pool->leaving.n_words) *
-               sizeof(uint64_t);
+           (pool->free.n_words + pool->leaving.n_words) * sizeof(uint64_t);
 }

@@ -32,7 +32,6 @@
 #include "pool/pool.h"
 
 #define BLOCK_POOL_MAX_BLOCKS INT32_MAX
-#define BLOCK_NONE UINT32_MAX
 
 #define BLOCK_POOL_MAX_TOKENS 16383  /* of a block */
 #define BLOCK_POOL_MAX_REFS 33554431 /* to a block */
@@ -48,10 +47,10 @@ struct block {
             uint64_t n_tokens : 14; /* whose keys and values it holds */
         };
         struct {
-            uint64_t no_refs : 25; /* 0 */
-            uint64_t word : 31;
-            uint64_t has_length : 1;
-            uint64_t is_last : 1;
+            uint32_t no_refs : 25; /* 0 */
+            uint32_t has_length : 1;
+            uint32_t is_last : 1;
+            uint32_t word;
         } waiting;
     };
 };
@@ -66,8 +65,6 @@ struct block_pool {
     uint32_t n_blocks;
 
     struct block *blocks;
-    uint64_t *used; /* a bit for each block with references: neighbours are
-                       looked up here, where a cache holds them all */
     struct bit_tree free;
     struct bit_tree leaving; /* released, and not yet swept; */
     struct block_run aside; /* the latest of them, not in the set; n may be 0 */
@@ -78,7 +75,6 @@ struct block_pool {
     uint32_t n_free_runs;                 /* of blocks without references */
     uint32_t n_leaving_runs;              /* in the set */
     uint64_t n_tokens;                    /* in all blocks */
-    uint64_t n_acquired_total, n_swept_total;
 };
 
 /* KV_INVALID: a size that is not allowed; KV_NO_MEMORY: the arena or the
@@ -88,9 +84,11 @@ enum kv_status block_pool_init(struct block_pool *pool, size_t block_bytes,
     uint32_t n_blocks, struct kv_error *error);
 void block_pool_fini(struct block_pool *pool);
 
-/* One reference; there must be a free block. near is the block that it should
- * follow, or BLOCK_NONE. */
-pool_block_id block_pool_acquire(struct block_pool *pool, pool_block_id near);
+/* One reference to each of up to n_most blocks that follow one another, from
+ * `first` on if that is free, and otherwise from the lowest that is, of which
+ * there must be one. There are perhaps more of them right behind. */
+struct block_run block_pool_acquire(
+    struct block_pool *pool, uint32_t first, uint32_t n_most);
 
 /* One more reference to a used block. */
 void block_pool_retain(struct block_pool *pool, pool_block_id id);

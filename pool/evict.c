@@ -63,8 +63,8 @@ static void report_eviction(struct pool *pool,
         .preempted = departure->preempted,
         .part = part->number,
         .n_parts = part->n_parts,
-        .before = part->before,
-        .after = state_stats(pool),
+        .before = &part->before,
+        .after = &pool->stats,
         .scrub_id = part->scrub_id,
         .note = part->number == 1 && session->loss != NULL
                     ? &session->loss->note
@@ -86,8 +86,8 @@ static void report_release(struct pool *pool, const struct departure *departure,
         .n_shared = part->n_shared,
         .part = part->number,
         .n_parts = part->n_parts,
-        .before = part->before,
-        .after = state_stats(pool),
+        .before = &part->before,
+        .after = &pool->stats,
         .scrub_id = part->scrub_id,
         .mono_ns = departure->now_ns,
     };
@@ -125,26 +125,21 @@ static void fetch_blocks(
 static uint64_t drop_references(
     struct pool *pool, const struct departure *departure)
 {
-    const struct pool_session *session = departure->session;
+    struct pool_session *session = departure->session;
     bool is_cold = departure->cause != NULL; /* what runs is at hand */
-    bool is_pinned = session_pins(session);
-    uint32_t n_pinned = pool->blocks.n_pinned;
     uint64_t n_kept = 0;
 
+    if (session_pins(session))
+        registry_unpin(pool, session, departure->n_left);
     for (uint32_t i = departure->n_left; i < session->n_blocks; i++) {
         bool is_last;
 
         if (is_cold && (i - departure->n_left) % PREFIX_FETCHED == 0)
             fetch_blocks(pool, session, i);
-        if (is_pinned && i < session->n_counted)
-            block_pool_unpin(&pool->blocks, session->blocks[i]);
-        else if (is_pinned)
-            block_pool_unpin_single(&pool->blocks, 1);
         is_last = block_pool_release(&pool->blocks, session->blocks[i]);
         share_leave(pool, session, i, is_last);
         n_kept += !is_last;
     }
-    session->tenant->n_pinned -= n_pinned - pool->blocks.n_pinned;
     return n_kept;
 }
 
@@ -162,13 +157,13 @@ static void close_departure(
         session->n_sealed = departure->n_left;
     if (session->n_told > departure->n_left)
         session->n_told = departure->n_left;
-    pool->n_holding -= departure->n_left == 0;
+    pool->stats.total_sessions -= departure->n_left == 0;
     session->tenant->n_holding -= departure->n_left == 0;
     if (departure->cause == NULL)
         return;
     session->evictions += session->evictions < UINT32_MAX;
     session->tenant->evictions++;
-    pool->evictions++;
+    pool->stats.evictions++;
     pool->evictions_by_reason[departure->cause->reason]++;
 }
 
@@ -202,8 +197,7 @@ static size_t list_shared(
 
 static uint32_t parts_for(uint64_t n_runs)
 {
-    return (uint32_t)(n_runs / POOL_PART_EXTENTS +
-                      (n_runs % POOL_PART_EXTENTS > 0));
+    return (uint32_t)((n_runs + POOL_PART_EXTENTS - 1) / POOL_PART_EXTENTS);
 }
 
 static uint32_t count_parts(
@@ -211,7 +205,7 @@ static uint32_t count_parts(
 {
     uint32_t n = parts_for(block_pool_n_leaving(&pool->blocks));
 
-    if (tells_shared(pool, departure))
+    if (n_shared > 0 && tells_shared(pool, departure))
         n += parts_for(n_shared);
     return n > 0 ? n : 1;
 }
@@ -237,7 +231,7 @@ static void give_up(struct pool *pool, const struct departure *departure)
     uint32_t n_cached =
         session->n_cached < n_room ? session->n_cached : (uint32_t)n_room;
     uint64_t tokens_after =
-        pool->session_tokens - (session->n_cached - n_cached);
+        pool->stats.session_tokens - (session->n_cached - n_cached);
     struct part part;
     uint32_t at = departure->n_left;
 
@@ -248,19 +242,19 @@ static void give_up(struct pool *pool, const struct departure *departure)
         remember_loss(pool, departure);
     part.n_parts = count_parts(pool, departure, part.n_shared_kept);
     while (part.number++ < part.n_parts) {
-        part.before = state_stats(pool);
+        part.before = pool->stats;
         part.sweep =
             block_pool_sweep(&pool->blocks, pool->runs, POOL_PART_EXTENTS);
         part.scrub_id = part.sweep.n_runs == 0
                             ? 0
                             : scrub_queue_push(
                                   &pool->scrubs, pool->runs, part.sweep.n_runs);
-        tenant_free(&pool->tenants, session->tenant, part.sweep.n_blocks);
-        pool->session_tokens -= part.sweep.n_tokens;
-        if (tells_shared(pool, departure) && part.sweep.n_runs == 0)
+        state_count_freed(pool, session->tenant, part.sweep.n_blocks);
+        pool->stats.session_tokens -= part.sweep.n_tokens;
+        if (part.sweep.n_runs == 0 && tells_shared(pool, departure))
             part.n_shared = list_shared(pool, session, &at);
         if (part.number == part.n_parts) {
-            pool->session_tokens = tokens_after;
+            pool->stats.session_tokens = tokens_after;
             close_departure(pool, departure, n_cached);
         }
         report(pool, departure, &part);
@@ -530,7 +524,7 @@ uint32_t pool_expire(struct pool *pool, int64_t now_ns, uint32_t budget)
         n_done += expire_session(pool,
             KV_LIST_ENTRY(timer, struct pool_session, timer), &cause, now_ns);
     }
-    if (pool->evictions > scope.n_evictions)
+    if (pool->stats.evictions > scope.before.evictions)
         pool_batch_end(pool, &scope, &cause, now_ns);
     return n_done;
 }
@@ -624,8 +618,7 @@ struct pool_batch_scope pool_batch_begin(
     const struct pool *pool, int64_t now_ns)
 {
     return (struct pool_batch_scope){
-        .before = state_stats(pool),
-        .n_evictions = pool->evictions,
+        .before = pool->stats,
         .begin_ns = stopwatch_ns(pool, now_ns),
     };
 }
@@ -633,14 +626,13 @@ struct pool_batch_scope pool_batch_begin(
 void pool_batch_end(struct pool *pool, const struct pool_batch_scope *scope,
     const struct pool_cause *cause, int64_t now_ns)
 {
-    const struct pool_stats after = state_stats(pool);
+    const struct pool_stats *before = &scope->before, *after = &pool->stats;
     const struct pool_batch batch = {
         .reason = cause->reason,
         .policy = asks_policy(cause->reason) ? pool_policy_name(pool) : "",
-        .n_sessions = after.evictions - scope->n_evictions,
-        .bytes_freed =
-            after.freed_bytes_total - scope->before.freed_bytes_total,
-        .before = scope->before,
+        .n_sessions = after->evictions - before->evictions,
+        .bytes_freed = after->freed_bytes_total - before->freed_bytes_total,
+        .before = before,
         .after = after,
         .duration_ns = stopwatch_ns(pool, now_ns) - scope->begin_ns,
         .trace_id = cause->trace_id,

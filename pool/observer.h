@@ -47,7 +47,7 @@ struct pool_cause {
         forget; /* MANUAL: kept tokens go as well, so an idle session is gone */
 };
 
-/* Blocks left use. after.used_bytes is before.used_bytes less the extents,
+/* Blocks left use. after->used_bytes is before->used_bytes less the extents,
  * always. An eviction with more than POOL_PART_EXTENTS runs comes as several
  * parts, each of which reconciles by itself; total_sessions and evictions
  * change with the last. */
@@ -73,7 +73,7 @@ struct pool_eviction {
     uint64_t hits;
     bool preempted;         /* it was running and was set aside */
     uint32_t part, n_parts; /* 1 of 1 if whole */
-    struct pool_stats before, after;
+    const struct pool_stats *before, *after;
     /* Names the zeroing of these blocks: scrubbed() follows with this number
      * once it is done; 0 if there is nothing to zero. Ascending. */
     uint64_t scrub_id;
@@ -90,9 +90,10 @@ struct pool_batch {
     const char *policy; /* that chose the members; "" if none was asked */
     uint64_t n_sessions;
     uint64_t bytes_freed;
-    struct pool_stats before, after; /* the first member's, the last member's */
-    int64_t duration_ns;             /* from first decision to last free */
-    const uint8_t *trace_id;         /* 16 bytes, or NULL */
+    /* The first member's, the last member's. */
+    const struct pool_stats *before, *after;
+    int64_t duration_ns;     /* from first decision to last free */
+    const uint8_t *trace_id; /* 16 bytes, or NULL */
     int64_t mono_ns;
 };
 
@@ -123,7 +124,7 @@ struct pool_allocation {
     const struct pool_sealed *sealed;
     size_t n_sealed;
     uint32_t part, n_parts; /* 1 of 1 if whole */
-    struct pool_stats before, after;
+    const struct pool_stats *before, *after;
     int64_t mono_ns;
 };
 
@@ -138,7 +139,7 @@ struct pool_release {
     const struct pool_extent *shared;
     size_t n_shared;
     uint32_t part, n_parts; /* 1 of 1 if whole */
-    struct pool_stats before, after;
+    const struct pool_stats *before, *after;
     uint64_t scrub_id;
     int64_t mono_ns;
 };

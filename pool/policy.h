@@ -39,6 +39,8 @@ struct policy_place {
         struct {             /* cost, which has none */
             double rank;     /* the least goes first */
             uint32_t at;     /* place in the heap */
+            int32_t above;   /* in its tenant's tree, so many sessions on in the
+                                table of all; 0: it is the root */
         };
         int64_t idle_ns; /* of sessions without blocks: since when */
     };

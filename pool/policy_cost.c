@@ -58,9 +58,24 @@ static uint64_t chance(const struct treap_node *node)
     return session_at(node)->node.hash;
 }
 
+static void hang(struct treap_node *node, struct treap_node *above)
+{
+    struct pool_session *session = session_at(node);
+
+    session->place.above =
+        above == NULL ? 0 : (int32_t)(session_at(above) - session);
+}
+
+static struct treap_node *above(struct pool_session *session)
+{
+    return session->place.above == 0 ? NULL
+                                     : &session[session->place.above].of_tenant;
+}
+
 static void init_order(struct policy_order *order)
 {
-    order->by_rank = (struct treap){.compare = compare_node, .rank = chance};
+    order->by_rank =
+        (struct treap){.compare = compare_node, .rank = chance, .hang = hang};
 }
 
 /* ---- the heap */
@@ -141,7 +156,8 @@ static void take(struct pool *pool, struct pool_session *session)
     uint32_t at = session->place.at;
     struct pool_session *last = policy->heap[--policy->n_heap];
 
-    treap_remove(&session->tenant->turns.by_rank, &session->of_tenant, session);
+    treap_remove_below(
+        &session->tenant->turns.by_rank, &session->of_tenant, above(session));
     kv_list_init(&session->link);
     if (last == session)
         return;

@@ -117,6 +117,8 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
         &pool->blocks, config->block_bytes, config->n_blocks, error);
     if (status != KV_OK)
         goto free_pool;
+    pool->stats.total_bytes = pool->blocks.arena_bytes;
+    pool->stats.free_runs = pool->blocks.n_free_runs;
     status = scrub_queue_init(
         &pool->scrubs, config->block_bytes, pool->blocks.blocks);
     if (status != KV_OK) {
@@ -272,7 +274,7 @@ size_t pool_session_n_computed(const struct pool_session *session)
 
 struct pool_stats pool_stats(const struct pool *pool)
 {
-    return state_stats(pool);
+    return pool->stats;
 }
 
 struct pool_blocks pool_blocks(const struct pool *pool)

@@ -366,7 +366,6 @@ struct pool_session *pool_victim_after(
  * observer, also when nothing was evicted. */
 struct pool_batch_scope {
     struct pool_stats before;
-    uint64_t n_evictions;
     int64_t begin_ns;
 };
 struct pool_batch_scope pool_batch_begin(

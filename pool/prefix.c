@@ -155,27 +155,9 @@ static void unlist(struct prefix_index *index, uint32_t block)
 void prefix_seal(
     struct prefix_index *index, uint32_t block, const struct prefix_start *key)
 {
-    struct prefix_entry *entry = &index->entries[block];
-    uint32_t *at = bucket_of(index, key);
-    int n_same = 0;
-
     assert(!prefix_is_sealed(index, block));
-    *entry = (struct prefix_entry){.key = *key, .link = PREFIX_UNLISTED};
-    /* Behind those with the same key, which follow one another, or else last:
-     * what is the oldest goes first, as a rule, and is found first then. */
-    while (*at != PREFIX_LAST && n_same < MAX_SAME) {
-        struct prefix_entry *other = &index->entries[*at - PREFIX_NEXT];
-        bool is_same = memcmp(&other->key, key, sizeof *key) == 0;
-
-        if (n_same > 0 && !is_same)
-            break;
-        n_same += is_same;
-        at = &other->link;
-    }
-    if (n_same == MAX_SAME)
-        return;
-    entry->link = *at;
-    *at = PREFIX_NEXT + block;
+    index->entries[block] =
+        (struct prefix_entry){.key = *key, .link = PREFIX_UNLISTED};
 }
 
 static bool is_on_the_way(uint32_t link, uint32_t block)
@@ -192,7 +174,7 @@ static void walk_buckets(
     uint32_t links[PREFIX_FETCHED], n_walking;
 
     for (uint32_t i = 0; i < n; i++)
-        links[i] = prefix_is_listed(index, blocks[i])
+        links[i] = prefix_is_sealed(index, blocks[i])
                        ? *bucket_of(index, &index->entries[blocks[i]].key)
                        : PREFIX_LAST;
     do {
@@ -214,10 +196,40 @@ void prefix_fetch(
     for (uint32_t i = 0; i < n; i++)
         __builtin_prefetch(&index->entries[blocks[i]], 1);
     for (uint32_t i = 0; i < n; i++)
-        if (prefix_is_listed(index, blocks[i]))
+        if (prefix_is_sealed(index, blocks[i]))
             __builtin_prefetch(
                 bucket_of(index, &index->entries[blocks[i]].key), 1);
     walk_buckets(index, blocks, n);
+}
+
+static void list(struct prefix_index *index, uint32_t block)
+{
+    struct prefix_entry *entry = &index->entries[block];
+    uint32_t *at = bucket_of(index, &entry->key);
+    int n_same = 0;
+
+    /* Behind those with the same key, which follow one another, or else last:
+     * what is the oldest goes first, as a rule, and is found first then. */
+    while (*at != PREFIX_LAST && n_same < MAX_SAME) {
+        struct prefix_entry *other = &index->entries[*at - PREFIX_NEXT];
+        bool is_same = memcmp(&other->key, &entry->key, sizeof entry->key) == 0;
+
+        if (n_same > 0 && !is_same)
+            break;
+        n_same += is_same;
+        at = &other->link;
+    }
+    if (n_same == MAX_SAME)
+        return;
+    entry->link = *at;
+    *at = PREFIX_NEXT + block;
+}
+
+void prefix_list(struct prefix_index *index, const uint32_t *blocks, uint32_t n)
+{
+    prefix_fetch(index, blocks, n);
+    for (uint32_t i = 0; i < n; i++)
+        list(index, blocks[i]);
 }
 
 void prefix_unseal(struct prefix_index *index, uint32_t block)

@@ -89,9 +89,13 @@ struct prefix_start prefix_start(const struct prefix_key *key);
 uint32_t prefix_find(
     const struct prefix_index *index, const struct prefix_start *key);
 
-/* The block holds what the key says. */
+/* The block holds what the key says. It is found once it is listed. */
 void prefix_seal(
     struct prefix_index *index, uint32_t block, const struct prefix_start *key);
+
+/* Lists sealed blocks, at most PREFIX_FETCHED, those that may be. */
+void prefix_list(
+    struct prefix_index *index, const uint32_t *blocks, uint32_t n);
 /* It no longer does; there is no copy of its tokens. */
 void prefix_unseal(struct prefix_index *index, uint32_t block);
 
@@ -107,8 +111,8 @@ static inline bool prefix_is_listed(
     return index->entries[block].link >= PREFIX_LAST;
 }
 
-/* Asks memory for what unsealing these blocks looks at, all at once; at most
- * PREFIX_FETCHED. */
+/* Asks memory for what listing or unsealing these blocks looks at, all at once;
+ * at most PREFIX_FETCHED. */
 #define PREFIX_FETCHED 16
 void prefix_fetch(
     const struct prefix_index *index, const uint32_t *blocks, uint32_t n);

@@ -111,14 +111,14 @@ void registry_pin(struct pool *pool, struct pool_session *session)
     session->tenant->n_pinned += pool->blocks.n_pinned - n_before;
 }
 
-void registry_unpin(struct pool *pool, struct pool_session *session)
+void registry_unpin(
+    struct pool *pool, struct pool_session *session, uint32_t n_left)
 {
-    uint32_t n_before = pool->blocks.n_pinned;
+    uint32_t n_before = pool->blocks.n_pinned, i = n_left;
 
-    for (uint32_t i = 0; i < session->n_counted; i++)
+    for (; i < session->n_counted; i++)
         block_pool_unpin(&pool->blocks, session->blocks[i]);
-    block_pool_unpin_single(
-        &pool->blocks, session->n_blocks - session->n_counted);
+    block_pool_unpin_single(&pool->blocks, session->n_blocks - i);
     session->tenant->n_pinned -= n_before - pool->blocks.n_pinned;
 }
 
@@ -146,7 +146,7 @@ bool registry_is_pinned(const struct pool *pool, pool_block_id id)
 
 void registry_count_holder(struct pool *pool, struct pool_session *session)
 {
-    pool->n_holding++;
+    pool->stats.total_sessions++;
     session->tenant->n_holding++;
     pool->sessions_created += !session->has_held_blocks;
     session->has_held_blocks = true;
@@ -160,7 +160,7 @@ static void leave(struct pool *pool, struct pool_session *session)
         tenant_uncache(&pool->tenants, session->tenant);
     }
     if (session->state == POOL_SESSION_HELD) {
-        registry_unpin(pool, session);
+        registry_unpin(pool, session, 0);
         pool->hold_ends++;
     }
     kv_list_remove(&session->link);

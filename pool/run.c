@@ -62,7 +62,7 @@ enum kv_status pool_session_truncate(struct pool *pool,
         share_open(pool, session, (uint32_t)n_needed - 1);
         block_pool_set_tokens(&pool->blocks, session->blocks[n_needed - 1],
             (uint32_t)(n_tokens % block_tokens));
-        pool->session_tokens -= session->n_cached - n_tokens;
+        pool->stats.session_tokens -= session->n_cached - n_tokens;
         session->n_cached = (uint32_t)n_tokens;
     }
     return KV_OK;
@@ -70,10 +70,14 @@ enum kv_status pool_session_truncate(struct pool *pool,
 
 /* Blocks are taken in the order of the arena, so those of the next word of free
  * ones come soon. */
-static void fetch_ahead(const struct pool *pool, pool_block_id id)
+static void fetch_ahead(struct pool *pool, pool_block_id id)
 {
-    uint32_t next = bit_tree_word_after(&pool->blocks.free, id);
+    uint32_t next;
 
+    if (id >> 6 == pool->fetched_word)
+        return;
+    pool->fetched_word = id >> 6;
+    next = bit_tree_word_after(&pool->blocks.free, id);
     if (next == BIT_TREE_NONE)
         return;
     __builtin_prefetch(&pool->blocks.blocks[next], 1);
@@ -85,72 +89,73 @@ static void fetch_ahead(const struct pool *pool, pool_block_id id)
 static size_t take_blocks(
     struct pool *pool, struct pool_session *session, uint32_t n)
 {
-    pool_block_id id = session->n_blocks > 0
-                           ? session->blocks[session->n_blocks - 1]
-                           : BLOCK_NONE;
-    uint32_t end = BLOCK_NONE;
+    uint32_t end =
+        session->n_blocks > 0 ? session->blocks[session->n_blocks - 1] + 1 : 0;
+    struct block_run run;
     size_t n_runs = 0;
 
     if (session->n_blocks == 0)
         registry_count_holder(pool, session);
-    for (uint32_t i = 0; i < n; i++) {
-        id = block_pool_acquire(&pool->blocks, id);
-        fetch_ahead(pool, id);
-        owners_hold(&pool->owners, id, session);
-        session->blocks[session->n_blocks++] = id;
-        if (id != end)
-            pool->runs[n_runs++] = (struct block_run){.first = id};
-        pool->runs[n_runs - 1].n++;
-        end = id + 1;
+    for (uint32_t n_left = n; n_left > 0; n_left -= run.n) {
+        run = block_pool_acquire(&pool->blocks, end, n_left);
+        fetch_ahead(pool, run.first);
+        for (uint32_t i = 0; i < run.n; i++) {
+            owners_hold(&pool->owners, run.first + i, session);
+            session->blocks[session->n_blocks++] = run.first + i;
+        }
+        if (n_runs > 0 && run.first == end)
+            pool->runs[n_runs - 1].n += run.n;
+        else
+            pool->runs[n_runs++] = run;
+        end = run.first + run.n;
     }
     block_pool_pin_single(&pool->blocks, n);
     session->tenant->n_pinned += n;
-    tenant_use(&pool->tenants, session->tenant, n);
+    state_count_used(pool, session->tenant, n);
     return n_runs;
 }
 
-/* Takes n free blocks, at most POOL_PART_EXTENTS, as a part of an allocation.
- * Every field of the report is named, so that nobody clears all of it first. */
-static void allocate_part(struct pool *pool, struct pool_session *session,
-    uint32_t n, uint32_t part, uint32_t n_parts, int64_t now_ns)
+/* Every field is named, so that nobody clears all of it first. */
+static void report_allocation(struct pool *pool,
+    const struct pool_session *session, const struct share_told *told,
+    const struct pool_stats *before, size_t n_runs, uint32_t part,
+    uint32_t n_parts, int64_t now_ns)
 {
-    const struct share_told told = share_tell(pool, session, true);
-    const struct pool_stats before = state_stats(pool);
-    const size_t n_runs = take_blocks(pool, session, n);
     const struct pool_allocation allocation = {
         .key = session_key(session),
         .extents = state_extents(pool, n_runs),
         .n_extents = n_runs,
         .reused = NULL,
         .n_reused = 0,
-        .parent_key = told.parent_key,
+        .parent_key = told->parent_key,
         .sealed = pool->sealed,
-        .n_sealed = told.n_sealed,
+        .n_sealed = told->n_sealed,
         .part = part,
         .n_parts = n_parts,
         .before = before,
-        .after = state_stats(pool),
+        .after = &pool->stats,
         .mono_ns = now_ns,
     };
 
     pool->observer->allocated(pool->observer->ctx, &allocation);
 }
 
-/* Takes n free blocks; where somebody listens in parts, each within the runs of
- * a report. */
+/* Takes n free blocks, in parts that are within the runs of a report each. */
 static void allocate(
     struct pool *pool, struct pool_session *session, uint32_t n, int64_t now_ns)
 {
-    uint32_t n_parts = n / POOL_PART_EXTENTS + (n % POOL_PART_EXTENTS > 0);
+    uint32_t n_parts = (n + POOL_PART_EXTENTS - 1) / POOL_PART_EXTENTS;
 
     for (uint32_t part = 1; part <= n_parts; part++) {
-        uint32_t n_part = n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS;
+        const uint32_t n_now = n < POOL_PART_EXTENTS ? n : POOL_PART_EXTENTS;
+        const struct share_told told = share_tell(pool, session, true);
+        const struct pool_stats before = pool->stats;
+        const size_t n_runs = take_blocks(pool, session, n_now);
 
-        n -= n_part;
         if (pool->observer->allocated != NULL)
-            allocate_part(pool, session, n_part, part, n_parts, now_ns);
-        else
-            take_blocks(pool, session, n_part);
+            report_allocation(
+                pool, session, &told, &before, n_runs, part, n_parts, now_ns);
+        n -= n_now;
     }
 }
 
@@ -165,15 +170,17 @@ static enum kv_status find_room(struct pool *pool,
     const struct pool_session *session, uint32_t n, const uint8_t *trace_id,
     int64_t now_ns)
 {
-    enum kv_status status = quota_check(pool, session->tenant, n);
+    enum kv_status status;
 
     if (!run_may_allocate(pool))
         return KV_IO;
-    if (status != KV_OK)
-        return status;
-    if (quota_turn_for_room(pool, session->tenant, n).n_wanted > 0 &&
-        !evict_for_room(pool, n, session, trace_id, now_ns))
-        return KV_IO;
+    if (quota_turn_for_room(pool, session->tenant, n).n_wanted > 0) {
+        status = quota_check(pool, session->tenant, n);
+        if (status != KV_OK)
+            return status;
+        if (!evict_for_room(pool, n, session, trace_id, now_ns))
+            return KV_IO;
+    }
     return n <= pool->blocks.n_free ? KV_OK : KV_BUSY;
 }
 
@@ -219,7 +226,7 @@ void pool_session_commit(
             (uint32_t)(in_block + n));
         at += n;
     }
-    pool->session_tokens += at - session->n_cached;
+    pool->stats.session_tokens += at - session->n_cached;
     session->n_cached = (uint32_t)at;
     if (session->n_computed <= at) {
         session->n_computed = (uint32_t)at;
@@ -232,8 +239,8 @@ void pool_session_commit(
 void pool_session_count_prompt(struct pool *pool, struct pool_session *session,
     uint64_t n_hit_blocks, uint64_t n_missed_blocks)
 {
-    pool->cache_hits += n_hit_blocks;
-    pool->cache_misses += n_missed_blocks;
+    pool->stats.cache_hits += n_hit_blocks;
+    pool->stats.cache_misses += n_missed_blocks;
     session->tenant->cache_hits += n_hit_blocks;
     session->tenant->cache_misses += n_missed_blocks;
     session->hits += n_hit_blocks > 0 && session->hits < UINT32_MAX;
@@ -287,7 +294,7 @@ void pool_session_end(
         registry_remove(pool, session);
         return;
     }
-    registry_unpin(pool, session);
+    registry_unpin(pool, session, 0);
     registry_trim(pool, session);
     session->released_ns = now_ns;
     registry_settle(pool, session, now_ns);

@@ -25,9 +25,6 @@ void scrub_queue_fini(struct scrub_queue *queue)
     kv_free(queue->extents);
 }
 
-/* Block numbers and lengths have 31 bits. */
-#define WORD_BITS 0x7fffffffu
-
 static void put_run(
     struct scrub_queue *queue, struct block_run run, bool is_last)
 {
@@ -37,11 +34,11 @@ static void put_run(
     *block = (struct block){
         .waiting = {.has_length = run.n > 1, .is_last = is_last}};
     if (run.n > 1)
-        block[1] = (struct block){.waiting = {.word = run.n & WORD_BITS}};
+        block[1] = (struct block){.waiting = {.word = run.n}};
     if (queue->n_runs++ == 0)
         queue->head = run.first;
     else
-        queue->blocks[queue->tail].waiting.word = run.first & WORD_BITS;
+        queue->blocks[queue->tail].waiting.word = run.first;
     queue->tail = run.first;
 }
 
@@ -52,10 +49,9 @@ struct scrub_run scrub_queue_run(
 
     return (struct scrub_run){
         .blocks.first = first,
-        .blocks.n =
-            block->waiting.has_length ? (uint32_t)block[1].waiting.word : 1,
+        .blocks.n = block->waiting.has_length ? block[1].waiting.word : 1,
         .is_last = block->waiting.is_last,
-        .behind = (uint32_t)block->waiting.word,
+        .behind = block->waiting.word,
     };
 }
 

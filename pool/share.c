@@ -44,21 +44,40 @@ static bool key_at(const struct pool *pool, const struct pool_session *session,
            prefix_key_after(prefixes, &root, tokens_at(pool, session, 0), out);
 }
 
+/* The next block, up to block `end`. false: none is left, or libcrypto fails.
+ */
+static bool seal_next(
+    struct pool *pool, struct pool_session *session, uint32_t end)
+{
+    struct prefix_start start;
+    struct prefix_key key;
+    pool_block_id id;
+
+    if (session->n_sealed == end ||
+        !key_at(pool, session, session->n_sealed, &key))
+        return false;
+    start = prefix_start(&key);
+    id = session->blocks[session->n_sealed++];
+    owners_hold(&pool->owners, id, session);
+    prefix_seal(&pool->prefixes, id, &start);
+    return true;
+}
+
 void share_seal(struct pool *pool, struct pool_session *session)
 {
     uint32_t n_full = session->n_cached / pool->config.block_tokens;
-    struct prefix_key key;
+    uint32_t n;
 
     if (pool->prefixes.entries == NULL)
         return;
-    while (session->n_sealed < n_full &&
-           key_at(pool, session, session->n_sealed, &key)) {
-        const struct prefix_start start = prefix_start(&key);
-        pool_block_id id = session->blocks[session->n_sealed++];
+    do {
+        const pool_block_id *blocks = &session->blocks[session->n_sealed];
 
-        owners_hold(&pool->owners, id, session);
-        prefix_seal(&pool->prefixes, id, &start);
-    }
+        n = 0;
+        while (n < PREFIX_FETCHED && seal_next(pool, session, n_full))
+            n++;
+        prefix_list(&pool->prefixes, blocks, n);
+    } while (n == PREFIX_FETCHED);
 }
 
 static void unseal(struct pool *pool, pool_block_id id, bool has_owner)
@@ -101,6 +120,8 @@ struct share_told share_tell(
     uint64_t block_bytes = pool->config.block_bytes;
     struct share_told told = {.n_sealed = 0};
 
+    if (pool->observer->allocated == NULL)
+        return told;
     if (goes_on && session->n_blocks > 0)
         told.parent_key =
             tell_key(pool, session, session->n_blocks - 1, POOL_PART_SEALED);
@@ -198,7 +219,7 @@ static void take_shared(
     session->blocks[session->n_blocks++] = id;
     session->n_sealed = session->n_blocks;
     session->n_cached += pool->config.block_tokens;
-    pool->session_tokens += pool->config.block_tokens;
+    pool->stats.session_tokens += pool->config.block_tokens;
     session->state = POOL_SESSION_RUNNING;
 }
 
@@ -211,8 +232,8 @@ static void report_adoption(struct pool *pool, struct pool_session *session,
         .reused = pool->extents,
         .sealed = pool->sealed,
         .part = 1,
-        .before = *before,
-        .after = state_stats(pool),
+        .before = before,
+        .after = &pool->stats,
         .mono_ns = now_ns,
     };
 
@@ -260,7 +281,7 @@ static void adopt_from(struct pool *pool, struct pool_session *session,
     /* Blocks for what was not computed yet, or not to the end. */
     if (first < session->n_blocks)
         evict_release(pool, session, first, now_ns);
-    before = state_stats(pool);
+    before = pool->stats;
     while (id != PREFIX_NONE) {
         take_shared(pool, session, id);
         id = session->n_blocks < end

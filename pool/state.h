@@ -55,17 +55,16 @@ struct pool {
     struct kv_list beginnings; /* by beginning.link, oldest end first */
     struct kv_map leaves;      /* the same, by their last blocks */
     uint64_t last_anonymous;   /* number of the latest */
-    uint64_t n_holding;        /* sessions with blocks */
-    uint64_t session_tokens;   /* in blocks */
     uint64_t kept_tokens;      /* of the sessions on kept */
     uint64_t hold_ends;        /* sessions that left held, since open */
     uint64_t session_bytes;    /* of memory */
 
-    uint64_t cache_hits, cache_misses;
-    uint64_t evictions, evictions_by_reason[POOL_REASON_END];
+    struct pool_stats stats; /* always of now: reports point to them */
+    uint64_t evictions_by_reason[POOL_REASON_END];
     uint64_t sessions_created;
 
-    bool sweeping; /* began above the high watermark */
+    bool sweeping;         /* began above the high watermark */
+    uint32_t fetched_word; /* of free blocks: what follows it was asked for */
 
     struct block_run runs[POOL_PART_EXTENTS];      /* of one part, and */
     struct pool_extent extents[POOL_PART_EXTENTS]; /* of its report */
@@ -73,24 +72,27 @@ struct pool {
     struct prefix_key told_keys[POOL_PART_SEALED + 1]; /* and the parent's */
 };
 
-/* What pool_stats answers; inline, for a report takes two of them. */
-static inline struct pool_stats state_stats(const struct pool *pool)
+/* Blocks of the tenant have come into use, or left it. */
+static inline void state_count_used(
+    struct pool *pool, struct pool_tenant *tenant, uint32_t n)
 {
-    const struct block_pool *blocks = &pool->blocks;
-    uint64_t block_bytes = blocks->block_bytes;
+    uint64_t n_bytes = n * (uint64_t)pool->blocks.block_bytes;
 
-    return (struct pool_stats){
-        .total_sessions = pool->n_holding,
-        .used_bytes = blocks->n_used * block_bytes,
-        .allocated_bytes_total = blocks->n_acquired_total * block_bytes,
-        .freed_bytes_total = blocks->n_swept_total * block_bytes,
-        .evictions = pool->evictions,
-        .cache_hits = pool->cache_hits,
-        .cache_misses = pool->cache_misses,
-        .session_tokens = pool->session_tokens,
-        .total_bytes = blocks->arena_bytes,
-        .free_runs = blocks->n_free_runs,
-    };
+    pool->stats.used_bytes += n_bytes;
+    pool->stats.allocated_bytes_total += n_bytes;
+    pool->stats.free_runs = pool->blocks.n_free_runs;
+    tenant_use(&pool->tenants, tenant, n);
+}
+
+static inline void state_count_freed(
+    struct pool *pool, struct pool_tenant *tenant, uint32_t n)
+{
+    uint64_t n_bytes = n * (uint64_t)pool->blocks.block_bytes;
+
+    pool->stats.used_bytes -= n_bytes;
+    pool->stats.freed_bytes_total += n_bytes;
+    pool->stats.free_runs = pool->blocks.n_free_runs;
+    tenant_free(&pool->tenants, tenant, n);
 }
 
 /* The first n of pool->runs, where reports have them. */
@@ -130,9 +132,11 @@ static inline struct pool_session *policy_session(
 void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
-/* Every block of the session has a pin more, or one less. */
+/* Every block of the session has a pin more, or one less: those behind its
+ * first n_left. */
 void registry_pin(struct pool *pool, struct pool_session *session);
-void registry_unpin(struct pool *pool, struct pool_session *session);
+void registry_unpin(
+    struct pool *pool, struct pool_session *session, uint32_t n_left);
 
 /* The first n blocks of the session are about to be held by others too, or are
  * already: their pins are counted from now on. */
@@ -209,7 +213,8 @@ void share_open(
 
 /* What a report of an allocation says of prefixes: the session is about to get
  * blocks behind its last (goes_on), or has got those of others. What has become
- * full since the last report is put into pool->sealed. */
+ * full since the last report is put into pool->sealed. Nothing where nobody
+ * listens. */
 struct share_told {
     const uint8_t *parent_key;
     size_t n_sealed;

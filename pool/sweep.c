@@ -42,7 +42,7 @@ static struct quota_turn next_turn(struct pool *pool, uint32_t n_left)
 
 uint32_t pool_sweep(struct pool *pool, uint32_t n_most, int64_t now_ns)
 {
-    const uint64_t n_before = pool->blocks.n_swept_total;
+    const uint32_t n_before = pool->blocks.n_used;
     struct pool_batch_scope scope = pool_batch_begin(pool, now_ns);
     struct quota_turn turn = next_turn(pool, n_most);
     const struct pool_cause cause = {.reason = evict_reason(&turn)};
@@ -51,15 +51,15 @@ uint32_t pool_sweep(struct pool *pool, uint32_t n_most, int64_t now_ns)
     if (!pool_wants_sweep(pool) || n_most == 0 || !pool_may_evict(pool))
         return 0;
     do {
-        const uint64_t n_swept = pool->blocks.n_swept_total;
+        const uint32_t n_used = pool->blocks.n_used;
         uint32_t n_freed;
 
         evict_turn(pool, &turn, &cause, now_ns);
-        n_freed = (uint32_t)(pool->blocks.n_swept_total - n_swept);
+        n_freed = n_used - pool->blocks.n_used;
         n_done += n_freed > 0 ? n_freed : 1;
         turn = next_turn(pool, n_done < n_most ? n_most - n_done : 0);
     } while (turn.n_wanted > 0 && evict_reason(&turn) == cause.reason &&
              pool_may_evict(pool));
     pool_batch_end(pool, &scope, &cause, now_ns);
-    return (uint32_t)(pool->blocks.n_swept_total - n_before);
+    return n_before - pool->blocks.n_used;
 }

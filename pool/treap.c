@@ -18,52 +18,85 @@ static struct treap_node **side_of(
     return treap->compare(node, key) < 0 ? &node->right : &node->left;
 }
 
+/* A place for a node: a side of the one above it, or the root (NULL). */
+struct place {
+    struct treap_node **at, *above;
+};
+
+static void put(
+    const struct treap *treap, struct place place, struct treap_node *node)
+{
+    *place.at = node;
+    if (node != NULL && treap->hang != NULL)
+        treap->hang(node, place.above);
+}
+
 void treap_insert(struct treap *treap, struct treap_node *node, const void *key)
 {
-    struct treap_node **at = &treap->root, *rest;
-    struct treap_node **less = &node->left, **more = &node->right;
+    struct place place = {&treap->root, NULL};
+    struct place less = {&node->left, node}, more = {&node->right, node};
+    struct treap_node *rest;
 
-    while (*at != NULL && treap->rank(*at) >= treap->rank(node))
-        at = side_of(treap, *at, key);
-    rest = *at;
-    *at = node;
+    while (*place.at != NULL && treap->rank(*place.at) >= treap->rank(node)) {
+        place.above = *place.at;
+        place.at = side_of(treap, place.above, key);
+    }
+    rest = *place.at;
+    put(treap, place, node);
 
     /* Part the subtree that was there into what comes before and after. */
     while (rest != NULL) {
         if (treap->compare(rest, key) < 0) {
-            *less = rest;
-            less = &rest->right;
-            rest = *less;
+            put(treap, less, rest);
+            less = (struct place){&rest->right, rest};
+            rest = rest->right;
         } else {
-            *more = rest;
-            more = &rest->left;
-            rest = *more;
+            put(treap, more, rest);
+            more = (struct place){&rest->left, rest};
+            rest = rest->left;
         }
     }
-    *less = *more = NULL;
+    *less.at = *more.at = NULL;
+}
+
+/* Joins the two subtrees of what is at that place. */
+static void remove_at(const struct treap *treap, struct place place)
+{
+    struct treap_node *left = (*place.at)->left, *right = (*place.at)->right;
+
+    while (left != NULL && right != NULL) {
+        if (treap->rank(left) >= treap->rank(right)) {
+            put(treap, place, left);
+            place = (struct place){&left->right, left};
+            left = left->right;
+        } else {
+            put(treap, place, right);
+            place = (struct place){&right->left, right};
+            right = right->left;
+        }
+    }
+    put(treap, place, left != NULL ? left : right);
 }
 
 void treap_remove(struct treap *treap, struct treap_node *node, const void *key)
 {
-    struct treap_node **at = &treap->root;
-    struct treap_node *left = node->left, *right = node->right;
+    struct treap_node **at = &treap->root, *above = NULL;
 
-    while (*at != node)
-        at = side_of(treap, *at, key);
-
-    /* Join the two subtrees in its place. */
-    while (left != NULL && right != NULL) {
-        if (treap->rank(left) >= treap->rank(right)) {
-            *at = left;
-            at = &left->right;
-            left = *at;
-        } else {
-            *at = right;
-            at = &right->left;
-            right = *at;
-        }
+    while (*at != node) {
+        above = *at;
+        at = side_of(treap, above, key);
     }
-    *at = left != NULL ? left : right;
+    remove_at(treap, (struct place){at, above});
+}
+
+void treap_remove_below(
+    struct treap *treap, struct treap_node *node, struct treap_node *above)
+{
+    struct treap_node **at = &treap->root;
+
+    if (above != NULL)
+        at = above->left == node ? &above->left : &above->right;
+    remove_at(treap, (struct place){at, above});
 }
 
 struct treap_node *treap_find(const struct treap *treap, const void *key)

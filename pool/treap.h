@@ -22,6 +22,10 @@ struct treap {
     struct treap_node *root;
     treap_compare_cb compare;
     uint64_t (*rank)(const struct treap_node *node);
+
+    /* Is told below which node this one is from now on, or that it is the root
+     * (NULL), for treap_remove_below; NULL: nobody wants to know. */
+    void (*hang)(struct treap_node *node, struct treap_node *above);
 };
 
 /* The order of byte strings, for comparisons. */
@@ -35,6 +39,11 @@ void treap_insert(
 /* The node has that key, and is in the tree. */
 void treap_remove(
     struct treap *treap, struct treap_node *node, const void *key);
+
+/* The same without looking for it, which costs a miss a level in a large tree:
+ * it is below that node, or the root (NULL). O(1) on average. */
+void treap_remove_below(
+    struct treap *treap, struct treap_node *node, struct treap_node *above);
 
 /* The one with that key, or NULL. */
 struct treap_node *treap_find(const struct treap *treap, const void *key);

@@ -118,8 +118,8 @@ void draft_eviction(struct draft *draft, const struct pool_eviction *eviction)
         out->shared_extents =
             put_extents(draft, eviction->shared, eviction->n_shared);
     out->n_shared_extents = eviction->n_shared;
-    out->before = put_stats(&draft->before, &eviction->before);
-    out->after = put_stats(&draft->after, &eviction->after);
+    out->before = put_stats(&draft->before, eviction->before);
+    out->after = put_stats(&draft->after, eviction->after);
     out->blocks_freed = eviction->blocks_freed;
     out->tokens_freed = eviction->tokens_freed;
     out->age_ns = eviction->age_ns;
@@ -161,10 +161,10 @@ void draft_batch(struct draft *draft, const struct pool_batch *batch,
     draft->receipt.eviction_batch = out;
     out->count = batch->n_sessions;
     out->total_bytes_freed = batch->bytes_freed;
-    out->pool_used_before = batch->before.used_bytes;
-    out->pool_used_after = batch->after.used_bytes;
-    out->fragmentation_before = pool_stats_fragmentation(&batch->before);
-    out->fragmentation_after = pool_stats_fragmentation(&batch->after);
+    out->pool_used_before = batch->before->used_bytes;
+    out->pool_used_after = batch->after->used_bytes;
+    out->fragmentation_before = pool_stats_fragmentation(batch->before);
+    out->fragmentation_after = pool_stats_fragmentation(batch->after);
     out->duration_ns = batch->duration_ns;
     out->reason = (Kvpool__V1__EvictionReason)batch->reason;
     out->first_sequence = first_sequence;
@@ -208,8 +208,8 @@ void draft_allocation(
     out->sealed_blocks =
         put_sealed(draft, allocation->sealed, allocation->n_sealed);
     out->n_sealed_blocks = allocation->n_sealed;
-    out->before = put_stats(&draft->before, &allocation->before);
-    out->after = put_stats(&draft->after, &allocation->after);
+    out->before = put_stats(&draft->before, allocation->before);
+    out->after = put_stats(&draft->after, allocation->after);
     out->part = put_part(draft, allocation->part, allocation->n_parts);
 }
 
@@ -229,8 +229,8 @@ void draft_release(struct draft *draft, const struct pool_release *release)
         out->shared_extents =
             put_extents(draft, release->shared, release->n_shared);
     out->n_shared_extents = release->n_shared;
-    out->before = put_stats(&draft->before, &release->before);
-    out->after = put_stats(&draft->after, &release->after);
+    out->before = put_stats(&draft->before, release->before);
+    out->after = put_stats(&draft->after, release->after);
     out->part = put_part(draft, release->part, release->n_parts);
 }
 

@@ -290,7 +290,7 @@ bool evict_decision_go_on(struct evict_decision *decision)
         finish(decision);
         return true;
     }
-    if (pool_stats(pool).evictions > decision->scope.n_evictions)
+    if (pool_stats(pool).evictions > decision->scope.before.evictions)
         tell_batch(decision, false);
     return false;
 }

@@ -99,7 +99,7 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     struct auditor *auditor = ctx;
     uint64_t used_before = auditor->used_bytes;
 
-    check_stats(auditor, &eviction->before);
+    check_stats(auditor, eviction->before);
     on_gone(
         auditor, eviction->extents, eviction->n_extents, eviction->scrub_id);
     ck_assert_uint_eq(used_before - auditor->used_bytes, eviction->bytes_freed);
@@ -117,17 +117,17 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
         auditor->n_evictions++;
     else
         ck_assert_uint_eq(
-            eviction->after.total_sessions, eviction->before.total_sessions);
-    check_stats(auditor, &eviction->after);
+            eviction->after->total_sessions, eviction->before->total_sessions);
+    check_stats(auditor, eviction->after);
     /* Tokens in blocks that live on are freed for this session only. */
     ck_assert_uint_ge(
-        eviction->before.session_tokens - eviction->after.session_tokens,
+        eviction->before->session_tokens - eviction->after->session_tokens,
         eviction->tokens_freed);
     ck_assert_int_ge(eviction->age_ns, eviction->idle_ns);
     ck_assert_int_ge(eviction->idle_ns, 0);
 
     if (auditor->n_members == 0 && auditor->member_bytes == 0)
-        auditor->first_before = eviction->before;
+        auditor->first_before = *eviction->before;
     else
         ck_assert_int_eq(
             (int)eviction->cause->reason, (int)auditor->member_reason);
@@ -135,8 +135,11 @@ static void on_evicted(void *ctx, const struct pool_eviction *eviction)
     auditor->n_parts++;
     auditor->member_bytes += eviction->bytes_freed;
     auditor->member_reason = eviction->cause->reason;
-    auditor->last_after = eviction->after;
+    auditor->last_before = *eviction->before;
+    auditor->last_after = *eviction->after;
     auditor->last = *eviction;
+    auditor->last.before = &auditor->last_before;
+    auditor->last.after = &auditor->last_after;
     copy_name(auditor->last_id, eviction->key.id, eviction->key.id_bytes);
     auditor->forced_by[0] = '\0';
     if (eviction->cause->forced_by != NULL)
@@ -153,9 +156,9 @@ static void on_batch(void *ctx, const struct pool_batch *batch)
     ck_assert_uint_eq(batch->bytes_freed, auditor->member_bytes);
     if (auditor->n_members > 0) {
         ck_assert_mem_eq(
-            &batch->before, &auditor->first_before, sizeof batch->before);
+            batch->before, &auditor->first_before, sizeof *batch->before);
         ck_assert_mem_eq(
-            &batch->after, &auditor->last_after, sizeof batch->after);
+            batch->after, &auditor->last_after, sizeof *batch->after);
         ck_assert_int_eq((int)batch->reason, (int)auditor->member_reason);
     } else {
         ck_assert_int_eq((int)batch->reason, POOL_REASON_MANUAL);
@@ -183,7 +186,7 @@ static void on_allocated(void *ctx, const struct pool_allocation *allocation)
     uint64_t bytes;
 
     check_no_members(auditor);
-    check_stats(auditor, &allocation->before);
+    check_stats(auditor, allocation->before);
     ck_assert((allocation->n_extents > 0) != (allocation->n_reused > 0));
     ck_assert_uint_le(allocation->n_extents, POOL_PART_EXTENTS);
     ck_assert_uint_le(allocation->n_reused, POOL_PART_EXTENTS);
@@ -194,7 +197,7 @@ static void on_allocated(void *ctx, const struct pool_allocation *allocation)
     auditor->used_bytes += bytes;
     auditor->allocated_bytes += bytes;
     auditor->n_allocations++;
-    check_stats(auditor, &allocation->after);
+    check_stats(auditor, allocation->after);
 }
 
 static void on_released(void *ctx, const struct pool_release *release)
@@ -202,10 +205,10 @@ static void on_released(void *ctx, const struct pool_release *release)
     struct auditor *auditor = ctx;
 
     check_no_members(auditor);
-    check_stats(auditor, &release->before);
+    check_stats(auditor, release->before);
     on_gone(auditor, release->extents, release->n_extents, release->scrub_id);
     auditor->n_releases++;
-    check_stats(auditor, &release->after);
+    check_stats(auditor, release->after);
 }
 
 static void on_scrubbed(void *ctx, uint64_t scrub_id)

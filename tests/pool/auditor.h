@@ -26,12 +26,14 @@ struct auditor {
 
     /* Members since the last batch. */
     uint64_t n_members, member_bytes;
-    struct pool_stats first_before, last_after;
+    struct pool_stats first_before;
     enum pool_reason member_reason;
     uint32_t parts_open; /* still to come of the eviction being told */
 
-    /* The last eviction, for tests to look at; its pointers are not kept. */
+    /* The last eviction, for tests to look at; of its pointers those to
+     * statistics are kept. */
     struct pool_eviction last;
+    struct pool_stats last_before, last_after;
     char last_id[129], forced_by[129];
     uint64_t last_batch_sessions;
     char last_policy[16];

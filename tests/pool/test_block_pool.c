@@ -98,10 +98,10 @@ END_TEST
 START_TEST(a_block_is_handed_out_next_to_the_one_before_or_lowest)
 {
     open_blocks(8);
-    ck_assert_uint_eq(block_pool_acquire(&blocks, BLOCK_NONE), 0);
-    ck_assert_uint_eq(block_pool_acquire(&blocks, 4), 5);
-    ck_assert_uint_eq(block_pool_acquire(&blocks, 4), 1);
-    ck_assert_uint_eq(block_pool_acquire(&blocks, 7), 2);
+    ck_assert_uint_eq(block_pool_acquire(&blocks, 0, 1).first, 0);
+    ck_assert_uint_eq(block_pool_acquire(&blocks, 5, 1).first, 5);
+    ck_assert_uint_eq(block_pool_acquire(&blocks, 5, 1).first, 1);
+    ck_assert_uint_eq(block_pool_acquire(&blocks, 8, 1).first, 2);
     ck_assert_uint_eq(blocks.n_used, 4);
     block_pool_fini(&blocks);
 }
@@ -114,7 +114,7 @@ START_TEST(a_block_with_two_references_survives_the_first_release)
     pool_block_id id;
 
     open_blocks(4);
-    id = block_pool_acquire(&blocks, BLOCK_NONE);
+    id = block_pool_acquire(&blocks, 0, 1).first;
     block_pool_set_tokens(&blocks, id, 3);
     block_pool_retain(&blocks, id);
     ck_assert_uint_eq(blocks.n_shared, 1);
@@ -142,7 +142,7 @@ START_TEST(a_sweep_gives_ascending_runs_that_do_not_touch)
 
     open_blocks(10);
     for (int i = 0; i < 10; i++)
-        block_pool_acquire(&blocks, BLOCK_NONE);
+        block_pool_acquire(&blocks, 0, 1);
     ck_assert_uint_eq(blocks.n_free_runs, 0);
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
         ck_assert(block_pool_release(&blocks, order[i]));
@@ -170,14 +170,14 @@ START_TEST(a_scrubbing_block_is_not_handed_out_until_it_is_zeroed)
     struct block_run run;
 
     open_blocks(2);
-    block_pool_acquire(&blocks, BLOCK_NONE);
+    block_pool_acquire(&blocks, 0, 1);
     block_pool_release(&blocks, 0);
     block_pool_sweep(&blocks, &run, 1);
     ck_assert_uint_eq(blocks.n_free_runs, 1);
-    ck_assert_uint_eq(block_pool_acquire(&blocks, BLOCK_NONE), 1);
+    ck_assert_uint_eq(block_pool_acquire(&blocks, 0, 1).first, 1);
     ck_assert_uint_eq(blocks.n_free, 0);
     block_pool_free(&blocks, &(struct pool_extent){0, 64});
-    ck_assert_uint_eq(block_pool_acquire(&blocks, BLOCK_NONE), 0);
+    ck_assert_uint_eq(block_pool_acquire(&blocks, 0, 1).first, 0);
     block_pool_fini(&blocks);
 }
 END_TEST

@@ -111,11 +111,11 @@ START_TEST(a_manual_eviction_tells_before_and_after)
     ck_assert_uint_eq(outcome.shared_blocks_kept, 0);
     ck_assert_uint_eq(outcome.tokens_kept, 10);
     ck_assert(!outcome.preempted);
-    ck_assert_uint_eq(
-        last->before.used_bytes - last->after.used_bytes, outcome.bytes_freed);
+    ck_assert_uint_eq(last->before->used_bytes - last->after->used_bytes,
+        outcome.bytes_freed);
     ck_assert_uint_eq(last->tokens_freed, 10);
-    ck_assert_uint_eq(last->before.total_sessions, 1);
-    ck_assert_uint_eq(last->after.total_sessions, 0);
+    ck_assert_uint_eq(last->before->total_sessions, 1);
+    ck_assert_uint_eq(last->after->total_sessions, 0);
     ck_assert_uint_eq(
         pool_totals(fixture.pool).evictions_by_reason[POOL_REASON_MANUAL], 1);
     ck_assert_str_eq(fixture.auditor.last_policy, "");

@@ -232,8 +232,8 @@ START_TEST(lru_tail_takes_last_blocks_and_no_more_than_are_needed)
     ck_assert_uint_eq(fixture.auditor.last.tokens_freed, 12);
     ck_assert_uint_eq(fixture.auditor.last.tokens_kept, 40);
     ck_assert_uint_eq(fixture.auditor.last.shared_blocks_kept, 0);
-    ck_assert_uint_eq(fixture.auditor.last.after.total_sessions,
-        fixture.auditor.last.before.total_sessions);
+    ck_assert_uint_eq(fixture.auditor.last.after->total_sessions,
+        fixture.auditor.last.before->total_sessions);
     ck_assert_uint_eq(turn("a", 10), 3);
     /* One that is cut stays where it was in the order. */
     ck_assert_uint_eq(n_blocks_of("b"), 3);

@@ -30,6 +30,7 @@ static uint64_t tell_part(struct events *events, enum pool_reason reason,
         .forced_by = reason == POOL_REASON_LRU ? &forced_by : NULL,
         .trace_id = trace_id,
     };
+    const struct pool_stats before = events->stats;
     struct pool_eviction eviction = {
         .key = {"acme", 4, "chat-7", 6},
         .cause = &cause,
@@ -44,7 +45,8 @@ static uint64_t tell_part(struct events *events, enum pool_reason reason,
         .hits = 2,
         .part = part,
         .n_parts = n_parts,
-        .before = events->stats,
+        .before = &before,
+        .after = &events->stats,
         .scrub_id = n_extents > 0 ? events->next_scrub_id++ : 0,
         .mono_ns = ++events->now_ns,
     };
@@ -61,7 +63,6 @@ static uint64_t tell_part(struct events *events, enum pool_reason reason,
         events->stats.evictions++;
         events->n_members++;
     }
-    eviction.after = events->stats;
     events->observer->evicted(events->observer->ctx, &eviction);
     return eviction.scrub_id;
 }
@@ -98,14 +99,15 @@ void events_batch(struct events *events, enum pool_reason reason)
         .reason = reason,
         .policy = reason == POOL_REASON_LRU ? "lru" : "",
         .n_sessions = events->n_members,
-        .before = events->n_members > 0 ? events->batch_before : events->stats,
-        .after = events->stats,
+        .before =
+            events->n_members > 0 ? &events->batch_before : &events->stats,
+        .after = &events->stats,
         .duration_ns = 700,
         .mono_ns = ++events->now_ns,
     };
 
     batch.bytes_freed =
-        batch.after.freed_bytes_total - batch.before.freed_bytes_total;
+        batch.after->freed_bytes_total - batch.before->freed_bytes_total;
     events->n_members = 0;
     events->observer->batch(events->observer->ctx, &batch);
 }

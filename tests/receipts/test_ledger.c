@@ -201,13 +201,15 @@ END_TEST
 
 START_TEST(an_allocation_receipt_says_all_that_the_pool_told)
 {
+    const struct pool_stats before = {.used_bytes = 4096};
+    const struct pool_stats after = {.used_bytes = 12288, .total_sessions = 1};
     struct pool_allocation told = {.key = {"acme", 4, "chat-7", 6},
         .extents = some_extents,
         .n_extents = 2,
         .part = 1,
         .n_parts = 1,
-        .before = {.used_bytes = 4096},
-        .after = {.used_bytes = 12288, .total_sessions = 1},
+        .before = &before,
+        .after = &after,
         .mono_ns = 77};
     Kvpool__V1__AllocationReceipt *allocation;
     Kvpool__V1__Receipt *receipt;
@@ -248,11 +250,14 @@ END_TEST
 
 START_TEST(a_release_waits_for_its_zeroes_as_an_eviction_does)
 {
+    const struct pool_stats stats = {.used_bytes = 4096};
     struct pool_release told = {.key = {"acme", 4, "", 0},
         .extents = some_extents,
         .n_extents = 1,
         .part = 1,
         .n_parts = 1,
+        .before = &stats,
+        .after = &stats,
         .scrub_id = 1};
     Kvpool__V1__Receipt *receipt;
 
