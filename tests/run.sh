@@ -26,8 +26,9 @@ long="$default tsan_e2e long_sim long_storm long_subscribers long_tamper
 
 # --- how things are built and run --------------------------------------------
 
-# The same objects serve every clone and build folder of this machine.
-export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+# The same objects serve every clone and build folder of this machine; what they
+# were made of is asked of the compiler, not preprocessed once more beforehand.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_DEPEND=1
 export NODE_PATH=$PWD/build/node/node_modules
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1
