@@ -19,15 +19,16 @@ cd "$(dirname "$0")/.." || exit
 
 quick="format scripts house proto cppcheck tidy unit"
 # What takes longest begins first; asan and e2e share a build, and take turns.
-default="format scripts house proto asan cppcheck unit tidy clang fuzz
-    e2e switches tsan neon crash quickstart bench"
-long="$default tsan_e2e long_sim long_storm long_tamper long_crash long_timing
-    long_fuzz mutants container"
+default="format scripts house proto asan cppcheck unit tidy fuzz e2e
+    switches tsan quickstart crash neon bench"
+long="$default tsan_e2e long_sim long_storm long_subscribers long_tamper
+    long_crash long_timing long_fuzz mutants container"
 
 # --- how things are built and run --------------------------------------------
 
-# The same objects serve every clone and build folder of this machine.
-export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+# The same objects serve every clone and build folder of this machine; what they
+# were made of is asked of the compiler, not preprocessed once more beforehand.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1 CCACHE_DEPEND=1
 export NODE_PATH=$PWD/build/node/node_modules
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1
@@ -145,7 +146,8 @@ gate_cppcheck() {
         --error-exitcode=1
 }
 
-# The build comes first: the contract's generated headers are needed.
+# The build comes first: the contract's generated headers are needed, and the
+# names of all others. What clang warns of is among the findings.
 gate_tidy() {
     build debug debug && tests/tidy.py build/debug
 }
@@ -156,17 +158,13 @@ gate_unit() {
 
 # --- default -----------------------------------------------------------------
 
-# Warnings are errors, so building is the test; nobody debugs what it makes.
-gate_clang() {
-    build clang debug -DCMAKE_C_COMPILER=clang-14 -DCMAKE_C_FLAGS_DEBUG=-O0
-}
-
 # fuzz_with LIBFUZZER_OPTIONS: every fuzzer, from sound inputs and nothing else.
+# With them what else clang is to make a program of.
 fuzz_with() {
     configure fuzz debug -DCMAKE_C_COMPILER=clang-14 -DKVPOOL_FUZZ=ON \
         -DKVPOOL_SANITIZE=fuzzer-no-link,address,undefined \
         -DKVPOOL_FUZZ_OPTIONS="$1" &&
-        compile fuzz -t tests/fuzz/all && run_tests fuzz -L '^fuzz$'
+        compile fuzz -t {tests/fuzz,server,cli}/all && run_tests fuzz -L '^fuzz$'
 }
 
 # Every fuzzer for three seconds, the same dice each time.
@@ -224,13 +222,16 @@ gate_crash() {
 }
 
 gate_quickstart() {
-    deploy/quickstart.sh
+    in_turn release deploy/quickstart.sh
 }
 
 # Benchmarks and their peers build; bench/run.py measures with them.
 gate_bench() {
-    configure bench release -DKVPOOL_BENCH=ON &&
-        compile bench -t bench/all
+    in_turn release build_benchmarks
+}
+
+build_benchmarks() {
+    configure release release -DKVPOOL_BENCH=ON && compile release -t bench/all
 }
 
 # --- long --------------------------------------------------------------------
@@ -256,6 +257,12 @@ gate_long_sim() {
 gate_long_storm() {
     build asan asan &&
         STORM_EVICTIONS=2000 run_tests asan -R 'e2e\.(stubs|storm)' --timeout 3600
+}
+
+# A million deliveries; a quarter by default.
+gate_long_subscribers() {
+    build asan asan &&
+        SUBSCRIBERS=256 run_tests asan -R 'e2e\.(stubs|subscribers)'
 }
 
 # Ten times as many tamperings with a ledger as by default.

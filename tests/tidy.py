@@ -3,11 +3,13 @@
 
     tests/tidy.py BUILD_DIR
 
-BUILD_DIR holds compile_commands.json. A file that was found clean is not looked
-at again until its text with all its headers, its command, the configuration or
-clang-tidy itself changes: the cache keeps one empty file per such state.
+BUILD_DIR has been built, by Ninja, and holds compile_commands.json. A file that
+was found clean is not looked at again until it, a header of it, its command, the
+configuration or clang-tidy itself changes: the cache keeps one empty file per
+such state.
 """
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +18,6 @@ import shlex
 import subprocess
 import sys
 
-CLANG = "clang-14"
 TIDY = "clang-tidy-14"
 TOP = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or
@@ -38,33 +39,46 @@ def sources(build_dir):
     return found
 
 
+def headers(build_dir):
+    """What each object was last compiled from, the C file first; relative paths
+    begin at the build."""
+    listed = subprocess.run(["ninja", "-C", str(build_dir), "-t", "deps"],
+                            check=True, capture_output=True, text=True).stdout
+    found = {}
+    for paragraph in listed.split("\n\n"):
+        target, _, paths = paragraph.partition(": ")
+        found[target.split("\n")[-1]] = paths.split("\n    ")[1:]
+    return found
+
+
 def flags_of(command):
     """What stands between the compiler and CMake's closing `-o OUT -c IN`."""
     first = next(i for i, arg in enumerate(command) if arg.startswith("-"))
     return command[first:command.index("-o")]
 
 
-def state_of(path, directory, command, salt):
-    """Names all that clang-tidy's answer depends on. Comments count (-C): a
-    NOLINT is one."""
-    flags = flags_of(command)
-    text = subprocess.run(
-        [CLANG, *flags, "-E", "-C", "-P", str(path)],
-        cwd=directory, check=True, capture_output=True).stdout
+def object_of(command):
+    return command[command.index("-o") + 1]
+
+
+@functools.cache
+def digest_of(path):
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def state_of(path, directory, command, includes, salt):
+    """Names all that clang-tidy's answer depends on. Where the machine keeps the
+    repository is not among it."""
     state = hashlib.sha256(salt)
-    state.update("\0".join(flags).replace(str(TOP), "").encode())
+    state.update("\0".join(flags_of(command)).replace(str(TOP), "").encode())
     state.update(str(path.relative_to(TOP)).encode())
-    state.update(path.read_bytes())
-    state.update(text)
+    for include in includes:
+        state.update(digest_of(pathlib.Path(directory, include)))
     return state.hexdigest()
 
 
-def check(path, directory, command, build_dir, salt):
+def check(path, build_dir, mark):
     """None where the file is clean, else what clang-tidy says."""
-    try:
-        mark = CACHE / state_of(path, directory, command, salt)
-    except subprocess.CalledProcessError as error:
-        return error.stderr.decode(errors="replace")
     if mark.exists():
         return None
     # The flags are gcc's; how it is to optimise may be news to clang.
@@ -84,9 +98,13 @@ def main():
     salt = version.stdout + (TOP / ".clang-tidy").read_bytes()
     CACHE.mkdir(parents=True, exist_ok=True)
     files = sources(build_dir)
+    included = headers(build_dir)
+    marks = {path: CACHE / state_of(path, directory, command,
+                                    included[object_of(command)], salt)
+             for path, (directory, command) in files.items()}
     n_bad = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {path: pool.submit(check, path, *files[path], build_dir, salt)
+        jobs = {path: pool.submit(check, path, build_dir, marks[path])
                 for path in sorted(files)}
         for path, job in jobs.items():
             findings = job.result()
