@@ -21,8 +21,8 @@ quick="format scripts house proto cppcheck tidy unit"
 # What takes longest begins first; asan and e2e share a build, and take turns.
 default="format scripts house proto asan cppcheck unit tidy fuzz e2e
     switches tsan quickstart crash neon bench"
-long="$default tsan_e2e long_sim long_storm long_subscribers long_tamper
-    long_crash long_timing long_fuzz mutants container"
+long="$default tsan_e2e long_sim long_storm long_tamper long_crash
+    long_timing long_fuzz mutants container"
 
 # --- how things are built and run --------------------------------------------
 
@@ -257,12 +257,6 @@ gate_long_sim() {
 gate_long_storm() {
     build asan asan &&
         STORM_EVICTIONS=2000 run_tests asan -R 'e2e\.(stubs|storm)' --timeout 3600
-}
-
-# A million deliveries; a quarter by default.
-gate_long_subscribers() {
-    build asan asan &&
-        SUBSCRIBERS=256 run_tests asan -R 'e2e\.(stubs|subscribers)'
 }
 
 # Ten times as many tamperings with a ledger as by default.
