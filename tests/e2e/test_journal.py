@@ -426,7 +426,8 @@ class FailedTest(JournalTest):
         self.assertEqual((failure.code, failure.reason, failure.metadata),
                          ("UNAVAILABLE", "JOURNAL_FAILED",
                           {"evicted": "true"}), repr(failure))
-        told = server.log(msg="the ledger has failed")
+        told = wait_until(lambda: server.log(msg="the ledger has failed"),
+                          "told")
         self.assertEqual([line["dir"] for line in told], [where])
         before = snapshot(server)
         self.assertEqual(before.ledger.mode, stats.LEDGER_MODE_FAILED)
@@ -632,7 +633,8 @@ class FullDiskTest(JournalTest):
                              ("RESOURCE_EXHAUSTED", "JOURNAL_FULL"))
             self.assertEqual(set(failure.metadata),
                              {"free_bytes", "needed_bytes"})
-            told = server.log(msg="no room for receipts, nothing is evicted")
+            told = wait_until(lambda: server.log(
+                msg="no room for receipts, nothing is evicted"), "told")
             self.assertEqual(told[0]["dir"],
                              os.path.join(self.data, "receipts"))
             before = snapshot(server)

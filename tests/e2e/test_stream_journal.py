@@ -283,7 +283,8 @@ class BrokenTest(JournalStreamTest):
             sequences = [r.sequence for r in reader.receipts]
             self.assertEqual(sequences, list(range(1, len(sequences) + 1)))
             self.assertGreaterEqual(sequences[-1], durable)
-        told = server.log(msg="the ledger has failed")[0]["reason"]
+        told = wait_until(lambda: server.log(msg="the ledger has failed"),
+                          "told")[0]["reason"]
         self.assertRegex(told, r"^(\d{20}\.log|next\.tmp): .*File too large$")
         server.kill()
 
