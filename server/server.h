@@ -1,7 +1,7 @@
 /* The server: one of everything, and who knows whom.
  *
  *   server_open ─> server_start ─> rpc_loop_run ─> server_close
- *                                   │  SIGTERM: server_drain
+ *                                   │  SIGTERM: server_stop
  *                                   └──────────────────────────> loop stops
  *
  * Only this folder knows everybody. Each service is a file of its own that
@@ -107,6 +107,18 @@ void server_lose_model(struct server *server);
 
 /* After the loop stopped, or after a failed start. */
 void server_close(struct server *server);
+
+/* Of all services; health says so. */
+void server_set_serving(struct server *server, bool serving);
+
+/* What the loop would go on for. Again, or where nothing was opened: nothing.
+ */
+void server_close_timers(struct server *server);
+void server_close_pages(struct server *server);
+
+/* server/stop.c: SIGTERM or SIGINT has come. Drains, and stops the loop in the
+ * end; the second time it does so at once. */
+void server_stop(struct server *server, int number);
 
 /* server/reload.c: reads the configuration again and takes what can be taken
  * while running; says in the log what was, what needs a restart, or why nothing
