@@ -13,7 +13,7 @@ import grpc
 
 from kvpool_e2e import (CALL_SECONDS, KVPOOLCTL, Failure, Kvpoold, Subscriber,
                         common, generate, ledger_end, main, pool, pool_grpc,
-                        read_receipts, session_target)
+                        read_receipts, session_target, wait_until)
 
 EARLIEST = dict(earliest=pool.StartEarliest())
 FLAGS = ("--enable-receipts", "--no-receipts-log", "--kv-cache-size-mb=8",
