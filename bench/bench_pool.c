@@ -6,7 +6,9 @@
  * Prints a table of nanoseconds of processor time per operation, each the
  * median of the repetitions (5 unless given), with that eviction policy (lru).
  * What is called random or scattered pays for cache misses, as a server would;
- * the rows in brackets say what one costs. */
+ * the rows in brackets say what one costs, and how fast the core was: one that
+ * is shared with a neighbour has two speeds, and a pair is compared with
+ * another at the same. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +25,7 @@
 #define N_LINES (UINT32_C(256) << 20 >> 6)
 
 enum measure {
+    CORE,
     PAIR,
     PAIR_UNTOLD,
     TOUCH_ONE,
@@ -43,6 +46,7 @@ enum measure {
 };
 
 static const char *const measure_names[N_MEASURES] = {
+    [CORE] = "(a thousand additions, four at a time)",
     [PAIR] = "acquire + release, one block",
     [PAIR_UNTOLD] = "the same, told nobody (receipts_allocations off)",
     [ACQUIRE] = "acquire, blocks scattered over the arena",
@@ -388,6 +392,21 @@ static double measure_chain(struct bench *bench)
     return per_operation(since_ns);
 }
 
+/* As many instructions as a pair has, with no memory and nothing to wait for.
+ */
+static double measure_core(void)
+{
+    uint64_t a = 1, b = 2, c = 3, d = 4;
+    int64_t since_ns = cpu_ns();
+
+    for (int i = 0; i < N_OPERATIONS * 1000 / 4; i++) {
+        a++, b++, c++, d++;
+        /* The compiler must believe that somebody looks. */
+        __asm__ volatile("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d));
+    }
+    return per_operation(since_ns);
+}
+
 /* One block taken and given back, with the tokens that it is for. */
 static double measure_pair(struct bench *bench)
 {
@@ -540,6 +559,7 @@ static void repeat(struct bench *bench, int repetition)
     ns[ACQUIRE][repetition] = measure_acquire(bench);
     ns[RELEASE][repetition] = measure_release(bench);
     ns[SCRUB][repetition] = measure_scrub(bench);
+    ns[CORE][repetition] = measure_core();
     ns[PAIR][repetition] = measure_pair(bench);
     ns[PAIR_UNTOLD][repetition] = measure_pair_untold(bench);
     ns[COMMIT][repetition] = refill(bench);
