@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/utf8.h"
+#include "base/zero.h"
 #include "tests/support/check_main.h"
 #include "tests/support/faulty_heap.h"
 
@@ -188,6 +189,22 @@ START_TEST(a_log_line_cannot_be_broken_by_its_values)
 }
 END_TEST
 
+START_TEST(zeroing_past_the_caches_ends_where_it_is_told_to)
+{
+    static _Alignas(KV_ZERO_BYTES) unsigned char bytes[1 << 16];
+
+    for (size_t n = 0; n <= sizeof bytes / 2; n = 2 * n + KV_ZERO_BYTES) {
+        unsigned char *at = bytes + KV_ZERO_BYTES;
+
+        memset(bytes, 0xA5, sizeof bytes);
+        kv_zero_cold(at, n);
+        for (size_t i = 0; i < sizeof bytes; i++)
+            ck_assert_uint_eq(
+                bytes[i], &bytes[i] >= at && &bytes[i] < at + n ? 0 : 0xA5);
+    }
+}
+END_TEST
+
 START_TEST(a_log_hears_of_what_goes_on_ever_more_seldom)
 {
     unsigned n_due = 0;
@@ -211,6 +228,7 @@ int main(void)
         utf8_takes_what_rfc_3629_allows_and_nothing_else,
         a_log_line_cannot_be_broken_by_its_values,
         a_log_hears_of_what_goes_on_ever_more_seldom,
+        zeroing_past_the_caches_ends_where_it_is_told_to,
     };
 
     return CHECK_RUN("base", NULL, NULL, tests);

@@ -9,7 +9,7 @@
 #define N_BLOCKS 128
 #define SESSION_BLOCKS 16
 #define FEW_BYTES ((uint64_t)4096) /* in a block; few sessions at once */
-#define MANY_BYTES ((uint64_t)32768)
+#define MANY_BYTES ((uint64_t)131072)
 
 static const char names[] = "abcdefgh";
 #define N_SESSIONS (sizeof names - 1)
