@@ -28,6 +28,12 @@ static void zero_by_memset(void *at, size_t n_bytes)
     __asm__ volatile("" : : "r"(at) : "memory");
 }
 
+static void fail(const char *what)
+{
+    fprintf(stderr, "bench_zero: %s\n", what);
+    exit(1);
+}
+
 static int64_t cpu_ns(void)
 {
     struct timespec now;
@@ -101,16 +107,14 @@ int main(int argc, char **argv)
 {
     static const size_t sizes[] = {4 << 10, 48 << 10, 384 << 10, 2 << 20};
     int n_repetitions = argc > 1 ? atoi(argv[1]) : 5;
-    unsigned char *memory = kv_calloc_table(TABLE_BYTES + KV_ZERO_BYTES, 1);
-    unsigned char *table =
-        memory + KV_ZERO_BYTES - (uintptr_t)memory % KV_ZERO_BYTES;
+    unsigned char *memory, *table;
 
-    if (argc > 2 || n_repetitions < 1 || n_repetitions > MAX_REPETITIONS ||
-        memory == NULL) {
-        fprintf(stderr, "bench_zero: 1 GiB of memory is needed, and "
-                        "repetitions are 1 to 99\n");
-        return EXIT_FAILURE;
-    }
+    if (argc > 2 || n_repetitions < 1 || n_repetitions > MAX_REPETITIONS)
+        fail("usage: bench_zero [repetitions, 1 to 99]");
+    memory = kv_calloc_table(TABLE_BYTES + KV_ZERO_BYTES, 1);
+    if (memory == NULL)
+        fail("1 GiB of memory is needed");
+    table = memory + KV_ZERO_BYTES - (uintptr_t)memory % KV_ZERO_BYTES;
     memset(table, 1, TABLE_BYTES);
     printf("GB/s of processor time, median of %d\n\n%10s %25s %25s\n"
            "%10s %12s %12s %12s %12s\n",
