@@ -36,9 +36,14 @@ static bool cut(
     return true;
 }
 
+/* libsodium takes bytes beyond ASCII for digits, so that there would be other
+ * spellings of the same. */
 static bool decode_base64(struct checkpoint_span text, uint8_t *out,
     size_t max_bytes, size_t *n_bytes)
 {
+    for (size_t i = 0; i < text.n; i++)
+        if ((unsigned char)text.at[i] > 0x7F)
+            return false;
     return sodium_base642bin(out, max_bytes, text.at, text.n, NULL, n_bytes,
                NULL, BASE64) == 0;
 }

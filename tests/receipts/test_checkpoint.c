@@ -273,6 +273,23 @@ START_TEST(keys_that_are_none_are_refused_and_not_repeated)
 }
 END_TEST
 
+/* A decoder may take bytes beyond ASCII for digits, some for the right ones. */
+START_TEST(a_key_has_one_spelling)
+{
+    struct checkpoint_key key;
+
+    for (size_t i = 0; i < strlen(GO_KEY); i++)
+        for (int byte = 1; byte < 256; byte++) {
+            char text[] = GO_KEY;
+
+            text[i] = (char)byte;
+            ck_assert_msg(text[i] == GO_KEY[i] ||
+                              checkpoint_key_parse(&key, text, NULL) != KV_OK,
+                "accepted with %02x at %zu", (unsigned)byte, i);
+        }
+}
+END_TEST
+
 START_TEST(names_that_no_note_may_have_are_refused)
 {
     static const char *const bad[] = {"", "a b", "a+b", "a\tb", "a\x7F",
@@ -314,6 +331,7 @@ int main(void)
         keys_read_as_they_were_written,
         keys_are_those_of_other_programs,
         keys_that_are_none_are_refused_and_not_repeated,
+        a_key_has_one_spelling,
         names_that_no_note_may_have_are_refused,
     };
 
