@@ -9,25 +9,16 @@
 
 #define MAX_FILTER_TENANTS 64
 
-static bool name_fits(const char *name, size_t least)
-{
-    size_t n = strlen(name);
-
-    return n >= least && n <= POOL_NAME_BYTES && !kv_utf8_has_control(name, n);
-}
-
 static void check_name(
     struct rpc_error *error, const char *field, const char *name, size_t least)
 {
     size_t n = strlen(name);
 
-    if (name_fits(name, least))
-        return;
     if (n < least || n > POOL_NAME_BYTES)
         rpc_error_add_violation(error, field,
             "%zu bytes were given; allowed are %zu to %d", n, least,
             POOL_NAME_BYTES);
-    else
+    else if (kv_utf8_has_control(name, n))
         rpc_error_add_violation(
             error, field, "a control character was given; allowed are none");
 }
@@ -42,12 +33,6 @@ void check_session_id(
     struct rpc_error *error, const char *field, const char *id)
 {
     check_name(error, field, id, 1);
-}
-
-bool check_key_fits(const Kvpool__V1__SessionKey *key)
-{
-    return key != NULL && name_fits(key->tenant, 0) &&
-           name_fits(key->session_id, 1);
 }
 
 void check_session_key(struct rpc_error *error, const char *field,

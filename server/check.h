@@ -17,10 +17,6 @@ void check_tenant(
 void check_session_id(
     struct rpc_error *error, const char *field, const char *id);
 
-/* Whether check_session_key would add none, for whoever has many and writes a
- * path only where there is something to say. */
-bool check_key_fits(const Kvpool__V1__SessionKey *key);
-
 /* key may be NULL: it is one violation then. */
 void check_session_key(struct rpc_error *error, const char *field,
     const Kvpool__V1__SessionKey *key);

@@ -68,8 +68,6 @@ static void check_target(
 
     switch (target->target_case) {
     case KVPOOL__V1__EVICT_TARGET__TARGET_SESSION:
-        if (check_key_fits(target->session))
-            break;
         snprintf(path, sizeof path, "targets[%zu].session", i);
         check_session_key(error, path, target->session);
         break;
