@@ -72,8 +72,10 @@ def valid_requests():
             retention=common.RetentionSettings(
                 idle_ttl=common.DurationSetting(duration_ns=10 ** 12)))),
         (INFERENCE + "Generate", True, inference.GenerateRequest(
-            session_id="m", tokens=tokens, max_tokens=2, prefill_only=True,
-            continue_from=inference.ContinueFrom())),
+            tokens=tokens, max_tokens=2)),
+        (INFERENCE + "Generate", True, inference.GenerateRequest(
+            session_id="m", tenant="t", text="a", prefill_only=True,
+            continue_from=inference.ContinueFrom(tokens=2))),
         (INFERENCE + "Tokenize", False, inference.TokenizeRequest(
             text="<s>A dog \u00e9\u4f60", add_special=True, with_pieces=True,
             parse_special=True)),
