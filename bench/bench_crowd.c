@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "bench/measure.h"
 #include "bench/sessions.h"
 
 #define MOMENT 16 /* requests before */
@@ -80,19 +81,12 @@ static void take_turn(struct server *server, uint32_t i)
     server->us[OLD][i] = ask_old(server->client, some_old(server, i));
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static void print(const char *name, struct server *server, uint32_t n)
 {
     for (int kind = 0; kind < N_KINDS; kind++) {
         double *us = server->us[kind];
 
-        qsort(us, n, sizeof *us, compare_doubles);
+        measure_sort(us, n);
         printf("%s_%s_p50=%.0f %s_%s_p99=%.0f %s_%s_max=%.0f ", name,
             kind_names[kind], us[n / 2], name, kind_names[kind],
             us[(uint64_t)n * 99 / 100], name, kind_names[kind], us[n - 1]);

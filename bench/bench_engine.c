@@ -26,6 +26,7 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "bench/measure.h"
 #include "bench/phases.h"
 #include "engine/compute.h"
 #include "engine/team.h"
@@ -174,19 +175,6 @@ static double seconds_of(const struct bench *bench, const struct row *row)
     return (double)(kv_clock_mono_ns() - began) * 1e-9;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double values[], uint32_t n)
-{
-    qsort(values, n, sizeof *values, by_value);
-    return values[n / 2];
-}
-
 struct reading {
     struct team *team;
     const uint64_t *words;
@@ -276,7 +264,8 @@ static void measure(
         seconds[i] = seconds_of(bench, row);
     phases_watch(false);
     printf("| %s | %.1f | %.1f |\n", row->text,
-        (double)row->n * n_steps / median(seconds, bench->n_repetitions),
+        (double)row->n * n_steps /
+            measure_median(seconds, bench->n_repetitions),
         row->n * bandwidth / step_bytes(bench, row));
     if (bench->tells_phases)
         phases_print(row->text);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "bench/measure.h"
 #include "receipts/journal.h"
 
 #define N_ROUNDS 5
@@ -47,19 +48,6 @@ static void make_receipt(uint64_t sequence, unsigned char *out)
 {
     memset(out, (int)(sequence % 251), RECEIPT_BYTES);
     memcpy(out, &sequence, sizeof sequence);
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, size_t n)
-{
-    qsort(values, n, sizeof *values, compare);
-    return values[n / 2];
 }
 
 /* ---- ours */
@@ -225,7 +213,7 @@ static double measure_sync(const char *path)
             seconds[i - N_SYNCS] = seconds_since(start_ns);
     }
     close(fd);
-    return median(seconds, N_SYNCS);
+    return measure_median(seconds, N_SYNCS);
 }
 
 /* ---- recovery */
@@ -298,8 +286,8 @@ static void measure_durable(const char *dir, double sync_s)
     }
     close_journal(&owner);
     close_table(&table);
-    printf("%-28s %14.0f %14.2f\n", "journal", median(ours, N_ROUNDS),
-        ours[N_ROUNDS / 2] / median(theirs, N_ROUNDS));
+    printf("%-28s %14.0f %14.2f\n", "journal", measure_median(ours, N_ROUNDS),
+        ours[N_ROUNDS / 2] / measure_median(theirs, N_ROUNDS));
     printf("%-28s %14.0f %14.2f\n", "SQLite, WAL, FULL", theirs[N_ROUNDS / 2],
         1.0);
     printf("%-28s %14.0f %14.2f\n", "bound: a sync per batch", N_BATCH / sync_s,

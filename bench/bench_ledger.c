@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "bench/measure.h"
 #include "receipts/ledger.h"
 
 #define N_RECEIPTS 204800
@@ -106,13 +107,6 @@ static struct numbers measure(size_t n_extents, size_t n_readers)
     return out;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static void report(size_t n_extents, size_t n_readers)
 {
     double numbered[N_ROUNDS], delivered[N_ROUNDS];
@@ -123,11 +117,9 @@ static void report(size_t n_extents, size_t n_readers)
         numbered[i] = numbers.receipts_per_s;
         delivered[i] = numbers.deliveries_per_s;
     }
-    qsort(numbered, N_ROUNDS, sizeof *numbered, compare);
-    qsort(delivered, N_ROUNDS, sizeof *delivered, compare);
     printf("%8zu %8zu %10d %16.0f %18.0f\n", n_extents, n_readers,
-        (int)numbers.mean_bytes, numbered[N_ROUNDS / 2],
-        delivered[N_ROUNDS / 2]);
+        (int)numbers.mean_bytes, measure_median(numbered, N_ROUNDS),
+        measure_median(delivered, N_ROUNDS));
 }
 
 int main(void)

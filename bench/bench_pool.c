@@ -12,10 +12,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "bench/measure.h"
 #include "pool/pool.h"
 
 #define BLOCK_TOKENS 16
@@ -282,23 +282,14 @@ static void open_bench(struct bench *bench)
 
 /* ---- measures, each over N_OPERATIONS */
 
-/* Of this thread: a busy neighbour takes the processor's time, not ours. */
-static int64_t cpu_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return now.tv_sec * KV_NS_PER_S + now.tv_nsec;
-}
-
 static double per_operation(int64_t since_ns)
 {
-    return (double)(cpu_ns() - since_ns) / N_OPERATIONS;
+    return (double)(measure_cpu_ns() - since_ns) / N_OPERATIONS;
 }
 
 static double measure_touch(struct bench *bench, bool always_the_same)
 {
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     for (uint32_t i = 0; i < N_OPERATIONS; i++)
         touch(bench, bench->sessions[always_the_same ? 0 : i]);
@@ -312,7 +303,7 @@ static double measure_find(struct bench *bench, bool touches)
 
     for (int i = 0; i < N_OPERATIONS; i++)
         bench->names[i] = name_of(draw(bench, bench->size.n_sessions));
-    since_ns = cpu_ns();
+    since_ns = measure_cpu_ns();
     for (int i = 0; i < N_OPERATIONS; i++) {
         session = find_session(bench, &bench->names[i]);
         if (touches)
@@ -328,7 +319,7 @@ static double measure_evict_beyond(struct bench *bench, size_t n_blocks)
     size_t n_per_step = (size_t)bench->size.blocks_per_session * BLOCK_TOKENS;
     uint64_t n_evicted = pool_stats(bench->pool).evictions;
     size_t n_tokens = n_blocks * BLOCK_TOKENS;
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
     double ns;
 
     for (int i = 0; i < N_OPERATIONS; i++) {
@@ -369,7 +360,7 @@ static double measure_evict_by_quota(struct bench *bench)
 static double measure_miss(struct bench *bench)
 {
     uint32_t at = 0;
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     for (int i = 0; i < N_OPERATIONS; i++) {
         size_t n_cached = pool_session_n_cached(bench->sessions[at]);
@@ -384,7 +375,7 @@ static double measure_miss(struct bench *bench)
 static double measure_chain(struct bench *bench)
 {
     uint32_t at = 0;
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     for (int i = 0; i < N_OPERATIONS; i++)
         at = bench->chain[(size_t)at * LINE_WORDS];
@@ -397,7 +388,7 @@ static double measure_chain(struct bench *bench)
 static double measure_core(void)
 {
     uint64_t a = 1, b = 2, c = 3, d = 4;
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     for (int i = 0; i < N_OPERATIONS * 1000 / 4; i++) {
         a++, b++, c++, d++;
@@ -411,7 +402,7 @@ static double measure_core(void)
 static double measure_pair(struct bench *bench)
 {
     static const uint32_t tokens[BLOCK_TOKENS];
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
     double ns;
 
     for (size_t i = 0; i < N_OPERATIONS; i++) {
@@ -441,7 +432,7 @@ static double measure_pair_untold(struct bench *bench)
 
 static double measure_acquire(struct bench *bench)
 {
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     for (size_t n = 1; n <= N_OPERATIONS; n++)
         must(pool_session_reserve(bench->pool, bench->runner, n * BLOCK_TOKENS,
@@ -452,7 +443,7 @@ static double measure_acquire(struct bench *bench)
 
 static double measure_release(struct bench *bench)
 {
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     for (size_t n = N_OPERATIONS; n-- > 0;)
         must(pool_session_truncate(
@@ -463,7 +454,7 @@ static double measure_release(struct bench *bench)
 
 static double measure_scrub(struct bench *bench)
 {
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     scrub_all(bench);
     return per_operation(since_ns);
@@ -471,7 +462,7 @@ static double measure_scrub(struct bench *bench)
 
 static double measure_stats(struct bench *bench)
 {
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     for (int i = 0; i < N_OPERATIONS; i++) {
         struct pool_stats stats = pool_stats(bench->pool);
@@ -486,7 +477,7 @@ static double measure_stats(struct bench *bench)
 static double measure_choice(struct bench *bench)
 {
     struct pool_session *session = NULL;
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     for (int i = 0; i < N_OPERATIONS; i++) {
         session = pool_victim_after(bench->pool, session);
@@ -517,10 +508,10 @@ static double refill(struct bench *bench)
             KV_OK);
         bench->evicted[n++] = session;
     }
-    since_ns = cpu_ns();
+    since_ns = measure_cpu_ns();
     for (size_t i = 0; i < n; i++)
         pool_session_commit(bench->pool, bench->evicted[i], n_tokens);
-    since_ns = cpu_ns() - since_ns;
+    since_ns = measure_cpu_ns() - since_ns;
     for (size_t i = 0; i < n; i++)
         pool_session_end(bench->pool, bench->evicted[i], bench->now_ns);
     return (double)since_ns / (double)(n * bench->size.blocks_per_session);
@@ -566,13 +557,6 @@ static void repeat(struct bench *bench, int repetition)
     shuffle_sessions(bench);
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static void run(const struct size *size, const char *policy, int n_repetitions)
 {
     static struct bench bench;
@@ -593,10 +577,8 @@ static void run(const struct size *size, const char *policy, int n_repetitions)
            " blocks, full\n",
         size->n_blocks, size->n_sessions, size->blocks_per_session);
     for (int i = 0; i < N_MEASURES; i++) {
-        qsort(bench.ns[i], (size_t)n_repetitions, sizeof(double),
-            compare_doubles);
         printf("  %-48s %8.1f ns\n", measure_names[i],
-            bench.ns[i][n_repetitions / 2]);
+            measure_median(bench.ns[i], (size_t)n_repetitions));
     }
     printf("  %-48s %8.1f B\n",
         "metadata a block, tokens and sessions included",

@@ -9,11 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/clock.h"
 #include "base/heap.h"
 #include "base/zero.h"
+#include "bench/measure.h"
 
 #define TABLE_BYTES ((size_t)1 << 30)
 #define BYTES_EACH ((size_t)256 << 20) /* zeroed for a figure */
@@ -34,27 +33,19 @@ static void fail(const char *what)
     exit(1);
 }
 
-static int64_t cpu_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return now.tv_sec * KV_NS_PER_S + now.tv_nsec;
-}
-
 /* GB/s; the blocks in an order that nothing foresees. */
 static double anywhere(unsigned char *table, size_t block_bytes, zero_fn zero)
 {
     const size_t n = BYTES_EACH / block_bytes;
     uint64_t random = 1;
-    int64_t since_ns = cpu_ns();
+    int64_t since_ns = measure_cpu_ns();
 
     for (size_t i = 0; i < n; i++) {
         random = random * UINT64_C(6364136223846793005) + 1;
         zero(table + (random >> 33) % (TABLE_BYTES / block_bytes) * block_bytes,
             block_bytes);
     }
-    return (double)(n * block_bytes) / (double)(cpu_ns() - since_ns);
+    return (double)(n * block_bytes) / (double)(measure_cpu_ns() - since_ns);
 }
 
 /* The same of one block over and over; writing it is not counted, but what
@@ -67,24 +58,11 @@ static double just_written(
 
     for (size_t i = 0; i < n; i++) {
         memset(table, 1, block_bytes);
-        spent_ns -= cpu_ns();
+        spent_ns -= measure_cpu_ns();
         zero(table, block_bytes);
-        spent_ns += cpu_ns();
+        spent_ns += measure_cpu_ns();
     }
     return (double)(n * block_bytes) / (double)spent_ns;
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, compare_doubles);
-    return values[n / 2];
 }
 
 static void measure(unsigned char *table, size_t block_bytes, int n_repetitions)
@@ -99,7 +77,7 @@ static void measure(unsigned char *table, size_t block_bytes, int n_repetitions)
     }
     printf("%10zu", block_bytes >> 10);
     for (int i = 0; i < 4; i++)
-        printf(" %12.1f", median(gb_per_s[i], n_repetitions));
+        printf(" %12.1f", measure_median(gb_per_s[i], (size_t)n_repetitions));
     printf("\n");
 }
 
