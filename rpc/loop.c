@@ -53,6 +53,8 @@ struct rpc_loop {
     struct rpc_tag uv_tag, posts_tag;
     bool touched, stopped;
     struct rpc_cork cork;
+    void (*on_turn)(void *ctx); /* NULL: nobody */
+    void *on_turn_ctx;
 
     pthread_t helper;
     int nudge_fd; /* eventfd: there are new orders */
@@ -359,6 +361,13 @@ grpc_completion_queue *rpc_loop_queue(struct rpc_loop *loop)
     return loop->queue;
 }
 
+void rpc_loop_on_turn(
+    struct rpc_loop *loop, void (*on_turn)(void *ctx), void *ctx)
+{
+    loop->on_turn = on_turn;
+    loop->on_turn_ctx = ctx;
+}
+
 void rpc_loop_touched(struct rpc_loop *loop)
 {
     loop->touched = true;
@@ -388,6 +397,8 @@ void rpc_loop_run(struct rpc_loop *loop)
     while (run_next(loop) != GRPC_QUEUE_SHUTDOWN) {
         if (loop->touched)
             turn_uv(loop);
+        if (loop->on_turn != NULL && !rpc_cork_is_waiting(&loop->cork))
+            loop->on_turn(loop->on_turn_ctx);
     }
 }
 

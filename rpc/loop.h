@@ -40,6 +40,11 @@ void rpc_loop_stop(struct rpc_loop *loop);
  * rpc_loop_stop: it will not be called. */
 bool rpc_loop_post(struct rpc_loop *loop, struct rpc_post *post);
 
+/* Called at the end of each turn, after what came has been dealt with and
+ * before the loop waits; NULL: nobody is. */
+void rpc_loop_on_turn(
+    struct rpc_loop *loop, void (*on_turn)(void *ctx), void *ctx);
+
 /* After starting, changing or closing a uv handle outside a uv callback. Cheap
  * and may be repeated: the loop acts once, when the present event is done. */
 void rpc_loop_touched(struct rpc_loop *loop);

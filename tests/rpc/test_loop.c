@@ -91,6 +91,26 @@ START_TEST(a_post_may_be_posted_again_while_it_runs)
 }
 END_TEST
 
+static int n_turns, n_ran_before;
+
+static void on_turn(void *ctx)
+{
+    ck_assert_ptr_eq(ctx, &again);
+    ck_assert_int_le(n_ran, n_ran_before + 1);
+    n_ran_before = n_ran;
+    n_turns++;
+}
+
+START_TEST(each_turn_ends_with_a_call)
+{
+    again.run = on_again;
+    rpc_loop_on_turn(loop, on_turn, &again);
+    ck_assert(rpc_loop_post(loop, &again));
+    rpc_loop_run(loop);
+    ck_assert_int_ge(n_turns, 100);
+}
+END_TEST
+
 static void on_stop(struct rpc_post *post)
 {
     (void)post;
@@ -286,6 +306,7 @@ int main(void)
     const TTest *tests[] = {
         posts_of_several_threads_all_run_each_threads_in_order,
         a_post_may_be_posted_again_while_it_runs,
+        each_turn_ends_with_a_call,
         after_stop_what_was_posted_runs_and_nothing_more_is_taken,
         stopping_races_with_posting_and_loses_nothing_that_was_taken,
         timers_fire_that_were_started_before_run,
