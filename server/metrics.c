@@ -163,6 +163,13 @@ void metrics_print_model(struct exposition *out, bool lost)
         (uint64_t)lost);
 }
 
+void metrics_print_stalls(struct exposition *out, uint64_t n_stalls)
+{
+    single(out, "kvpool_loop_stalls_total", COUNTER,
+        "Times that nothing was answered for longer than loop_stall_ms.",
+        n_stalls);
+}
+
 /* ---- receipts and where they go */
 
 static void print_ledger(

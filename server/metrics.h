@@ -14,5 +14,6 @@ void metrics_print(
 
 /* What no snapshot has. */
 void metrics_print_model(struct exposition *out, bool lost);
+void metrics_print_stalls(struct exposition *out, uint64_t n_stalls);
 
 #endif

@@ -126,6 +126,8 @@
     UINT(keepalive_s, 30, 1, 86400, "s", "ping peers that are silent so long") \
     UINT(drain_limit_ms, 10000, 0, 3600000, "ms",                              \
         "time for calls in progress when stopping")                            \
+    UINT(loop_stall_ms, 1000, 0, 86400000, "ms",                               \
+        "log that nothing is answered for longer; 0 is never")                 \
     CHOICE(log_level, "info", "debug|info|warn|error", "least level to log")   \
     CHOICE(log_format, "logfmt", "logfmt|json", "form of log lines")
 

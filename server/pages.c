@@ -59,6 +59,7 @@ static enum kv_status print_snapshot(
         state.snapshot.n_tenants = tenants.n;
         metrics_print(out, &state.snapshot);
         metrics_print_model(out, server->model_lost);
+        metrics_print_stalls(out, server->loop_watch.n_stalls);
         status = exposition_status(out);
     }
     state_tenants_fini(&tenants);

@@ -16,6 +16,7 @@
 #include "server/pages.h"
 #include "server/progress_line.h"
 #include "server/quotas.h"
+#include "server/totals.h"
 
 #define MIB ((uint64_t)1 << 20)
 
@@ -479,6 +480,23 @@ static void log_start(const struct server *server)
     kv_log(KV_LOG_INFO, SERVER_LOG_TARGET, "ready", KV_LOG_END);
 }
 
+static void on_turn(void *ctx)
+{
+    totals_publish(ctx);
+}
+
+static enum kv_status watch_loop(struct server *server, struct kv_error *error)
+{
+    const uint64_t limit_ms = server->options->loop_stall_ms;
+
+    rpc_loop_on_turn(server->loop, on_turn, server);
+    totals_publish(server);
+    if (limit_ms == 0)
+        return KV_OK;
+    return loop_watch_start(
+        &server->loop_watch, server->loop, &server->totals, limit_ms, error);
+}
+
 enum kv_status server_start(struct server *server, struct kv_error *error)
 {
     enum kv_status status = take_addresses(server->options, server->rpc, error);
@@ -488,6 +506,8 @@ enum kv_status server_start(struct server *server, struct kv_error *error)
             "admin-listen", pages_open(&server->pages, server, error), error);
     if (status == KV_OK)
         status = rpc_server_start(server->rpc, error);
+    if (status == KV_OK)
+        status = watch_loop(server, error);
     if (status != KV_OK)
         return status;
     uv_signal_start(&server->signals[0], on_signal, SIGTERM);
@@ -520,8 +540,16 @@ enum kv_status server_check(const struct server *server, struct kv_error *error)
     return model_check_file(server->model, error);
 }
 
+static void unwatch_loop(struct server *server)
+{
+    loop_watch_stop(&server->loop_watch);
+    if (server->loop != NULL) /* it may run once more when it closes */
+        rpc_loop_on_turn(server->loop, NULL, NULL);
+}
+
 void server_close(struct server *server)
 {
+    unwatch_loop(server);
     if (server->step != NULL && server->timers_open)
         step_stop(server->step);
     server_close_timers(server);

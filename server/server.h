@@ -21,6 +21,7 @@
 #include "rpc/loop.h"
 #include "rpc/server.h"
 #include "server/census.h"
+#include "server/loop_watch.h"
 #include "server/model_watch.h"
 #include "server/options.h"
 #include "server/recorder.h"
@@ -43,9 +44,11 @@ struct server {
     struct compute *compute;
     struct scheduler *scheduler;
     struct step *step;
-    struct pages *pages;       /* NULL: no HTTP */
-    struct recorder *recorder; /* NULL: receipts are off */
-    struct census census;      /* of what happens in the pool */
+    struct pages *pages;        /* NULL: no HTTP */
+    struct recorder *recorder;  /* NULL: receipts are off */
+    struct census census;       /* of what happens in the pool */
+    struct kv_published totals; /* see server/totals.h */
+    struct loop_watch loop_watch;
     enum kv_type kv_type;
     uint32_t n_threads;
     uint64_t secret[2]; /* of this process */

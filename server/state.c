@@ -6,22 +6,29 @@
 #include "base/heap.h"
 #include "base/map.h"
 #include "receipts/statistics.h"
+#include "server/totals.h"
 
 /* Sessions that one page looks at, at most: what bounds its time. */
 #define PAGE_VISITS 20000
 
-bool state_stamp(struct server *server, struct state_stamp *out)
+/* out->position is there. */
+static void fill_stamp(struct state_stamp *out)
 {
     Kvpool__V1__SnapshotStamp *stamp = &out->stamp;
 
-    if (!recorder_position(server->recorder, &out->position))
-        return false;
     kvpool__v1__snapshot_stamp__init(stamp);
     stamp->applied_sequence = out->position.applied_sequence;
     stamp->durable_sequence = out->position.durable_sequence;
     stamp->epoch = out->position.epoch;
     stamp->pool_id.data = out->position.pool_id;
     stamp->pool_id.len = sizeof out->position.pool_id;
+}
+
+bool state_stamp(struct server *server, struct state_stamp *out)
+{
+    if (!recorder_position(server->recorder, &out->position))
+        return false;
+    fill_stamp(out);
     return true;
 }
 
@@ -32,50 +39,50 @@ static void fill_ledger(
     recorder_fill_status(server->recorder, status);
 }
 
-static void fill_ratios(Kvpool__V1__PoolRatios *out,
-    const struct pool_stats *stats, const struct pool *pool)
+static void fill_ratios(
+    Kvpool__V1__PoolRatios *out, const struct totals *totals)
 {
+    const struct pool_stats *stats = &totals->stats;
+
     kvpool__v1__pool_ratios__init(out);
     out->utilization = pool_stats_utilization(stats);
     out->hit_rate = pool_stats_hit_rate(stats);
     out->average_session_length = pool_stats_average_session_length(stats);
     out->fragmentation = pool_stats_fragmentation(stats);
     out->memory_pool_efficiency = pool_stats_efficiency(stats);
-    out->unfilled = pool_unfilled(pool);
+    out->unfilled = totals->unfilled;
 }
 
 static void fill_blocks(Kvpool__V1__BlockCounts *out,
-    const struct pool_stats *stats, const struct pool *pool)
+    const struct totals *totals, const struct pool_config *config)
 {
-    struct pool_blocks blocks = pool_blocks(pool);
+    const struct pool_blocks *blocks = &totals->blocks;
 
     kvpool__v1__block_counts__init(out);
-    out->total = blocks.total;
-    out->pinned = blocks.pinned;
-    out->cached = blocks.cached;
-    out->scrubbing = blocks.scrubbing;
-    out->free = blocks.free;
-    out->shared = blocks.shared;
-    out->free_runs = stats->free_runs;
-    out->block_bytes = pool_config(pool)->block_bytes;
-    out->block_tokens = pool_config(pool)->block_tokens;
+    out->total = blocks->total;
+    out->pinned = blocks->pinned;
+    out->cached = blocks->cached;
+    out->scrubbing = blocks->scrubbing;
+    out->free = blocks->free;
+    out->shared = blocks->shared;
+    out->free_runs = totals->stats.free_runs;
+    out->block_bytes = config->block_bytes;
+    out->block_tokens = config->block_tokens;
 }
 
 static void fill_load(
-    Kvpool__V1__EngineLoad *out, const struct scheduler *scheduler)
+    Kvpool__V1__EngineLoad *out, const struct scheduler_load *load)
 {
-    struct scheduler_load load = scheduler_load(scheduler);
-
     kvpool__v1__engine_load__init(out);
-    out->running_sequences = load.running;
-    out->waiting_requests = load.waiting;
-    out->preempted_sequences = load.set_aside;
-    out->steps_total = load.steps;
-    out->prompt_tokens_total = load.prompt_tokens;
-    out->cached_tokens_total = load.cached_tokens;
-    out->generated_tokens_total = load.generated_tokens;
-    out->recomputed_tokens_total = load.recomputed_tokens;
-    out->preemptions_total = load.preemptions;
+    out->running_sequences = load->running;
+    out->waiting_requests = load->waiting;
+    out->preempted_sequences = load->set_aside;
+    out->steps_total = load->steps;
+    out->prompt_tokens_total = load->prompt_tokens;
+    out->cached_tokens_total = load->cached_tokens;
+    out->generated_tokens_total = load->generated_tokens;
+    out->recomputed_tokens_total = load->recomputed_tokens;
+    out->preemptions_total = load->preemptions;
 }
 
 static size_t fill_reasons(
@@ -98,36 +105,38 @@ static size_t fill_reasons(
 
 void state_fill(struct state *state, struct server *server)
 {
-    struct pool_stats stats = pool_stats(server->pool);
-    struct pool_totals totals = pool_totals(server->pool);
+    const struct totals totals = totals_publish(server);
     Kvpool__V1__PoolSnapshot *snapshot = &state->snapshot;
 
     kvpool__v1__pool_snapshot__init(snapshot);
-    if (state_stamp(server, &state->stamp))
+    if (totals.has_ledger) {
+        state->stamp.position = totals.ledger;
+        fill_stamp(&state->stamp);
         snapshot->stamp = &state->stamp.stamp;
+    }
     snapshot->time_unix_ns = kv_clock_wall_ns();
-    statistics_fill(&state->statistics, &stats);
-    fill_ratios(&state->ratios, &stats, server->pool);
-    fill_blocks(&state->blocks, &stats, server->pool);
+    statistics_fill(&state->statistics, &totals.stats);
+    fill_ratios(&state->ratios, &totals);
+    fill_blocks(&state->blocks, &totals, pool_config(server->pool));
     fill_ledger(&state->ledger, server);
-    fill_load(&state->load, server->scheduler);
+    fill_load(&state->load, &totals.load);
     snapshot->statistics = &state->statistics;
     snapshot->ratios = &state->ratios;
     snapshot->blocks = &state->blocks;
     snapshot->ledger = &state->ledger;
     snapshot->load = &state->load;
     snapshot->evictions_by_reason = state->reason_list;
-    snapshot->n_evictions_by_reason = fill_reasons(state, &totals);
+    snapshot->n_evictions_by_reason = fill_reasons(state, &totals.pool);
     kvpool__v1__tier_usage__init(&state->tier);
     state->tier.tier = (char *)"memory";
-    state->tier.used_bytes = stats.used_bytes;
-    state->tier.total_bytes = stats.total_bytes;
+    state->tier.used_bytes = totals.stats.used_bytes;
+    state->tier.total_bytes = totals.stats.total_bytes;
     state->tier_list[0] = &state->tier;
     snapshot->tiers = state->tier_list;
     snapshot->n_tiers = 1;
     snapshot->policy = (char *)pool_policy_name(server->pool);
     snapshot->started_unix_ns = server->started_unix_ns;
-    snapshot->total_sessions_created = totals.sessions_created;
+    snapshot->total_sessions_created = totals.pool.sessions_created;
 }
 
 static void fill_sink(

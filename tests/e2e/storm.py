@@ -198,7 +198,8 @@ class StormTest(unittest.TestCase):
         quiet_seconds = time.monotonic() - start
         with Kvpoold("--kv-cache-size-mb=3", "--max-batch-size=16",
                      "--enable-receipts", "--no-receipts-log",
-                     "--snapshot-interval-ms=100") as server:
+                     "--loop-stall-ms=1", "--snapshot-interval-ms=100"
+                     ) as server:
             channels = [server.connect() for _ in range(CHANNELS)]
             stubs = [inference_grpc.InferenceServiceStub(c)
                      for c in channels]
