@@ -17,6 +17,8 @@
 
 #include <assert.h>
 
+#include "pool/preview.h"
+
 /* ---- blocks leave use */
 
 /* Why and how a session loses blocks. cause is NULL for a release. */
@@ -414,9 +416,14 @@ void evict_turn(struct pool *pool, const struct quota_turn *turn,
 }
 
 struct pool_session *pool_victim_after(
-    struct pool *pool, struct pool_session *after)
+    const struct pool *pool, const struct pool_session *after)
 {
     return policy_next(pool, NULL, after);
+}
+
+bool pool_spares(const struct pool *pool, const struct pool_session *session)
+{
+    return policy_spares(pool, session);
 }
 
 enum pool_reason evict_reason(const struct quota_turn *turn)
@@ -563,8 +570,16 @@ static uint64_t tokens_after(const struct pool *pool,
                                   : session->n_tokens;
 }
 
+static bool would_be_shared(const struct pool *pool,
+    const struct pool_preview *preview, pool_block_id id)
+{
+    return pool->blocks.blocks[id].n_refs >
+           1 + pool_preview_dropped(preview, id);
+}
+
 struct pool_outcome pool_evict_preview(const struct pool *pool,
-    const struct pool_session *session, bool preempt, bool forget)
+    const struct pool_preview *preview, const struct pool_session *session,
+    bool preempt, bool forget)
 {
     enum pool_evict_result result = result_for(session, preempt, forget);
     struct pool_outcome outcome = {
@@ -579,7 +594,7 @@ struct pool_outcome pool_evict_preview(const struct pool *pool,
         return outcome;
     for (uint32_t i = 0; i < session->n_blocks; i++)
         outcome.shared_blocks_kept +=
-            pool->blocks.blocks[session->blocks[i]].n_refs > 1;
+            would_be_shared(pool, preview, session->blocks[i]);
     outcome.blocks_freed = session->n_blocks - outcome.shared_blocks_kept;
     outcome.bytes_freed = outcome.blocks_freed * pool->config.block_bytes;
     return outcome;
@@ -590,7 +605,7 @@ struct pool_outcome pool_evict_session(struct pool *pool,
     int64_t now_ns)
 {
     struct pool_outcome outcome =
-        pool_evict_preview(pool, session, preempt, cause->forget);
+        pool_evict_preview(pool, NULL, session, preempt, cause->forget);
 
     if (outcome.preempted)
         pool_session_preempt(pool, session, cause, now_ns);

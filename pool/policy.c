@@ -45,6 +45,12 @@ void policy_settle(struct pool *pool, struct pool_tenant *tenant)
         pool->policy.class->settle(pool, tenant);
 }
 
+bool policy_spares(const struct pool *pool, const struct pool_session *session)
+{
+    return pool->policy.class->spares != NULL &&
+           pool->policy.class->spares(session);
+}
+
 void policy_chosen(struct pool *pool, struct pool_session *session)
 {
     if (pool->policy.class->chosen != NULL)

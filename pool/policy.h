@@ -79,7 +79,7 @@ struct policy_class {
     /* A priority that changes is a change of place. */
     bool looks_at_priority;
 
-    /* Of these settle, chosen, and fini may be NULL. */
+    /* Of these settle, spares, chosen, and fini may be NULL. */
     enum kv_status (*init)(struct pool *pool); /* KV_NO_MEMORY */
     void (*fini)(struct pool *pool);
     void (*init_order)(struct policy_order *order);
@@ -91,6 +91,10 @@ struct policy_class {
     /* Settles whose turn it is in the order of the tenant, or of all (NULL),
      * before next is asked for the first. */
     void (*settle)(struct pool *pool, struct pool_tenant *tenant);
+
+    /* Whether a session has another chance: those that have none go before.
+     * NULL: nobody has. */
+    bool (*spares)(const struct pool_session *session);
 
     /* The session, still in its orders, loses blocks for somebody's room. */
     void (*chosen)(struct pool *pool, struct pool_session *session);
@@ -133,6 +137,7 @@ void policy_fini(struct pool *pool);
 void policy_add(struct pool *pool, struct pool_session *session);
 void policy_remove(struct pool *pool, struct pool_session *session);
 void policy_settle(struct pool *pool, struct pool_tenant *tenant);
+bool policy_spares(const struct pool *pool, const struct pool_session *session);
 void policy_chosen(struct pool *pool, struct pool_session *session);
 struct pool_session *policy_next(const struct pool *pool,
     const struct pool_tenant *tenant, const struct pool_session *after);

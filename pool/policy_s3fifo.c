@@ -134,6 +134,11 @@ static void settle(struct pool *pool, struct pool_tenant *tenant)
     }
 }
 
+static bool spares(const struct pool_session *session)
+{
+    return session->place.uses > 0;
+}
+
 /* If it comes back it has been wanted twice. */
 static void chosen(struct pool *pool, struct pool_session *session)
 {
@@ -164,6 +169,7 @@ const struct policy_class policy_s3fifo = {
     .add = add,
     .remove = take,
     .settle = settle,
+    .spares = spares,
     .chosen = chosen,
     .next = next,
 };

@@ -351,15 +351,20 @@ struct pool_outcome pool_evict_session(struct pool *pool,
     struct pool_session *session, const struct pool_cause *cause, bool preempt,
     int64_t now_ns);
 
-/* What pool_evict_session would say; changes nothing. */
+/* What pool_evict_session would say, if what preview has taken had been evicted
+ * before (pool/preview.h; NULL: nobody); changes nothing. */
+struct pool_preview;
 struct pool_outcome pool_evict_preview(const struct pool *pool,
-    const struct pool_session *session, bool preempt, bool forget);
+    const struct pool_preview *preview, const struct pool_session *session,
+    bool preempt, bool forget);
 
 /* Idle sessions with blocks, in the order in which the policy would have them
  * go: the first (after is NULL), or the one behind such a session; NULL behind
- * the last. O(1). */
+ * the last. Those that it spares go behind all others, in the same order.
+ * O(log n), where the policy's is no list. */
 struct pool_session *pool_victim_after(
-    struct pool *pool, struct pool_session *after);
+    const struct pool *pool, const struct pool_session *after);
+bool pool_spares(const struct pool *pool, const struct pool_session *session);
 
 /* A batch of evictions that a caller drives (an Evict call): between begin and
  * end come its pool_evict_session calls, all in one turn. end tells the

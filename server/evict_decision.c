@@ -21,6 +21,12 @@ static bool is_named(const struct evict_decision *decision, size_t target)
            KVPOOL__V1__EVICT_TARGET__TARGET_SESSION;
 }
 
+static void copy_name(char *to, const char *name, size_t n)
+{
+    memcpy(to, name, n);
+    to[n] = '\0';
+}
+
 /* place is the session's, NULL if there is none. As text, the id of a request
  * without a session is empty, for its place begins with NUL. */
 static Kvpool__V1__EvictOutcome *add_outcome(struct evict_decision *decision,
@@ -34,8 +40,8 @@ static Kvpool__V1__EvictOutcome *add_outcome(struct evict_decision *decision,
     entry->outcome.result = result;
     if (place != NULL) {
         kvpool__v1__session_key__init(&entry->key);
-        memcpy(entry->tenant, place->tenant, place->tenant_bytes);
-        memcpy(entry->id, place->id, place->id_bytes);
+        copy_name(entry->tenant, place->tenant, place->tenant_bytes);
+        copy_name(entry->id, place->id, place->id_bytes);
         entry->id_bytes = place->id_bytes;
         entry->key.tenant = entry->tenant;
         entry->key.session_id = entry->id;
@@ -104,6 +110,20 @@ static void tell_batch(struct evict_decision *decision, bool final)
     decision->scope = pool_batch_begin(server->pool, kv_clock_mono_ns());
 }
 
+static struct pool_outcome preview(
+    struct evict_decision *decision, const struct pool_session *session)
+{
+    const struct pool *pool = decision->server->pool;
+    const Kvpool__V1__EvictRequest *request = decision->request;
+    const struct pool_outcome outcome = pool_evict_preview(
+        pool, &decision->preview, session, request->preempt, request->forget);
+
+    if (outcome.result == POOL_EVICTED &&
+        pool_preview_take(&decision->preview, pool, session) != KV_OK)
+        decision->no_memory = true;
+    return outcome;
+}
+
 /* Evicts one session. Only evictions are outcomes of their own, where the
  * target does not name the session; the others are counted. */
 static void evict_one(struct evict_decision *decision, size_t target,
@@ -118,10 +138,9 @@ static void evict_one(struct evict_decision *decision, size_t target,
         KVPOOL__V1__EVICT_RESULT__EVICT_RESULT_EVICTED);
     bool preempt = decision->request->preempt;
     struct pool_outcome outcome =
-        decision->request->dry_run
-            ? pool_evict_preview(server->pool, session, preempt, cause.forget)
-            : pool_evict_session(
-                  server->pool, session, &cause, preempt, kv_clock_mono_ns());
+        decision->request->dry_run ? preview(decision, session)
+                                   : pool_evict_session(server->pool, session,
+                                         &cause, preempt, kv_clock_mono_ns());
 
     evict_walk_decided(&decision->walk, target, outcome.bytes_freed);
     decision->response.sessions_held += outcome.result == POOL_PINNED;
@@ -147,8 +166,8 @@ static void evict_one(struct evict_decision *decision, size_t target,
     note_first(decision, entry->sequence);
 }
 
-/* Whether this call has an outcome of the session: what was taken for its bytes
- * is nobody's that a later target names. */
+/* Whether this call has an outcome of the session: in a dry run it is still
+ * there, and one that is not there may be named twice. */
 static bool is_listed(
     const struct evict_decision *decision, const struct pool_key *place)
 {
@@ -206,8 +225,7 @@ static void decide_one(struct evict_decision *decision, size_t target,
     struct pool_session_info info = pool_session_glance(session);
     struct pool_key place = pool_session_place(session);
 
-    if ((is_named(decision, target) || decision->request->dry_run) &&
-        is_listed(decision, &place))
+    if (decision->request->dry_run && is_listed(decision, &place))
         return;
     if ((is_named(decision, target) || info.n_blocks > 0) &&
         !may_go_on(decision)) {
@@ -240,13 +258,15 @@ static bool decide_some(struct evict_decision *decision)
         case EVICT_WALK_END:
             return true;
         }
-    } while (++n_looks < TURN_LOOKS || kv_clock_mono_ns() < end_ns);
-    return false;
+    } while (!decision->no_memory &&
+             (++n_looks < TURN_LOOKS || kv_clock_mono_ns() < end_ns));
+    return decision->no_memory;
 }
 
 static void begin(struct evict_decision *decision)
 {
     evict_walk_init(&decision->walk, decision->server->pool, decision->request,
+        decision->request->dry_run ? &decision->preview : NULL,
         kv_clock_mono_ns());
     decision->begun = true;
 }
@@ -317,6 +337,7 @@ bool evict_decision_init(struct evict_decision *decision)
 
 void evict_decision_fini(struct evict_decision *decision)
 {
+    pool_preview_fini(&decision->preview);
     kv_free(decision->list);
     kv_free(decision->entries);
 }

@@ -29,7 +29,9 @@ struct evict_decision {
     bool has_trace_id;
 
     bool begun;
+    bool no_memory; /* for a dry run: there is no answer */
     struct evict_walk walk;
+    struct pool_preview preview;   /* of a dry run */
     struct pool_batch_scope scope; /* of the batch being told */
     size_t n_told;                 /* entries in batches before it */
     uint32_t n_batches;
@@ -59,7 +61,7 @@ void evict_decision_fini(struct evict_decision *decision);
  */
 bool evict_decision_may_begin(const struct evict_decision *decision);
 
-/* A turn of it. Whether it came to the end. */
+/* A turn of it. Whether it came to the end, or to no_memory. */
 bool evict_decision_go_on(struct evict_decision *decision);
 
 #endif

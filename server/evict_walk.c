@@ -5,11 +5,13 @@
 #include "server/check.h"
 
 void evict_walk_init(struct evict_walk *walk, struct pool *pool,
-    const Kvpool__V1__EvictRequest *request, int64_t now_ns)
+    const Kvpool__V1__EvictRequest *request, const struct pool_preview *preview,
+    int64_t now_ns)
 {
     memset(walk, 0, sizeof *walk);
     walk->pool = pool;
     walk->request = request;
+    walk->preview = preview;
     walk->begin_ns = now_ns;
 }
 
@@ -78,6 +80,21 @@ static bool is_in(const struct evict_walk *walk,
     }
 }
 
+/* The session is given for the present target, and not for later ones, which it
+ * matches all the same. */
+static void note_given(
+    struct evict_walk *walk, const struct pool_session *session)
+{
+    for (size_t i = walk->target + 1; i < walk->request->n_targets; i++)
+        if (is_in(walk, walk->request->targets[i], session))
+            walk->given_before[i / 8] |= (uint8_t)(1 << i % 8);
+}
+
+static bool was_given_before(const struct evict_walk *walk)
+{
+    return (walk->given_before[walk->target / 8] >> walk->target % 8 & 1) != 0;
+}
+
 /* Whether an earlier target has decided this session already. */
 static bool is_decided(
     const struct evict_walk *walk, const struct pool_session *session)
@@ -122,10 +139,11 @@ static bool is_covered(const struct evict_walk *walk)
 
 static enum evict_walk_step leave_target(struct evict_walk *walk)
 {
-    bool matched = walk->matched;
+    bool matched = walk->matched || was_given_before(walk);
 
     walk->target++;
-    walk->begun = walk->matched = walk->takes_shared = false;
+    walk->begun = walk->matched = walk->has_spared = false;
+    walk->pass = EVICT_WALK_FIRST;
     walk->stays.set = walk->given.set = false;
     walk->tenant = 0;
     walk->freed_bytes = 0;
@@ -148,11 +166,12 @@ static enum evict_walk_step walk_session(
     struct pool_key key = check_pool_key(name->tenant, name->session_id);
     struct pool_session *session = pool_session_find(walk->pool, &key);
 
-    if (session == NULL)
+    if (session == NULL || was_given_before(walk))
         return leave_target(walk);
     walk->matched = true;
     if (is_decided(walk, session))
         return leave_target(walk);
+    note_given(walk, session);
     leave_target(walk);
     *out = session;
     return EVICT_WALK_SESSION;
@@ -189,17 +208,29 @@ static void begin_range(struct evict_walk *walk)
     walk->covered = is_covered(walk);
 }
 
+/* Whether the list has the tenant at this place before it as well. */
+static bool is_repeated(const Kvpool__V1__EvictIdle *idle, size_t tenant)
+{
+    for (size_t i = 0; i < tenant; i++)
+        if (strcmp(idle->tenants[i], idle->tenants[tenant]) == 0)
+            return true;
+    return false;
+}
+
 static enum evict_walk_step leave_range(struct evict_walk *walk)
 {
     const Kvpool__V1__EvictTarget *wanted =
         walk->request->targets[walk->target];
 
-    walk->tenant++;
     walk->begun = false;
-    if (wanted->target_case == KVPOOL__V1__EVICT_TARGET__TARGET_IDLE &&
-        walk->tenant < wanted->idle->n_tenants)
-        return EVICT_WALK_ON;
-    return leave_target(walk);
+    if (wanted->target_case != KVPOOL__V1__EVICT_TARGET__TARGET_IDLE)
+        return leave_target(walk);
+    do
+        walk->tenant++;
+    while (walk->tenant < wanted->idle->n_tenants &&
+           is_repeated(wanted->idle, walk->tenant));
+    return walk->tenant < wanted->idle->n_tenants ? EVICT_WALK_ON
+                                                  : leave_target(walk);
 }
 
 static enum evict_walk_step walk_names(
@@ -230,6 +261,7 @@ static enum evict_walk_step walk_names(
     if ((info.n_blocks == 0 && !walk->request->forget) ||
         is_decided(walk, session))
         return EVICT_WALK_ON;
+    note_given(walk, session);
     *out = session;
     return EVICT_WALK_SESSION;
 }
@@ -277,18 +309,20 @@ static struct pool_session *next_victim(struct evict_walk *walk)
     return pool_victim_after(walk->pool, stays);
 }
 
-/* First those that free something by themselves; then the rest, for the last
- * holder of shared blocks frees them. */
+/* First those that free something by themselves, and have no other chance; then
+ * who has; then the rest, for the last holder of shared blocks frees them. */
 static enum evict_walk_step leave_victims(struct evict_walk *walk)
 {
-    if (walk->takes_shared)
+    if (walk->pass == EVICT_WALK_SHARED)
         return leave_target(walk);
-    walk->takes_shared = true;
+    walk->pass = walk->has_spared && walk->pass == EVICT_WALK_FIRST
+                     ? EVICT_WALK_SPARED
+                     : EVICT_WALK_SHARED;
     walk->stays.set = walk->given.set = false;
     return EVICT_WALK_ON;
 }
 
-static bool is_wanted(
+static bool may_be_given(
     const struct evict_walk *walk, const struct pool_session *session)
 {
     const Kvpool__V1__EvictBytes *wanted =
@@ -296,10 +330,22 @@ static bool is_wanted(
     struct pool_session_info info = pool_session_glance(session);
 
     return is_one_of(&info.key, wanted->tenants, wanted->n_tenants) &&
-           info.released_ns <= walk->begin_ns && !is_decided(walk, session) &&
-           (walk->takes_shared ||
-               pool_evict_preview(walk->pool, session, false, false)
-                       .blocks_freed > 0);
+           info.released_ns <= walk->begin_ns && !is_decided(walk, session);
+}
+
+/* Whether it is the turn of such a session in this pass. */
+static bool is_its_turn(
+    struct evict_walk *walk, const struct pool_session *session)
+{
+    if (walk->pass == EVICT_WALK_SHARED)
+        return true;
+    if (pool_evict_preview(walk->pool, walk->preview, session, false, false)
+            .blocks_freed == 0)
+        return false;
+    if (walk->pass == EVICT_WALK_SPARED || !pool_spares(walk->pool, session))
+        return true;
+    walk->has_spared = true;
+    return false;
 }
 
 static enum evict_walk_step walk_victims(
@@ -315,8 +361,9 @@ static enum evict_walk_step walk_victims(
     if (session == NULL)
         return leave_victims(walk);
     set_mark(&walk->given, session);
-    if (!is_wanted(walk, session))
+    if (!may_be_given(walk, session) || !is_its_turn(walk, session))
         return EVICT_WALK_ON;
+    note_given(walk, session);
     *out = session;
     return EVICT_WALK_SESSION;
 }

@@ -5,7 +5,8 @@
  *
  *   init ──> [next ──> (evict it) ──> decided]* ──> END
  *
- * Every call of next looks at one session, so whoever walks may stop between
+ * Whom several targets name is given for the first of them. Every call of next
+ * looks at one session, so whoever walks may stop between
  * any two, and go on in another turn: a place is remembered by name, and what
  * comes and goes meanwhile disturbs nobody. A session that is there all the
  * while is found; one that is there for a part of it may be.
@@ -16,13 +17,16 @@
 
 #include "kvpool/v1/pool_service.pb-c.h"
 #include "pool/pool.h"
+#include "pool/preview.h"
+#include "server/evict_check.h"
 #include "server/state.h"
 
 struct evict_walk {
     struct pool *pool;
     const Kvpool__V1__EvictRequest *request;
-    int64_t begin_ns; /* idle times are those of then */
-    size_t target;    /* the one being walked */
+    const struct pool_preview *preview; /* of a dry run; else NULL */
+    int64_t begin_ns;                   /* idle times are those of then */
+    size_t target;                      /* the one being walked */
 
     bool begun;    /* the target: place is of it */
     bool matched;  /* somebody */
@@ -37,8 +41,17 @@ struct evict_walk {
         int64_t released_ns; /* another time: it is no longer where it was */
         bool set;
     } stays, given;
-    bool takes_shared; /* nobody else is left */
+    enum evict_walk_pass {
+        EVICT_WALK_FIRST,  /* who frees something, */
+        EVICT_WALK_SPARED, /* of those whom the policy spares, too, */
+        EVICT_WALK_SHARED, /* and whoever is left */
+    } pass;
+    bool has_spared; /* somebody was passed over for it */
     uint64_t freed_bytes;
+
+    /* A bit for each target: that somebody it names was given for an earlier
+     * one, and may be gone. */
+    uint8_t given_before[(EVICT_MAX_TARGETS + 7) / 8];
 };
 
 enum evict_walk_step {
@@ -48,9 +61,11 @@ enum evict_walk_step {
     EVICT_WALK_END,
 };
 
-/* The request has been checked. */
+/* The request has been checked. preview is borrowed: what was decided so far in
+ * a dry run, NULL if it is none. */
 void evict_walk_init(struct evict_walk *walk, struct pool *pool,
-    const Kvpool__V1__EvictRequest *request, int64_t now_ns);
+    const Kvpool__V1__EvictRequest *request, const struct pool_preview *preview,
+    int64_t now_ns);
 
 /* *target is the one that it is about, but for END. */
 enum evict_walk_step evict_walk_next(

@@ -55,6 +55,11 @@ static void decide(struct step_errand *errand)
         rpc_loop_post(evict->answer.server->loop, &evict->turn);
         return;
     }
+    if (evict->decision.no_memory) {
+        message_fail_no_memory(evict->answer.call);
+        free_evict(evict);
+        return;
+    }
     if (evict->answer.known != NULL)
         evict_repeat_decided(&evict->answer);
     evict_answer_ready(&evict->answer);

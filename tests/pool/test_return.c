@@ -118,7 +118,7 @@ static void evict(struct pool_session *session, int64_t now_ns)
     const struct pool_cause cause = {.reason = POOL_REASON_MANUAL};
     struct pool_batch_scope scope = pool_batch_begin(rig.pool, now_ns);
     struct pool_outcome would =
-        pool_evict_preview(rig.pool, session, true, false);
+        pool_evict_preview(rig.pool, NULL, session, true, false);
     struct pool_outcome outcome =
         pool_evict_session(rig.pool, session, &cause, true, now_ns);
 

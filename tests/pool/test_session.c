@@ -386,7 +386,7 @@ static struct pool_outcome forget(const char *id, bool preempt)
     struct pool_batch_scope scope =
         pool_batch_begin(fixture.pool, fixture.now_ns);
     struct pool_outcome would =
-        pool_evict_preview(fixture.pool, fixture_find(id), preempt, true);
+        pool_evict_preview(fixture.pool, NULL, fixture_find(id), preempt, true);
     struct pool_outcome outcome = pool_evict_session(
         fixture.pool, fixture_find(id), &cause, preempt, fixture.now_ns);
 

@@ -112,7 +112,7 @@ static void walk(size_t n_most, void (*between)(size_t n_steps))
     struct pool_session *session;
     size_t target, n_steps = 0;
 
-    evict_walk_init(&at, pool, &request, now);
+    evict_walk_init(&at, pool, &request, NULL, now);
     n_seen = n_missing = 0;
     for (;;) {
         enum evict_walk_step step;

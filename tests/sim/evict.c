@@ -179,7 +179,7 @@ static void decide(struct world *world, struct evict_call *call, size_t at)
     struct pool_session *session = world_session(world, at);
     uint64_t next = ledger_position(world->ledger).applied_sequence + 1;
     struct pool_outcome preview = pool_evict_preview(
-        world->pool, session, request->preempt, request->forget);
+        world->pool, NULL, session, request->preempt, request->forget);
     struct pool_outcome outcome = preview;
     bool is_kept = pool_session_glance(session).state == POOL_SESSION_EVICTED;
 
@@ -213,7 +213,7 @@ static void walk(struct world *world, struct evict_call *call)
     struct evict_walk at;
     size_t target;
 
-    evict_walk_init(&at, world->pool, request, world->now_ns);
+    evict_walk_init(&at, world->pool, request, NULL, world->now_ns);
     while ((step = evict_walk_next(&at, &target, &session)) != EVICT_WALK_END) {
         size_t actor;
 
