@@ -14,7 +14,7 @@
  * had a pool of its own.
  *
  * One file each, policy_<name>.c, chosen when the pool is opened. Every call is
- * O(1) or O(log n), and none allocates but init. */
+ * O(1) or O(log n), and none allocates. */
 #ifndef POOL_POLICY_H
 #define POOL_POLICY_H
 
@@ -22,7 +22,6 @@
 #include <stdint.h>
 
 #include "base/list.h"
-#include "base/status.h"
 #include "pool/treap.h"
 
 #define POLICY_PRIORITIES 101
@@ -38,7 +37,6 @@ struct policy_place {
         struct kv_list link; /* on a list of the policy's */
         struct {             /* cost, which has none */
             double rank;     /* the least goes first */
-            uint32_t at;     /* place in the heap */
             int32_t above;   /* in its tenant's tree, so many sessions on in the
                                 table of all; 0: it is the root */
         };
@@ -60,13 +58,20 @@ struct policy_queues {
     uint64_t small_blocks, main_blocks;
 };
 
+/* cost */
+struct policy_ranks {
+    struct treap by_rank;
+    struct pool_session *first; /* of them; NULL: there is nobody */
+    struct treap_node of_all;   /* in the tree of all tenants that have one */
+};
+
 /* What a policy keeps of a tenant; embedded there. Its sessions are on it by
  * their `link`, or by `of_tenant`. */
 struct policy_order {
     union {
         struct kv_list list;         /* lru, lru_tail, priority */
         struct policy_queues queues; /* s3fifo */
-        struct treap by_rank;        /* cost */
+        struct policy_ranks ranks;   /* cost */
     };
 };
 
@@ -79,9 +84,8 @@ struct policy_class {
     /* A priority that changes is a change of place. */
     bool looks_at_priority;
 
-    /* Of these settle, spares, chosen, and fini may be NULL. */
-    enum kv_status (*init)(struct pool *pool); /* KV_NO_MEMORY */
-    void (*fini)(struct pool *pool);
+    /* Of these settle, spares and chosen may be NULL. */
+    void (*init)(struct pool *pool);
     void (*init_order)(struct policy_order *order);
 
     /* To both orders, and out of them, with the link not on any list. */
@@ -100,8 +104,7 @@ struct policy_class {
     void (*chosen)(struct pool *pool, struct pool_session *session);
 
     /* The first in the order of the tenant, or of all (NULL), if after is NULL,
-     * or one that comes next; each exactly once, the first few in the order of
-     * their turns. NULL at the end. */
+     * or the one behind it. NULL at the end. */
     struct pool_session *(*next)(const struct pool *pool,
         const struct pool_tenant *tenant, const struct pool_session *after);
 };
@@ -124,16 +127,14 @@ struct policy {
     struct policy_queues queues;
 
     /* cost */
-    struct pool_session **heap;
-    uint32_t n_heap;
+    struct treap firsts; /* tenants by their first sessions */
     double floor;
 };
 
 /* By name; NULL is lru. NULL if there is none. */
 const struct policy_class *policy_find(const char *name);
 
-enum kv_status policy_init(struct pool *pool, const struct policy_class *class);
-void policy_fini(struct pool *pool);
+void policy_init(struct pool *pool, const struct policy_class *class);
 void policy_add(struct pool *pool, struct pool_session *session);
 void policy_remove(struct pool *pool, struct pool_session *session);
 void policy_settle(struct pool *pool, struct pool_tenant *tenant);

@@ -5,30 +5,19 @@
  *
  * The floor is the rank of the last victim, so who is not used sinks, however
  * dear it was. The cost of a token is that of the weights, and that of
- * attention, which grows with its position. Of all there is a heap by rank,
- * with room for every session taken when the pool is opened; a tenant has a
- * treap, which takes no room of its own. Among equals the one released longest
- * ago goes first. */
+ * attention, which grows with its position. Among equals the one released
+ * longest ago goes first.
+ *
+ * Each tenant has a tree of its sessions by rank. There is none of all sessions
+ * but one of tenants, by the first of each: the least of them is the first of
+ * all, and whoever follows a session in its tenant's tree, or is the first of a
+ * tenant behind it, is behind it among all. */
 #include "pool/state.h"
-
-#include "base/heap.h"
 
 /* The position at which attention costs as much as the weights do; of the order
  * of three times the width of a model, here that of a small one. */
 #define ATTENTION_POSITION 8192.0
 #define MAX_USES 8
-
-static enum kv_status init(struct pool *pool)
-{
-    pool->policy.heap = kv_calloc_table(
-        pool->config.max_sessions, sizeof(struct pool_session *));
-    return pool->policy.heap != NULL ? KV_OK : KV_NO_MEMORY;
-}
-
-static void fini(struct pool *pool)
-{
-    kv_free(pool->policy.heap);
-}
 
 /* ---- the order */
 
@@ -74,45 +63,47 @@ static struct treap_node *above(struct pool_session *session)
 
 static void init_order(struct policy_order *order)
 {
-    order->by_rank =
+    order->ranks.by_rank =
         (struct treap){.compare = compare_node, .rank = chance, .hang = hang};
+    order->ranks.first = NULL;
 }
 
-/* ---- the heap */
+/* ---- of tenants */
 
-static void put(
-    struct policy *policy, uint32_t at, struct pool_session *session)
+static struct pool_tenant *tenant_at(const struct treap_node *node)
 {
-    policy->heap[at] = session;
-    session->place.at = at;
+    return node == NULL
+               ? NULL
+               : KV_LIST_ENTRY(node, struct pool_tenant, turns.ranks.of_all);
 }
 
-static void rise(
-    struct policy *policy, uint32_t at, struct pool_session *session)
+static int compare_first(const struct treap_node *node, const void *key)
 {
-    while (at > 0 && compare(session, policy->heap[(at - 1) / 2]) < 0) {
-        put(policy, at, policy->heap[(at - 1) / 2]);
-        at = (at - 1) / 2;
-    }
-    put(policy, at, session);
+    return compare(tenant_at(node)->turns.ranks.first, key);
 }
 
-static void sink(
-    struct policy *policy, uint32_t at, struct pool_session *session)
+static uint64_t chance_of_tenant(const struct treap_node *node)
 {
-    for (;;) {
-        uint64_t child = 2 * (uint64_t)at + 1;
+    return tenant_at(node)->rank;
+}
 
-        if (child + 1 < policy->n_heap &&
-            compare(policy->heap[child + 1], policy->heap[child]) < 0)
-            child++;
-        if (child >= policy->n_heap ||
-            compare(session, policy->heap[child]) < 0)
-            break;
-        put(policy, at, policy->heap[child]);
-        at = (uint32_t)child;
-    }
-    put(policy, at, session);
+static void init(struct pool *pool)
+{
+    pool->policy.firsts =
+        (struct treap){.compare = compare_first, .rank = chance_of_tenant};
+}
+
+/* NULL: the tenant has no session any more. */
+static void set_first(
+    struct pool *pool, struct pool_tenant *tenant, struct pool_session *first)
+{
+    struct policy_ranks *ranks = &tenant->turns.ranks;
+
+    if (ranks->first != NULL)
+        treap_remove(&pool->policy.firsts, &ranks->of_all, ranks->first);
+    ranks->first = first;
+    if (first != NULL)
+        treap_insert(&pool->policy.firsts, &ranks->of_all, first);
 }
 
 /* ---- what a session is worth */
@@ -140,31 +131,27 @@ static double worth(const struct pool *pool, const struct pool_session *session)
 
 static void add(struct pool *pool, struct pool_session *session)
 {
-    struct policy *policy = &pool->policy;
+    struct pool_tenant *tenant = session->tenant;
+    struct policy_ranks *ranks = &tenant->turns.ranks;
 
     if (session->place.uses < MAX_USES)
         session->place.uses++;
     session->place.rank =
-        policy->floor + session->place.uses * worth(pool, session);
-    rise(policy, policy->n_heap++, session);
-    treap_insert(&session->tenant->turns.by_rank, &session->of_tenant, session);
+        pool->policy.floor + session->place.uses * worth(pool, session);
+    treap_insert(&ranks->by_rank, &session->of_tenant, session);
+    if (ranks->first == NULL || compare(session, ranks->first) < 0)
+        set_first(pool, tenant, session);
 }
 
 static void take(struct pool *pool, struct pool_session *session)
 {
-    struct policy *policy = &pool->policy;
-    uint32_t at = session->place.at;
-    struct pool_session *last = policy->heap[--policy->n_heap];
+    struct policy_ranks *ranks = &session->tenant->turns.ranks;
 
-    treap_remove_below(
-        &session->tenant->turns.by_rank, &session->of_tenant, above(session));
+    treap_remove_below(&ranks->by_rank, &session->of_tenant, above(session));
+    if (ranks->first == session)
+        set_first(pool, session->tenant,
+            session_at(treap_after(&ranks->by_rank, NULL)));
     kv_list_init(&session->link);
-    if (last == session)
-        return;
-    if (at > 0 && compare(last, policy->heap[(at - 1) / 2]) < 0)
-        rise(policy, at, last);
-    else
-        sink(policy, at, last);
 }
 
 static void chosen(struct pool *pool, struct pool_session *session)
@@ -174,20 +161,45 @@ static void chosen(struct pool *pool, struct pool_session *session)
     session->place.uses = 0;
 }
 
+static struct pool_session *first_behind(
+    const struct pool *pool, const struct pool_session *after)
+{
+    const struct pool_tenant *tenant =
+        tenant_at(treap_after(&pool->policy.firsts, after));
+
+    return tenant != NULL ? tenant->turns.ranks.first : NULL;
+}
+
+/* Tenants all of whose sessions are behind it are found at once; of the others,
+ * who have been gone past, each is asked. */
+static struct pool_session *next_of_all(
+    const struct pool *pool, const struct pool_session *after)
+{
+    struct pool_session *best = first_behind(pool, after);
+    struct pool_session *first = first_behind(pool, NULL);
+
+    while (first != NULL && compare(first, after) <= 0) {
+        struct pool_session *session =
+            session_at(treap_after(&first->tenant->turns.ranks.by_rank, after));
+
+        if (session != NULL && (best == NULL || compare(session, best) < 0))
+            best = session;
+        first = first_behind(pool, first);
+    }
+    return best;
+}
+
 static struct pool_session *next(const struct pool *pool,
     const struct pool_tenant *tenant, const struct pool_session *after)
 {
-    uint32_t at = after == NULL ? 0 : after->place.at + 1;
-
     if (tenant != NULL)
-        return session_at(treap_after(&tenant->turns.by_rank, after));
-    return at < pool->policy.n_heap ? pool->policy.heap[at] : NULL;
+        return session_at(treap_after(&tenant->turns.ranks.by_rank, after));
+    return after != NULL ? next_of_all(pool, after) : first_behind(pool, NULL);
 }
 
 const struct policy_class policy_cost = {
     .name = "cost",
     .init = init,
-    .fini = fini,
     .init_order = init_order,
     .add = add,
     .remove = take,

@@ -2,10 +2,9 @@
  * end go those that become idle. */
 #include "pool/state.h"
 
-static enum kv_status init(struct pool *pool)
+static void init(struct pool *pool)
 {
     kv_list_init(&pool->policy.released);
-    return KV_OK;
 }
 
 static void init_order(struct policy_order *order)

@@ -28,10 +28,9 @@ static void init_queues(struct policy_queues *queues)
     queues->small_blocks = queues->main_blocks = 0;
 }
 
-static enum kv_status init(struct pool *pool)
+static void init(struct pool *pool)
 {
     init_queues(&pool->policy.queues);
-    return KV_OK;
 }
 
 static void init_order(struct policy_order *order)
