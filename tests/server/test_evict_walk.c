@@ -171,6 +171,25 @@ START_TEST(idle_walks_its_tenants_only_and_each_once)
 }
 END_TEST
 
+START_TEST(who_stays_is_given_once_though_its_tenant_is_listed_twice)
+{
+    char *tenants[] = {(char *)"c", (char *)"b", (char *)"c", (char *)"c"};
+    const struct pool_key key = {
+        .tenant = "c", .tenant_bytes = 1, .id = "held", .id_bytes = 4};
+
+    use("c", "held", 3);
+    pool_session_pin(pool, pool_session_find(pool, &key), 1000, now);
+    ask_nothing();
+    idle.longer_than_ns = -1;
+    idle.tenants = tenants;
+    idle.n_tenants = 4;
+    ask(KVPOOL__V1__EVICT_TARGET__TARGET_IDLE)->idle = &idle;
+    walk(N_SESSIONS, NULL);
+    ck_assert_uint_eq(n_seen, 1);
+    ck_assert_uint_eq(pool_stats(pool).total_sessions, 1);
+}
+END_TEST
+
 START_TEST(a_prefix_is_compared_token_by_token)
 {
     uint32_t ids[] = {1, 2, 3, 4, 1005};
@@ -271,6 +290,7 @@ int main(void)
     const TTest *tests[] = {
         all_is_everybody_once_in_the_order_of_names,
         idle_walks_its_tenants_only_and_each_once,
+        who_stays_is_given_once_though_its_tenant_is_listed_twice,
         a_prefix_is_compared_token_by_token,
         bytes_stop_when_there_is_enough,
         who_stays_while_bytes_are_taken_is_found,
