@@ -136,6 +136,7 @@ static void leave_queue(struct scheduler *scheduler, struct request *request)
     if (request->running) {
         request->tenant->n_running--;
         scheduler->n_running--;
+        scheduler->n_left++;
     } else {
         scheduler->n_waiting--;
     }
@@ -152,6 +153,7 @@ void scheduler_to_waiting(
     request->running = false;
     request->set_aside = true;
     request->set_aside_ns = now_ns;
+    request->nth_left = scheduler->n_left;
     request->n_known = 0;
     request->usage.preemptions++;
     scheduler->load.set_aside++;
@@ -240,15 +242,19 @@ static enum kv_status put_behind(struct scheduler *scheduler,
     return status;
 }
 
-/* The session as it was before the input, without what was dropped. */
-static void take_input_back(struct scheduler *scheduler,
-    struct request *request, size_t n_input, int64_t now_ns)
+static void forget_dropped(struct request *request)
 {
-    size_t n_tokens;
+    kv_free(request->dropped);
+    request->dropped = NULL;
+}
 
-    pool_session_tokens(request->session, &n_tokens);
-    pool_session_truncate(
-        scheduler->config.pool, request->session, n_tokens - n_input, now_ns);
+/* The conversation as it was: what was dropped comes back, for which there is
+ * room, since it was there. */
+static void put_back(struct scheduler *scheduler, struct request *request,
+    size_t n_kept, int64_t now_ns)
+{
+    put_behind(scheduler, request, n_kept, request->dropped, request->n_dropped,
+        now_ns);
 }
 
 /* Of a session that has begun. */
@@ -266,8 +272,7 @@ static enum kv_status take_input(struct scheduler *scheduler,
     return join_tenant(scheduler, request);
 }
 
-/* The same, or the conversation as it was: what was dropped comes back, for
- * which there is room, since it was there. */
+/* The same, or the conversation as it was. */
 static enum kv_status replace_end(struct scheduler *scheduler,
     struct request *request, const uint32_t *tokens, size_t n_tokens,
     int64_t now_ns)
@@ -275,21 +280,23 @@ static enum kv_status replace_end(struct scheduler *scheduler,
     const size_t n_dropped = request->n_dropped;
     size_t n_before, n_kept;
     const uint32_t *before = pool_session_tokens(request->session, &n_before);
-    uint32_t *dropped = NULL;
     enum kv_status status;
 
     assert(n_dropped <= n_before);
     n_kept = n_before - n_dropped;
+    request->dropped = NULL;
     if (n_dropped > 0) {
-        dropped = kv_calloc(n_dropped, sizeof *dropped);
-        if (dropped == NULL)
+        request->dropped = kv_calloc(n_dropped, sizeof *request->dropped);
+        if (request->dropped == NULL)
             return KV_NO_MEMORY;
-        memcpy(dropped, before + n_kept, n_dropped * sizeof *dropped);
+        memcpy(request->dropped, before + n_kept,
+            n_dropped * sizeof *request->dropped);
     }
     status = take_input(scheduler, request, n_kept, tokens, n_tokens, now_ns);
-    if (status != KV_OK)
-        put_behind(scheduler, request, n_kept, dropped, n_dropped, now_ns);
-    kv_free(dropped);
+    if (status != KV_OK) {
+        put_back(scheduler, request, n_kept, now_ns);
+        forget_dropped(request);
+    }
     return status;
 }
 
@@ -340,7 +347,9 @@ void scheduler_end_request(struct scheduler *scheduler, struct request *request,
     size_t n_text = text_stream_end(&request->text, scheduler->text);
 
     note_times(request, now_ns);
+    forget_dropped(request);
     leave_queue(scheduler, request);
+    scheduler->n_left_before = scheduler->n_left;
     tenants_leave(request->tenant);
     pool_session_end(scheduler->config.pool, request->session, now_ns);
     request->ops->on_ended(request, end, scheduler->text, n_text);
@@ -349,9 +358,12 @@ void scheduler_end_request(struct scheduler *scheduler, struct request *request,
 void scheduler_turn_away(struct scheduler *scheduler, struct request *request,
     enum request_end end, int64_t now_ns)
 {
+    size_t n_tokens;
+
+    pool_session_tokens(request->session, &n_tokens);
     if (request->usage.generated_tokens == 0)
-        take_input_back(
-            scheduler, request, request->usage.prompt_tokens, now_ns);
+        put_back(scheduler, request, n_tokens - request->usage.prompt_tokens,
+            now_ns);
     scheduler_end_request(scheduler, request, end, now_ns);
 }
 

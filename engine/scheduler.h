@@ -134,6 +134,7 @@ struct request {
     struct text_stream text;
     bool started, running, in_step, set_aside;
     enum request_end ends_with_step;
+    uint32_t *dropped;    /* [n_dropped], to be put back where it is refused */
     bool is_held_up;      /* waits for a hold to end */
     int64_t held_up_ns;   /* since when; 0: it had what it needed */
     uint64_t n_hold_ends; /* of the pool when it last looked */
@@ -141,6 +142,7 @@ struct request {
     size_t n_known;   /* tokens in blocks when it was last looked at */
     uint32_t n_slice; /* tokens of the present step */
     int64_t accepted_ns, first_token_ns, last_token_ns, set_aside_ns;
+    uint64_t nth_left; /* among all that were set aside or ended */
 };
 
 struct scheduler_config {

@@ -210,7 +210,8 @@ static void admit(
         start_request(scheduler, request, now_ns);
 }
 
-void scheduler_admit_waiting(struct scheduler *scheduler, int64_t now_ns)
+void scheduler_admit_waiting(
+    struct scheduler *scheduler, bool again, int64_t now_ns)
 {
     struct tenant_turn *turn;
 
@@ -221,7 +222,9 @@ void scheduler_admit_waiting(struct scheduler *scheduler, int64_t now_ns)
         if (!finds_place(scheduler, request))
             break;
         if (scheduler_is_held_up_yet(scheduler, request) ||
-            waits_for_prefix(scheduler, request))
+            waits_for_prefix(scheduler, request) ||
+            (again && request->set_aside &&
+                request->nth_left > scheduler->n_left_before))
             continue;
         pool_session_adopt(scheduler->config.pool, request->session, now_ns);
         if (scheduler_hold_up_at_once(scheduler, request, now_ns))

@@ -23,6 +23,9 @@ struct scheduler {
     struct tenants tenants;
     uint32_t n_running, n_waiting; /* n_waiting includes those set aside */
     uint32_t n_held_up;            /* of those that wait */
+    /* Requests that ceased to run; and how many they were when the plan began,
+     * or one of all ended: who was set aside since finds no more room. */
+    uint64_t n_left, n_left_before;
     uint64_t next_age;
     struct request **batch; /* [max_running], those of the present step */
     size_t n_batch;
@@ -72,8 +75,10 @@ void scheduler_turn_away(struct scheduler *scheduler, struct request *request,
 
 /* ---- scheduler_admission.c */
 
-/* Lets in those of the waiting requests that may go. */
-void scheduler_admit_waiting(struct scheduler *scheduler, int64_t now_ns);
+/* Lets in those of the waiting requests that may go; again in the same plan:
+ * without those who would be set aside once more. */
+void scheduler_admit_waiting(
+    struct scheduler *scheduler, bool again, int64_t now_ns);
 
 /* Whether the request's tenant may have what the request needs, beside what
  * runs and what is held; what others of it have computed needs no block. */

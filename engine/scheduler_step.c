@@ -94,18 +94,13 @@ static void add_to_batch(struct scheduler *scheduler, struct request *request,
     scheduler->batch[scheduler->n_batch++] = request;
 }
 
-size_t scheduler_plan(
+/* Of those that run, whoever gets the blocks for it. */
+static void make_batch(
     struct scheduler *scheduler, struct compute_slice *slices, int64_t now_ns)
 {
     size_t total = 0;
 
-    assert(!scheduler->in_step);
-    notice_evictions(scheduler, now_ns);
-    scheduler_end_held_up(scheduler, now_ns);
-    scheduler_admit_waiting(scheduler, now_ns);
     share_prompts(scheduler);
-    scheduler->n_batch = 0;
-
     /* Setting requests aside takes younger ones off the list, so the next is
      * looked up by age each time, never remembered. */
     for (struct kv_list *link = scheduler->running.next;
@@ -121,6 +116,27 @@ size_t scheduler_plan(
         }
         link = before->next == link ? link->next : before->next;
     }
+}
+
+/* Where nobody got any, and somebody who ran was turned away or set aside for
+ * it, there may be room for one who waits, and nothing else would say so. */
+size_t scheduler_plan(
+    struct scheduler *scheduler, struct compute_slice *slices, int64_t now_ns)
+{
+    bool again = false;
+    uint64_t n_left;
+
+    assert(!scheduler->in_step);
+    notice_evictions(scheduler, now_ns);
+    scheduler_end_held_up(scheduler, now_ns);
+    scheduler->n_left_before = scheduler->n_left;
+    scheduler->n_batch = 0;
+    do {
+        n_left = scheduler->n_left;
+        scheduler_admit_waiting(scheduler, again, now_ns);
+        make_batch(scheduler, slices, now_ns);
+        again = true;
+    } while (scheduler->n_batch == 0 && scheduler->n_left > n_left);
     scheduler->in_step = scheduler->n_batch > 0;
     scheduler->step_began_ns = now_ns;
     return scheduler->n_batch;

@@ -187,7 +187,7 @@ void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns)
 {
     if (session->n_blocks == 0 &&
-        (session->anonymous ||
+        (session->anonymous || session->n_tokens == 0 ||
             session->n_tokens > pool->config.max_kept_tokens)) {
         registry_remove(pool, session);
         return;

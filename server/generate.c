@@ -12,6 +12,7 @@
 #include "server/message.h"
 #include "server/pool_exhausted.h"
 #include "server/quotas.h"
+#include "server/retention.h"
 
 /* Of seeds that are drawn here: every language's numbers can hold them. */
 #define SEED_BITS 53
@@ -256,10 +257,18 @@ static void advance(struct generate *generate)
     send_message(generate);
 }
 
+/* What it asks for its session is set now that it is not refused any more. (A
+ * lease for which others left no room meanwhile is not there; theirs hold the
+ * session.) */
 static void on_request_started(struct request *request)
 {
-    generate_of(request)->started = true;
-    advance(generate_of(request));
+    struct generate *generate = generate_of(request);
+    struct server *server = generate->server;
+
+    retention_set(server->pool, request->session, generate->message->retention,
+        server->options, kv_clock_mono_ns());
+    generate->started = true;
+    advance(generate);
 }
 
 static void on_request_token(

@@ -172,8 +172,6 @@ static bool submit(struct server *server,
             pool_session_forget(server->pool, request->session, now);
         return false;
     }
-    retention_set(server->pool, request->session, message->retention,
-        server->options, now);
     return true;
 }
 

@@ -271,10 +271,26 @@ void rig_scrub(void)
     }
 }
 
+/* A plan of nobody leaves nobody who could go: another one, before anything
+ * happens that would call for it, changes nothing. */
+static void check_nobody_can_go(void)
+{
+    const struct scheduler_load before = scheduler_load(rig.scheduler);
+    struct scheduler_load after;
+
+    ck_assert_uint_eq(scheduler_plan(rig.scheduler, rig.slices, rig.now_ns), 0);
+    after = scheduler_load(rig.scheduler);
+    ck_assert_uint_eq(after.running, before.running);
+    ck_assert_uint_eq(after.waiting, before.waiting);
+    ck_assert_uint_eq(after.set_aside, before.set_aside);
+}
+
 size_t rig_plan(void)
 {
     rig.now_ns += KV_NS_PER_MS;
     rig.n_slices = scheduler_plan(rig.scheduler, rig.slices, rig.now_ns);
+    if (rig.n_slices == 0)
+        check_nobody_can_go();
     return rig.n_slices;
 }
 

@@ -347,6 +347,115 @@ START_TEST(a_request_waits_for_no_longer_than_it_may)
 }
 END_TEST
 
+/* ---- where somebody is turned away */
+
+/* For a prompt and a token. */
+static size_t count_blocks(const char *prompt, uint32_t block_tokens)
+{
+    uint32_t *ids;
+    size_t n_ids;
+
+    rig_open(&rig_plain_config);
+    ck_assert_int_eq(tokenizer_encode(rig.tokenizer, prompt, strlen(prompt),
+                         TOKENIZER_ADD_BOS, &ids, &n_ids),
+        KV_OK);
+    kv_free(ids);
+    rig_close();
+    return n_ids / block_tokens + 1;
+}
+
+/* A pool that is held for good but for n_free blocks. */
+static void open_held_but(uint32_t n_free)
+{
+    struct rig_config config = rig_plain_config;
+    struct rig_client holder = {0};
+    size_t n_held = count_blocks(rig.prompts[3], config.block_tokens);
+
+    config.n_blocks = (uint32_t)n_held + n_free;
+    config.max_running = 2;
+    rig_open(&config);
+    holder.request.prefills_only = true;
+    ck_assert_int_eq(rig_submit(&holder, "held", rig.prompts[3], 1), KV_OK);
+    rig_run_all(&holder, 1);
+    pool_session_pin(rig.pool,
+        pool_session_find(
+            rig.pool, &(struct pool_key){.id = "held", .id_bytes = 4}),
+        1000 * KV_NS_PER_S, rig.now_ns);
+}
+
+START_TEST(who_waits_goes_in_when_the_last_that_ran_is_turned_away)
+{
+    struct rig_client grows = {0}, waits = {0};
+    const uint32_t n_blocks =
+        (uint32_t)count_blocks(rig.prompts[0], rig_plain_config.block_tokens);
+
+    open_held_but(n_blocks);
+    ck_assert_int_eq(
+        rig_submit(&grows, "grows", rig.prompts[5], RIG_MAX_TOKENS), KV_OK);
+    grows.request.ignores_end = true;
+    rig_step();
+    ck_assert_int_eq(rig_submit(&waits, "waits", rig.prompts[0], 1), KV_OK);
+    rig_step();
+    ck_assert(!waits.started);
+    rig_run_all(&grows, 1);
+    ck_assert_int_eq(grows.end, REQUEST_HELD_UP);
+    ck_assert_uint_gt(grows.n_tokens, 0);
+    ck_assert(waits.started);
+    rig_run_all(&waits, 1);
+    ck_assert_int_eq(waits.end, REQUEST_MAX_TOKENS);
+    rig_check_pool();
+    rig_close();
+}
+END_TEST
+
+START_TEST(what_was_dropped_comes_back_where_the_request_is_turned_away)
+{
+    const struct pool_cause cause = {.reason = POOL_REASON_MANUAL};
+    const struct pool_key key = {.id = "old", .id_bytes = 3};
+    struct rig_client first = {0}, second = {0};
+    struct pool_session *session;
+    uint32_t before[256];
+    const uint32_t *after;
+    size_t n_before, n_after;
+
+    open_held_but(2);
+    ck_assert_int_eq(rig_submit(&first, "old", rig.prompts[5], 4), KV_OK);
+    rig_run_all(&first, 1);
+    session = pool_session_find(rig.pool, &key);
+    memcpy(before, pool_session_tokens(session, &n_before), sizeof before / 8);
+    pool_session_tokens(session, &n_before);
+    ck_assert_uint_gt(n_before, 6);
+    ck_assert_uint_le(n_before, 32);
+    pool_evict_session(rig.pool, session, &cause, false, rig.now_ns);
+    rig_scrub();
+
+    second.request.n_dropped = (uint32_t)n_before - 2;
+    ck_assert_int_eq(rig_submit(&second, "old", rig.prompts[3], 4), KV_OK);
+    rig_run_all(&second, 1);
+    ck_assert_int_eq(second.end, REQUEST_HELD_UP);
+    ck_assert(!second.started);
+    after = pool_session_tokens(session, &n_after);
+    ck_assert_uint_eq(n_after, n_before);
+    ck_assert_mem_eq(after, before, n_before * sizeof *before);
+    rig_close();
+}
+END_TEST
+
+START_TEST(a_session_is_not_left_by_a_request_that_is_turned_away)
+{
+    const struct pool_key key = {.id = "new", .id_bytes = 3};
+    struct rig_client client = {0};
+
+    open_held_but(2);
+    ck_assert_int_eq(rig_submit(&client, "new", rig.prompts[3], 4), KV_OK);
+    rig_run_all(&client, 1);
+    ck_assert_int_eq(client.end, REQUEST_HELD_UP);
+    ck_assert_ptr_null(pool_session_find(rig.pool, &key));
+    rig_check_pool();
+    rig_close();
+}
+END_TEST
+
 int main(void)
 {
     const TTest *tests[] = {
@@ -359,6 +468,9 @@ int main(void)
         a_request_fails_where_holds_never_end_in_time,
         a_request_waits_for_a_hold_that_ends_in_time_and_others_go_first,
         a_request_waits_for_no_longer_than_it_may,
+        who_waits_goes_in_when_the_last_that_ran_is_turned_away,
+        what_was_dropped_comes_back_where_the_request_is_turned_away,
+        a_session_is_not_left_by_a_request_that_is_turned_away,
     };
 
     return CHECK_RUN("scheduler_room", rig_set_up, rig_tear_down, tests);

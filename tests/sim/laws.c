@@ -73,7 +73,8 @@ void laws_check_content(const struct world *world, size_t at)
 /* ---- sessions */
 
 /* An evicted session without blocks that is not there any more was one that
- * need not be kept: for its length, its time, or for others. */
+ * need not be kept: for its length, its time, for others, or since it has no
+ * tokens. */
 static void check_gone(const struct world *world, size_t at)
 {
     const struct actor *actor = &world->actors[at];
@@ -90,7 +91,7 @@ static void check_gone(const struct world *world, size_t at)
         if (i < WORLD_NAMED && other->exists && !other->active)
             kept_tokens += other->n_tokens;
     }
-    if (actor->n_tokens <= settings[PLAN_KEPT_TOKENS] &&
+    if (actor->n_tokens > 0 && actor->n_tokens <= settings[PLAN_KEPT_TOKENS] &&
         kept_tokens <= settings[PLAN_KEPT_TOKENS] &&
         n <= settings[PLAN_SESSIONS] &&
         (settings[PLAN_KEPT_TTL_MS] == 0 ||
