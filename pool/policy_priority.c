@@ -1,6 +1,6 @@
-/* Whole sessions of the lowest priority first, and of these the one that was
- * released longest ago. Of all there is a list for each priority, and a bit for
- * each list that is not empty.
+/* Whole sessions of the lowest priority first, and of these the one that came
+ * to it longest ago, by its release or by a change of its priority. Of all
+ * there is a list for each priority, and a bit for each list that is not empty.
  *
  * A tenant has one list, by priority, and no room for more: there may be as
  * many tenants as sessions. The last session of each priority knows that of the

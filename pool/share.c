@@ -6,10 +6,10 @@
  *
  * A session seals its blocks as they become full, in order, so that others can
  * find them, and adopts those of others for as far as they go. Full blocks
- * never change. Who wants to go on from within one gives it up and computes a
- * block of its own, of which at most block_tokens - 1 tokens are lost: that is
- * the copy on write here. The last token of a conversation is never adopted,
- * for its logits say how to go on, and computing it writes.
+ * that others hold never change. Who wants to go on from within one gives it up
+ * and computes a block of its own, of which at most block_tokens - 1 tokens are
+ * lost: that is the copy on write here. The last token of a conversation is
+ * never adopted, for its logits say how to go on, and computing it writes.
  *
  * On a hit the tokens are compared as well. They are not stored twice: those of
  * a listed block lie in the session that is its owner, at the block's place in

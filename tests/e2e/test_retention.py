@@ -3,8 +3,8 @@ and with a request."""
 
 import time
 
-from kvpool_e2e import (CALL_SECONDS, ServerTest, common, generate, key, main,
-                        pool, session_target, stats, wait_until)
+from kvpool_e2e import (CALL_SECONDS, ServerTest, common, generate, inference,
+                        key, main, pool, session_target, stats, wait_until)
 
 SECOND = 10 ** 9
 SETTINGS = common.RetentionSettings
@@ -186,10 +186,11 @@ class HeldPoolTest(ServerTest):
         """Holds all of the pool but for less than a long request needs."""
         wait_until(lambda: self.snapshot().blocks.pinned == 0,
                    "the end of what an earlier test holds")
+        self.evict(pool.EvictTarget(all=pool.EvictAll()), forget=True)
         names = []
         while True:
             blocks = self.snapshot().blocks
-            if blocks.total - blocks.pinned < 8:
+            if blocks.total - blocks.pinned < 6:  # its prompt takes
                 break
             names.append("held-%d" % len(names))
             self.generate(text="%d. What is a river? " % len(names) * 8,
@@ -230,6 +231,33 @@ class HeldPoolTest(ServerTest):
         self.let_go(names)
         self.assertGreater(len(self.generate(**self.LONG).ids), 0)
         self.evict(pool.EvictTarget(all=pool.EvictAll()))
+
+    def sessions(self):
+        """What is set of them, and how long they are."""
+        listed = self.server.pool.ListSessions(
+            pool.ListSessionsRequest(page_size=1000), timeout=CALL_SECONDS)
+        return {s.key.session_id: (s.tokens, s.state, s.retention)
+                for s in listed.sessions}
+
+    def test_a_request_that_is_refused_has_changed_nothing(self):
+        names = self.hold(1000)
+        self.generate(text="What is a dog?", session="old", max_tokens=2)
+        self.evict(session_target("old"))
+        before = self.sessions()
+        for session, fields in (
+                ("new", {}),
+                ("old", dict(continue_from=inference.ContinueFrom(tokens=3)))):
+            self.generate_fails(
+                "RESOURCE_EXHAUSTED", "POOL_EXHAUSTED", session=session,
+                retention=SETTINGS(
+                    idle_ttl=DURATION(duration_ns=SECOND),
+                    priority=PRIORITY(priority=9),
+                    pin=DURATION(duration_ns=900 * SECOND),
+                    lease=lease("reader")),
+                **self.LONG, **fields)
+            self.assertEqual(self.sessions().keys(), before.keys())
+            self.assertEqual(self.sessions()["old"], before["old"])
+        self.let_go(names)
 
     def test_where_a_hold_ends_in_time_the_request_waits_for_it(self):
         names = self.hold(1000)
