@@ -312,8 +312,9 @@ void pool_session_count_recomputed(struct pool *pool,
 void pool_session_preempt(struct pool *pool, struct pool_session *session,
     const struct pool_cause *cause, int64_t now_ns);
 
-/* Last release: the blocks become cached. The session may be gone afterwards: if
- * anonymous, or if it has no blocks, and no tokens or more than may be kept. */
+/* Last release: the blocks become cached. The session may be gone afterwards:
+ * if anonymous, or if it has no blocks, and no tokens or more than may be kept.
+ */
 void pool_session_end(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 

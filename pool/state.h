@@ -127,8 +127,8 @@ static inline struct pool_session *policy_session(
 /* ---- registry.c */
 
 /* Takes a session that goes idle or changed while idle to its list, and sets
- * its timer. Without blocks it is forgotten if it has no tokens or more than may
- * be kept; others are, longest evicted first, if all together have. */
+ * its timer. Without blocks it is forgotten if it has no tokens or more than
+ * may be kept; others are, longest evicted first, if all together have. */
 void registry_settle(
     struct pool *pool, struct pool_session *session, int64_t now_ns);
 
