@@ -17,10 +17,16 @@ const struct policy_class *policy_find(const char *name)
     return NULL;
 }
 
-void policy_init(struct pool *pool, const struct policy_class *class)
+enum kv_status policy_init(struct pool *pool, const struct policy_class *class)
 {
     pool->policy.class = class;
-    class->init(pool);
+    return class->init(pool);
+}
+
+void policy_fini(struct pool *pool)
+{
+    if (pool->policy.class->fini != NULL)
+        pool->policy.class->fini(pool);
 }
 
 void policy_add(struct pool *pool, struct pool_session *session)

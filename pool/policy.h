@@ -14,7 +14,7 @@
  * had a pool of its own.
  *
  * One file each, policy_<name>.c, chosen when the pool is opened. Every call is
- * O(1) or O(log n), and none allocates. */
+ * O(1) or O(log n), and none allocates but init. */
 #ifndef POOL_POLICY_H
 #define POOL_POLICY_H
 
@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "base/status.h"
 #include "pool/treap.h"
 
 #define POLICY_PRIORITIES 101
@@ -58,11 +59,13 @@ struct policy_queues {
     uint64_t small_blocks, main_blocks;
 };
 
-/* cost */
-struct policy_ranks {
-    struct treap by_rank;
-    struct pool_session *first; /* of them; NULL: there is nobody */
-    struct treap_node of_all;   /* in the tree of all tenants that have one */
+/* cost: a session among all, kept beside it, for it is much with which only
+ * this policy would do something. */
+struct policy_ranked {
+    struct treap_node node, *above;
+    struct pool_session *session;
+    double rank; /* of the session; and of the node: */
+    uint64_t chance;
 };
 
 /* What a policy keeps of a tenant; embedded there. Its sessions are on it by
@@ -71,7 +74,7 @@ struct policy_order {
     union {
         struct kv_list list;         /* lru, lru_tail, priority */
         struct policy_queues queues; /* s3fifo */
-        struct policy_ranks ranks;   /* cost */
+        struct treap by_rank;        /* cost */
     };
 };
 
@@ -84,8 +87,9 @@ struct policy_class {
     /* A priority that changes is a change of place. */
     bool looks_at_priority;
 
-    /* Of these settle, spares and chosen may be NULL. */
-    void (*init)(struct pool *pool);
+    /* Of these settle, spares, chosen, and fini may be NULL. */
+    enum kv_status (*init)(struct pool *pool); /* KV_NO_MEMORY */
+    void (*fini)(struct pool *pool);
     void (*init_order)(struct policy_order *order);
 
     /* To both orders, and out of them, with the link not on any list. */
@@ -127,14 +131,16 @@ struct policy {
     struct policy_queues queues;
 
     /* cost */
-    struct treap firsts; /* tenants by their first sessions */
+    struct treap by_rank;
+    struct policy_ranked *ranked; /* [places of sessions] */
     double floor;
 };
 
 /* By name; NULL is lru. NULL if there is none. */
 const struct policy_class *policy_find(const char *name);
 
-void policy_init(struct pool *pool, const struct policy_class *class);
+enum kv_status policy_init(struct pool *pool, const struct policy_class *class);
+void policy_fini(struct pool *pool);
 void policy_add(struct pool *pool, struct pool_session *session);
 void policy_remove(struct pool *pool, struct pool_session *session);
 void policy_settle(struct pool *pool, struct pool_tenant *tenant);

@@ -8,11 +8,12 @@
  * attention, which grows with its position. Among equals the one released
  * longest ago goes first.
  *
- * Each tenant has a tree of its sessions by rank. There is none of all sessions
- * but one of tenants, by the first of each: the least of them is the first of
- * all, and whoever follows a session in its tenant's tree, or is the first of a
- * tenant behind it, is behind it among all. */
+ * There is a tree of all sessions by rank, with room for every one taken when
+ * the pool is opened, and one of each tenant's, which takes no room of its own.
+ */
 #include "pool/state.h"
+
+#include "base/heap.h"
 
 /* The position at which attention costs as much as the weights do; of the order
  * of three times the width of a model, here that of a small one. */
@@ -63,47 +64,59 @@ static struct treap_node *above(struct pool_session *session)
 
 static void init_order(struct policy_order *order)
 {
-    order->ranks.by_rank =
+    order->by_rank =
         (struct treap){.compare = compare_node, .rank = chance, .hang = hang};
-    order->ranks.first = NULL;
 }
 
-/* ---- of tenants */
+/* ---- of all */
 
-static struct pool_tenant *tenant_at(const struct treap_node *node)
+static const struct policy_ranked *ranked_at(const struct treap_node *node)
 {
-    return node == NULL
-               ? NULL
-               : KV_LIST_ENTRY(node, struct pool_tenant, turns.ranks.of_all);
+    return KV_LIST_ENTRY(node, struct policy_ranked, node);
 }
 
-static int compare_first(const struct treap_node *node, const void *key)
+/* Its session is not looked at, which would be a miss, unless it has to be. */
+static int compare_ranked(const struct treap_node *node, const void *key)
 {
-    return compare(tenant_at(node)->turns.ranks.first, key);
+    const struct policy_ranked *ranked = ranked_at(node);
+    const struct pool_session *session = key;
+
+    if (ranked->rank != session->place.rank)
+        return ranked->rank < session->place.rank ? -1 : 1;
+    return compare(ranked->session, session);
 }
 
-static uint64_t chance_of_tenant(const struct treap_node *node)
+static uint64_t chance_of_ranked(const struct treap_node *node)
 {
-    return tenant_at(node)->rank;
+    return ranked_at(node)->chance;
 }
 
-static void init(struct pool *pool)
+static void hang_ranked(struct treap_node *node, struct treap_node *above)
 {
-    pool->policy.firsts =
-        (struct treap){.compare = compare_first, .rank = chance_of_tenant};
+    KV_LIST_ENTRY(node, struct policy_ranked, node)->above = above;
 }
 
-/* NULL: the tenant has no session any more. */
-static void set_first(
-    struct pool *pool, struct pool_tenant *tenant, struct pool_session *first)
+static enum kv_status init(struct pool *pool)
 {
-    struct policy_ranks *ranks = &tenant->turns.ranks;
+    struct policy *policy = &pool->policy;
 
-    if (ranks->first != NULL)
-        treap_remove(&pool->policy.firsts, &ranks->of_all, ranks->first);
-    ranks->first = first;
-    if (first != NULL)
-        treap_insert(&pool->policy.firsts, &ranks->of_all, first);
+    policy->by_rank = (struct treap){.compare = compare_ranked,
+        .rank = chance_of_ranked,
+        .hang = hang_ranked};
+    policy->ranked =
+        kv_calloc_table(pool->table.n_places, sizeof *policy->ranked);
+    return policy->ranked != NULL ? KV_OK : KV_NO_MEMORY;
+}
+
+static void fini(struct pool *pool)
+{
+    kv_free(pool->policy.ranked);
+}
+
+static struct policy_ranked *ranked_of(
+    const struct pool *pool, const struct pool_session *session)
+{
+    return &pool->policy.ranked[session - pool->table.places];
 }
 
 /* ---- what a session is worth */
@@ -131,26 +144,27 @@ static double worth(const struct pool *pool, const struct pool_session *session)
 
 static void add(struct pool *pool, struct pool_session *session)
 {
-    struct pool_tenant *tenant = session->tenant;
-    struct policy_ranks *ranks = &tenant->turns.ranks;
+    struct policy *policy = &pool->policy;
+    struct policy_ranked *ranked = ranked_of(pool, session);
 
     if (session->place.uses < MAX_USES)
         session->place.uses++;
     session->place.rank =
-        pool->policy.floor + session->place.uses * worth(pool, session);
-    treap_insert(&ranks->by_rank, &session->of_tenant, session);
-    if (ranks->first == NULL || compare(session, ranks->first) < 0)
-        set_first(pool, tenant, session);
+        policy->floor + session->place.uses * worth(pool, session);
+    ranked->session = session;
+    ranked->rank = session->place.rank;
+    ranked->chance = chance(&session->of_tenant);
+    treap_insert(&policy->by_rank, &ranked->node, session);
+    treap_insert(&session->tenant->turns.by_rank, &session->of_tenant, session);
 }
 
 static void take(struct pool *pool, struct pool_session *session)
 {
-    struct policy_ranks *ranks = &session->tenant->turns.ranks;
+    struct policy_ranked *ranked = ranked_of(pool, session);
 
-    treap_remove_below(&ranks->by_rank, &session->of_tenant, above(session));
-    if (ranks->first == session)
-        set_first(pool, session->tenant,
-            session_at(treap_after(&ranks->by_rank, NULL)));
+    treap_remove_below(&pool->policy.by_rank, &ranked->node, ranked->above);
+    treap_remove_below(
+        &session->tenant->turns.by_rank, &session->of_tenant, above(session));
     kv_list_init(&session->link);
 }
 
@@ -161,45 +175,21 @@ static void chosen(struct pool *pool, struct pool_session *session)
     session->place.uses = 0;
 }
 
-static struct pool_session *first_behind(
-    const struct pool *pool, const struct pool_session *after)
-{
-    const struct pool_tenant *tenant =
-        tenant_at(treap_after(&pool->policy.firsts, after));
-
-    return tenant != NULL ? tenant->turns.ranks.first : NULL;
-}
-
-/* Tenants all of whose sessions are behind it are found at once; of the others,
- * who have been gone past, each is asked. */
-static struct pool_session *next_of_all(
-    const struct pool *pool, const struct pool_session *after)
-{
-    struct pool_session *best = first_behind(pool, after);
-    struct pool_session *first = first_behind(pool, NULL);
-
-    while (first != NULL && compare(first, after) <= 0) {
-        struct pool_session *session =
-            session_at(treap_after(&first->tenant->turns.ranks.by_rank, after));
-
-        if (session != NULL && (best == NULL || compare(session, best) < 0))
-            best = session;
-        first = first_behind(pool, first);
-    }
-    return best;
-}
-
 static struct pool_session *next(const struct pool *pool,
     const struct pool_tenant *tenant, const struct pool_session *after)
 {
+    const struct treap_node *node;
+
     if (tenant != NULL)
-        return session_at(treap_after(&tenant->turns.ranks.by_rank, after));
-    return after != NULL ? next_of_all(pool, after) : first_behind(pool, NULL);
+        return session_at(treap_after(&tenant->turns.by_rank, after));
+    node = treap_after(&pool->policy.by_rank, after);
+    return node != NULL ? ranked_at(node)->session : NULL;
 }
 
 const struct policy_class policy_cost = {
     .name = "cost",
     .init = init,
+    .fini = fini,
     .init_order = init_order,
     .add = add,
     .remove = take,

@@ -2,9 +2,10 @@
  * end go those that become idle. */
 #include "pool/state.h"
 
-static void init(struct pool *pool)
+static enum kv_status init(struct pool *pool)
 {
     kv_list_init(&pool->policy.released);
+    return KV_OK;
 }
 
 static void init_order(struct policy_order *order)

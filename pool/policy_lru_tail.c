@@ -3,9 +3,9 @@
  * begin alike keep the common beginning longest. */
 #include "pool/state.h"
 
-static void init(struct pool *pool)
+static enum kv_status init(struct pool *pool)
 {
-    policy_lru.init(pool);
+    return policy_lru.init(pool);
 }
 
 static void init_order(struct policy_order *order)

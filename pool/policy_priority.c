@@ -10,10 +10,11 @@
  *   20 20 20 50 50 90        below: 90 -> last 50 -> last 20 */
 #include "pool/state.h"
 
-static void init(struct pool *pool)
+static enum kv_status init(struct pool *pool)
 {
     for (int i = 0; i < POLICY_PRIORITIES; i++)
         kv_list_init(&pool->policy.levels[i]);
+    return KV_OK;
 }
 
 /* ---- a tenant's */

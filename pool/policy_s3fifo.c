@@ -28,9 +28,10 @@ static void init_queues(struct policy_queues *queues)
     queues->small_blocks = queues->main_blocks = 0;
 }
 
-static void init(struct pool *pool)
+static enum kv_status init(struct pool *pool)
 {
     init_queues(&pool->policy.queues);
+    return KV_OK;
 }
 
 static void init_order(struct policy_order *order)

@@ -155,10 +155,18 @@ enum kv_status pool_open(struct pool **out, const struct pool_config *config,
     status = open_sessions(pool, error);
     if (status != KV_OK)
         goto fini_prefixes;
-    policy_init(pool, policy_find(config->eviction_policy));
+    status = policy_init(pool, policy_find(config->eviction_policy));
+    if (status != KV_OK) {
+        kv_error_set(error, status,
+            "no memory for the eviction order of %" PRIu32 " sessions",
+            config->max_sessions);
+        goto close_sessions;
+    }
     *out = pool;
     return KV_OK;
 
+close_sessions:
+    close_sessions(pool);
 fini_prefixes:
     prefix_index_fini(&pool->prefixes);
 fini_leaves:
@@ -179,6 +187,7 @@ void pool_close(struct pool *pool)
     if (pool == NULL)
         return;
     assert(!scrub_queue_has_out(&pool->scrubs));
+    policy_fini(pool);
     close_sessions(pool);
     tenant_table_fini(&pool->tenants);
     prefix_index_fini(&pool->prefixes);

@@ -361,8 +361,7 @@ struct pool_outcome pool_evict_preview(const struct pool *pool,
 /* Idle sessions with blocks, in the order in which the policy would have them
  * go: the first (after is NULL), or the one behind such a session; NULL behind
  * the last. Of s3fifo as its queues stand, where those that it spares for their
- * use are to go behind all others. O(1); of cost O(log n) for each tenant that
- * has a session before. */
+ * use are to go behind all others. O(1); of cost O(log n). */
 struct pool_session *pool_victim_after(
     const struct pool *pool, const struct pool_session *after);
 bool pool_spares(const struct pool *pool, const struct pool_session *session);

@@ -7,9 +7,11 @@
 enum kv_status session_table_init(
     struct session_table *table, uint32_t n_sessions)
 {
+    const size_t n_places = n_sessions + (size_t)1;
+
     *table = (struct session_table){
-        .places =
-            kv_calloc_table(n_sessions + (size_t)1, sizeof *table->places),
+        .places = kv_calloc_table(n_places, sizeof *table->places),
+        .n_places = n_places,
         .n_used = 1,
     };
     kv_list_init(&table->closed);

@@ -112,9 +112,10 @@ struct beginning {
  * system as they are, so that few sessions take little. A place is a session's
  * number for as long as there is that session. */
 struct session_table {
-    struct pool_session *places; /* that of 0 is nobody's */
-    uint32_t n_used;             /* first places that were taken at some time */
-    struct kv_list closed;       /* of them: those that are free again */
+    struct pool_session *places; /* [n_places]; that of 0 is nobody's */
+    size_t n_places;
+    uint32_t n_used;       /* first places that were taken at some time */
+    struct kv_list closed; /* of them: those that are free again */
 };
 
 /* For so many sessions at once. KV_NO_MEMORY. */
