@@ -174,8 +174,9 @@ uint64_t scheduler_max_tokens(const struct scheduler *scheduler);
  *                 tenant leaves beside what runs and what is held
  *   KV_NO_MEMORY
  * After the last three the session has been ended, with the conversation that
- * it had: a request without a session has none any more. After the last two the
- * blocks of what was to be dropped may be gone. */
+ * it had: a request without a session has none any more, nor has one whose
+ * session had no tokens. After the last two the blocks of what was to be
+ * dropped may be gone. */
 enum kv_status scheduler_submit(struct scheduler *scheduler,
     struct request *request, const uint32_t *tokens, size_t n_tokens,
     int64_t now_ns);

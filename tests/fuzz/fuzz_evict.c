@@ -71,7 +71,7 @@ static void walk(struct pool *pool, const Kvpool__V1__EvictRequest *request)
     size_t target = 0, n_steps = 0;
     enum evict_walk_step step;
 
-    evict_walk_init(&at, pool, request, 1000);
+    evict_walk_init(&at, pool, request, NULL, 1000);
     while ((step = evict_walk_next(&at, &target, &session)) != EVICT_WALK_END) {
         must(n_steps++ < MAX_STEPS && target < request->n_targets);
         if (step != EVICT_WALK_SESSION)

@@ -16,6 +16,10 @@
 #define BLOCK_TOKENS 4
 #define BLOCK_BYTES 64
 
+/* Between two uses: calls go by the clock, and may take their time. */
+#define STEP_NS (60 * KV_NS_PER_S)
+#define N_STEPS 100 /* from the first use until the call, about */
+
 static const char *const policies[] = {
     "lru", "lru_tail", "priority", "s3fifo", "cost"};
 #define N_POLICIES (sizeof policies / sizeof *policies)
@@ -83,9 +87,7 @@ static void open_pool(const char *policy, bool shares)
     };
     struct kv_error error;
 
-    /* Calls go by the clock, and whoever was used after they began is spared.
-     */
-    now = kv_clock_mono_ns() - KV_NS_PER_S;
+    now = kv_clock_mono_ns() - N_STEPS * STEP_NS;
     n_told = 0;
     ck_assert_int_eq(pool_open(&pool, &config, now, &error), KV_OK);
     server = (struct server){.pool = pool};
@@ -133,7 +135,7 @@ static void retain(struct pool_session *session)
 {
     pool_session_set_priority(pool, session, 40 + 10 * roll(3));
     if (roll(6) == 0)
-        pool_session_pin(pool, session, 100 * KV_NS_PER_S, now);
+        pool_session_pin(pool, session, 10 * N_STEPS * STEP_NS, now);
 }
 
 /* A session that has run, runs yet, or was evicted. */
@@ -179,11 +181,11 @@ static void use_nameless(void)
 static void fill(void)
 {
     for (unsigned i = 0; i < 2 * N_NAMES; i++) {
-        now += KV_NS_PER_MS;
+        now += STEP_NS;
         use_named(roll(N_NAMES));
     }
     for (unsigned i = 0; i < roll(N_NAMELESS); i++) {
-        now += KV_NS_PER_MS;
+        now += STEP_NS;
         use_nameless();
     }
     n_told = 0;
@@ -224,7 +226,7 @@ static void draw_target(size_t at)
     prefixes[at].tenant = any_tenant();
     prefixes[at].token_ids = ones;
     prefixes[at].n_token_ids = 1 + roll(4);
-    idles[at].longer_than_ns = KV_NS_PER_S - roll(30) * KV_NS_PER_MS;
+    idles[at].longer_than_ns = (N_STEPS - roll(30)) * STEP_NS - STEP_NS / 2;
     some_tenants[at][0] = any_tenant();
     some_tenants[at][1] = any_tenant();
     idles[at].tenants = bytes[at].tenants = some_tenants[at];
