@@ -107,8 +107,11 @@ static struct subscriber *subscriber_of(struct rpc_call *call)
 
 static void on_ready(struct rpc_call *call)
 {
-    subscriber_of(call)->progress_ns = kv_clock_mono_ns();
-    advance(subscriber_of(call));
+    struct subscriber *subscriber = subscriber_of(call);
+
+    subscriber->progress_ns = kv_clock_mono_ns();
+    subscriber->taken_sequence = subscriber->cursor.sequence;
+    advance(subscriber);
 }
 
 static void on_cancel(struct rpc_call *call)
@@ -156,6 +159,7 @@ void subscriber_start(struct subscriber *subscriber)
     struct server *server = subscriber->server;
 
     subscriber->cursor.on_ready = on_cursor_ready;
+    subscriber->taken_sequence = subscriber->cursor.sequence;
     subscriber->progress_ns = subscriber->bookmark_ns = kv_clock_mono_ns();
     subscriber->connected_unix_ns = kv_clock_wall_ns();
     subscriber->id = ++server->last_subscriber_id;
@@ -189,7 +193,7 @@ void subscriber_end_no_memory(struct subscriber *subscriber)
 
     rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "NO_MEMORY",
         "the server has no memory for the next message; resume after %" PRIu64,
-        subscriber->cursor.sequence);
+        subscriber->taken_sequence);
     subscriber_end(subscriber, &error);
 }
 
@@ -200,14 +204,15 @@ static void disconnect_stalled(struct subscriber *subscriber)
     struct rpc_error error;
 
     rpc_error_init(&error, RPC_RESOURCE_EXHAUSTED, "SUBSCRIBER_STALLED",
-        "nothing was taken for %" PRIu64 " ms; resume after %" PRIu64,
+        "nothing was taken for %" PRIu64 " ms; resume after %" PRIu64
+        ", or after the last receipt that arrived if that is before",
         subscriber->server->options->subscriber_stall_ms,
-        subscriber->cursor.sequence);
+        subscriber->taken_sequence);
     rpc_error_add_metadata(
-        &error, "sequence", "%" PRIu64, subscriber->cursor.sequence);
+        &error, "sequence", "%" PRIu64, subscriber->taken_sequence);
     kv_log(KV_LOG_WARN, SERVER_LOG_TARGET, "subscriber stalled, disconnected",
         KV_LOG_TEXT("peer", rpc_call_peer(subscriber->call)),
-        KV_LOG_UINT("sequence", subscriber->cursor.sequence));
+        KV_LOG_UINT("sequence", subscriber->taken_sequence));
     leave(subscriber);
     rpc_call_abort(subscriber->call, &error);
 }

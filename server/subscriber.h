@@ -52,6 +52,8 @@ struct subscriber {
     int64_t progress_ns; /* when it last took something, or had nothing to take
                           */
     int64_t bookmark_ns; /* when it was last told its position */
+    uint64_t taken_sequence; /* the connection took what goes so far; a message
+                                beyond it may be on its way, and be lost */
 
     uint64_t id, n_sent, n_lost; /* receipts sent, and told to be left out */
     int64_t connected_unix_ns;

@@ -2,12 +2,15 @@
 that may miss receipts, hostile positions, and who is listed as a reader."""
 import threading
 
+import grpc
+
 from kvpool_e2e import (CALL_SECONDS, ServerTest, Subscriber, common, generate,
                         key, ledger_end, main, pool, pool_grpc, read_receipts,
-                        receipts, session_target)
+                        receipts, session_target, wait_until)
 
 EARLIEST = dict(earliest=pool.StartEarliest())
 MANUAL, LRU = 1, 2
+STALLED = "subscriber stalled, disconnected"
 SESSIONS = pool.SNAPSHOT_SECTION_SESSIONS
 SUBSCRIBERS = pool.SNAPSHOT_SECTION_SUBSCRIBERS
 KINDS = ("eviction", "eviction_batch", "pool_snapshot", "lifecycle",
@@ -313,6 +316,38 @@ class StateTest(ServerTest):
         self.assertGreaterEqual(set(listed), set(evicted_at))
         self.assertEqual([r.sequence for r in reader.receipts],
                          list(range(begun + 1, end + 1)))
+
+
+class StalledTest(ServerTest):
+    flags = ("--kv-cache-size-mb=8", "--enable-receipts",
+             "--snapshot-interval-ms=0", "--no-receipts-log",
+             "--subscriber-stall-ms=100")
+
+    def test_who_stalls_is_told_of_no_receipt_that_did_not_arrive(self):
+        many = [session_target("nobody-%03d" % i + "x" * 100)
+                for i in range(256)]
+        for _ in range(300):  # 8 MiB, which no window holds
+            self.evict(*many)
+        for max_batch in (0, 1, 7):
+            told = len(self.server.log(msg=STALLED))
+            channel = self.server.connect(**{
+                "grpc.http2.lookahead_bytes": 1024,
+                "grpc.http2.bdp_probe": 0})
+            call = pool_grpc.KvPoolServiceStub(channel).StreamReceipts(
+                pool.StreamReceiptsRequest(max_batch=max_batch, **EARLIEST),
+                timeout=CALL_SECONDS)
+            last = next(call).receipts[-1].sequence
+            line = wait_until(lambda: self.server.log(msg=STALLED)[told:],
+                              STALLED)[0]
+            with self.assertRaises(grpc.RpcError) as caught:
+                for message in call:
+                    last = message.receipts[-1].sequence
+            self.assertEqual(caught.exception.code(),
+                             grpc.StatusCode.RESOURCE_EXHAUSTED)
+            self.assertLessEqual(int(line["sequence"]), last)
+            self.assertIn("resume after %s," % line["sequence"],
+                          caught.exception.details())
+            channel.close()
 
 
 class LossyTest(ServerTest):
