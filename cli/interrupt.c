@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "base/thread.h"
 #include "cli/cli.h"
 
 struct interrupt {
@@ -53,19 +54,6 @@ static void *wait_for_signals(void *arg)
     return NULL;
 }
 
-static int init_condition(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    int failure = pthread_condattr_init(&attributes);
-
-    if (failure != 0)
-        return failure;
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    failure = pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-    return failure;
-}
-
 enum kv_status interrupt_open(struct interrupt **out, struct kv_error *error)
 {
     struct interrupt *interrupt = kv_calloc(1, sizeof *interrupt);
@@ -74,7 +62,7 @@ enum kv_status interrupt_open(struct interrupt **out, struct kv_error *error)
     if (interrupt == NULL)
         return kv_error_set(error, KV_NO_MEMORY, "out of memory");
     pthread_mutex_init(&interrupt->lock, NULL);
-    failure = init_condition(&interrupt->changed);
+    failure = kv_condition_init(&interrupt->changed);
     if (failure != 0)
         goto destroy_lock;
     sigemptyset(&interrupt->signals);

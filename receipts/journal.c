@@ -10,39 +10,13 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "base/thread.h"
 #include "receipts/journal_core.h"
 
 #define DEFAULT_GROUP_BYTES 65536
 #define DEFAULT_GROUP_RECORDS 128
 #define MAX_GROUP_BYTES (JOURNAL_MAX_GROUP_BYTES / 2)
 #define PAGE_BYTES 4096
-
-/* ---- among threads */
-
-bool journal_condition_init(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    bool ok;
-
-    if (pthread_condattr_init(&attributes) != 0)
-        return false;
-    ok = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0 &&
-         pthread_cond_init(condition, &attributes) == 0;
-    pthread_condattr_destroy(&attributes);
-    return ok;
-}
-
-void journal_wait(
-    struct journal *journal, pthread_cond_t *condition, int64_t until_ns)
-{
-    const struct timespec until = {
-        .tv_sec = until_ns / KV_NS_PER_S, .tv_nsec = until_ns % KV_NS_PER_S};
-
-    if (until_ns == INT64_MAX)
-        pthread_cond_wait(condition, &journal->mutex);
-    else
-        pthread_cond_timedwait(condition, &journal->mutex, &until);
-}
 
 bool journal_is_full(int number)
 {
@@ -156,9 +130,9 @@ static bool init_sync(struct journal *journal)
 {
     if (pthread_mutex_init(&journal->mutex, NULL) != 0)
         return false;
-    if (!journal_condition_init(&journal->work))
+    if (kv_condition_init(&journal->work) != 0)
         goto destroy_mutex;
-    if (!journal_condition_init(&journal->room_changed))
+    if (kv_condition_init(&journal->room_changed) != 0)
         goto destroy_work;
     return true;
 

@@ -85,12 +85,6 @@ struct journal {
     unsigned char note[CHECKPOINT_MAX_NOTE_BYTES]; /* the newest */
 };
 
-/* A condition on the monotonic clock. */
-bool journal_condition_init(pthread_cond_t *condition);
-/* Waits for it, or until then. */
-void journal_wait(
-    struct journal *journal, pthread_cond_t *condition, int64_t until_ns);
-
 /* Is this number of an error one that passes: a full disk's, or that of a
  * system that has no memory or may open no more files? */
 bool journal_is_full(int number);

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "base/thread.h"
 #include "receipts/journal_core.h"
 
 #define STEP_BYTES ((uint64_t)1 << 20)
@@ -122,7 +123,7 @@ void *journal_room_main(void *arg)
         }
         take_attempt(journal, &attempt);
         if (room->is_full && !room->stop)
-            journal_wait(journal, &journal->room_changed,
+            kv_condition_wait_until(&journal->room_changed, &journal->mutex,
                 kv_clock_mono_ns() + KV_NS_PER_S);
     }
     pthread_mutex_unlock(&journal->mutex);

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "base/thread.h"
 #include "receipts/journal_core.h"
 
 #define RIDE_NS KV_NS_PER_S /* what rides along waits so long, at most */
@@ -166,7 +167,8 @@ static bool wait_for_disk(
     if (stop)
         return false;
     pthread_mutex_lock(&journal->mutex);
-    journal_wait(journal, &journal->work, kv_clock_mono_ns() + KV_NS_PER_S);
+    kv_condition_wait_until(
+        &journal->work, &journal->mutex, kv_clock_mono_ns() + KV_NS_PER_S);
     pthread_mutex_unlock(&journal->mutex);
     return true;
 }
@@ -652,7 +654,8 @@ void *journal_writer_main(void *arg)
             continue;
         if (journal->stop || journal->is_failed)
             break;
-        journal_wait(journal, &journal->work, next_due(journal));
+        kv_condition_wait_until(
+            &journal->work, &journal->mutex, next_due(journal));
     }
     pthread_mutex_unlock(&journal->mutex);
     return NULL;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -15,6 +14,7 @@
 
 #include "base/heap.h"
 #include "base/list.h"
+#include "base/thread.h"
 #include "rpc/cork.h"
 #include "rpc/tag.h"
 
@@ -154,18 +154,6 @@ static void dismiss_helper(struct rpc_loop *loop)
     pthread_mutex_unlock(&loop->mutex);
     nudge_helper(loop);
     pthread_join(loop->helper, NULL);
-}
-
-static bool hire_helper(struct rpc_loop *loop)
-{
-    sigset_t all, before;
-    int failed;
-
-    sigfillset(&all); /* signals are for the owner's uv_signal_t */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&loop->helper, NULL, help, loop);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed == 0;
 }
 
 /* ---- uv, turned by the owner */
@@ -330,7 +318,7 @@ enum kv_status rpc_loop_open(struct rpc_loop **out, struct kv_error *error)
     pthread_mutex_init(&loop->mutex, NULL);
     pthread_cond_init(&loop->rung, NULL);
     open_queue(loop);
-    if (!hire_helper(loop)) {
+    if (kv_thread_start(&loop->helper, help, loop) != 0) {
         status =
             kv_error_set(error, KV_IO, "event loop: cannot start a thread");
         goto close_queue;

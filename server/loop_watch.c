@@ -1,13 +1,11 @@
 #include "server/loop_watch.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "server/server.h"
 #include "server/totals.h"
 
@@ -22,17 +20,6 @@ static void on_sign(struct rpc_post *post)
 }
 
 /* ---- on the watch's thread, under the mutex */
-
-/* Until then, or until somebody says something. */
-static void wait_until(struct loop_watch *watch, int64_t mono_ns)
-{
-    const struct timespec time = {
-        .tv_sec = mono_ns / KV_NS_PER_S,
-        .tv_nsec = mono_ns % KV_NS_PER_S,
-    };
-
-    pthread_cond_timedwait(&watch->changed, &watch->mutex, &time);
-}
 
 static void tell_stall(const struct loop_watch *watch)
 {
@@ -91,7 +78,7 @@ static void *run(void *arg)
         if (watch->quit || !ask(watch))
             break;
         while (!watch->quit && kv_clock_mono_ns() < until_ns)
-            wait_until(watch, until_ns);
+            kv_condition_wait_until(&watch->changed, &watch->mutex, until_ns);
         if (watch->asked)
             sit_out_stall(watch, asked_ns);
     }
@@ -100,29 +87,6 @@ static void *run(void *arg)
 }
 
 /* ---- its life */
-
-static int start_thread(struct loop_watch *watch)
-{
-    sigset_t all, before;
-    int failed;
-
-    sigfillset(&all); /* signals are for the owner's uv_signal_t */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&watch->thread, NULL, run, watch);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed;
-}
-
-static void init_locks(struct loop_watch *watch)
-{
-    pthread_condattr_t attributes;
-
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&watch->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
-    pthread_mutex_init(&watch->mutex, NULL);
-}
 
 static void fini_locks(struct loop_watch *watch)
 {
@@ -134,7 +98,7 @@ enum kv_status loop_watch_start(struct loop_watch *watch, struct rpc_loop *loop,
     const struct kv_published *totals, uint64_t limit_ms,
     struct kv_error *error)
 {
-    int failed;
+    int failure;
 
     *watch = (struct loop_watch){
         .loop = loop,
@@ -142,15 +106,21 @@ enum kv_status loop_watch_start(struct loop_watch *watch, struct rpc_loop *loop,
         .limit_ns = (int64_t)limit_ms * KV_NS_PER_MS,
         .sign.run = on_sign,
     };
-    init_locks(watch);
-    failed = start_thread(watch);
-    if (failed != 0) {
-        fini_locks(watch);
-        return kv_error_set(
-            error, KV_IO, "no thread to watch the loop: %s", strerror(failed));
-    }
+    failure = kv_condition_init(&watch->changed);
+    if (failure != 0)
+        goto fail;
+    pthread_mutex_init(&watch->mutex, NULL);
+    failure = kv_thread_start(&watch->thread, run, watch);
+    if (failure != 0)
+        goto fini_locks;
     watch->started = true;
     return KV_OK;
+
+fini_locks:
+    fini_locks(watch);
+fail:
+    return kv_error_set(
+        error, KV_IO, "no thread to watch the loop: %s", strerror(failure));
 }
 
 void loop_watch_stop(struct loop_watch *watch)

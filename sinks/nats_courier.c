@@ -3,16 +3,15 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <jansson.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "base/thread.h"
 #include "receipts/json.h"
 #include "sinks/outbox.h"
 
@@ -120,11 +119,8 @@ static bool is_over(const struct nats_courier *courier)
 /* Under the mutex. */
 static void wait_changed(struct nats_courier *courier, uint64_t ms)
 {
-    int64_t end = kv_clock_mono_ns() + (int64_t)ms * KV_NS_PER_MS;
-    const struct timespec at = {
-        .tv_sec = (time_t)(end / KV_NS_PER_S), .tv_nsec = end % KV_NS_PER_S};
-
-    pthread_cond_timedwait(&courier->changed, &courier->mutex, &at);
+    kv_condition_wait_until(&courier->changed, &courier->mutex,
+        kv_clock_mono_ns() + (int64_t)ms * KV_NS_PER_MS);
 }
 
 /* Takes over what was offered, waiting a while for it if there is nothing to
@@ -461,13 +457,8 @@ static enum kv_status own_settings(
 
 static void init_shared(struct nats_courier *courier)
 {
-    pthread_condattr_t attributes;
-
     pthread_mutex_init(&courier->mutex, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&courier->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    kv_condition_init(&courier->changed);
     courier->n_refs = 1;
 }
 
@@ -496,18 +487,14 @@ free_struct:
     return KV_NO_MEMORY;
 }
 
-/* Signals are for the owner; the library's threads are born of this one. */
+/* The library's threads are born of this one, and take no signals either. */
 int nats_courier_start(struct nats_courier *courier, uv_async_t *wake)
 {
-    sigset_t all, before;
     int failed;
 
     courier->wake = wake;
     courier->n_refs++;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&courier->thread, NULL, run_courier, courier);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    failed = kv_thread_start(&courier->thread, run_courier, courier);
     courier->is_started = failed == 0;
     if (failed != 0)
         courier->n_refs--;

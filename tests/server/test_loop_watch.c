@@ -65,16 +65,20 @@ static void on_stall(struct rpc_post *post)
     rpc_loop_stop(loop);
 }
 
-static struct rpc_post stall;
+static struct rpc_post stall = {.run = on_stall};
 
-START_TEST(a_stall_is_told_while_it_lasts_with_the_totals_before_it)
+static void run_stalled(void)
 {
-    stall.run = on_stall;
     publish(4096, 17);
     ck_assert_int_eq(
         loop_watch_start(&watch, loop, &published, LIMIT_MS, &error), KV_OK);
     ck_assert(rpc_loop_post(loop, &stall));
     rpc_loop_run(loop);
+}
+
+START_TEST(a_stall_is_told_while_it_lasts_with_the_totals_before_it)
+{
+    run_stalled();
     ck_assert_ptr_nonnull(strstr(line, "level=warn"));
     ck_assert_ptr_nonnull(strstr(line, " limit_ms=50 used_bytes=4096 "));
     ck_assert_ptr_nonnull(strstr(line, " sessions=3 "));
@@ -86,12 +90,7 @@ START_TEST(its_end_is_told_and_every_stall_is_counted)
 {
     uint64_t n_told = 0, n_ended = 0;
 
-    stall.run = on_stall;
-    publish(4096, 17);
-    ck_assert_int_eq(
-        loop_watch_start(&watch, loop, &published, LIMIT_MS, &error), KV_OK);
-    ck_assert(rpc_loop_post(loop, &stall));
-    rpc_loop_run(loop);
+    run_stalled();
     loop_watch_stop(&watch);
     close(log_fd);
     do {
