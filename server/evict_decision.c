@@ -21,12 +21,6 @@ static bool is_named(const struct evict_decision *decision, size_t target)
            KVPOOL__V1__EVICT_TARGET__TARGET_SESSION;
 }
 
-static void copy_name(char *to, const char *name, size_t n)
-{
-    memcpy(to, name, n);
-    to[n] = '\0';
-}
-
 /* place is the session's, NULL if there is none. As text, the id of a request
  * without a session is empty, for its place begins with NUL. */
 static Kvpool__V1__EvictOutcome *add_outcome(struct evict_decision *decision,
@@ -40,8 +34,8 @@ static Kvpool__V1__EvictOutcome *add_outcome(struct evict_decision *decision,
     entry->outcome.result = result;
     if (place != NULL) {
         kvpool__v1__session_key__init(&entry->key);
-        copy_name(entry->tenant, place->tenant, place->tenant_bytes);
-        copy_name(entry->id, place->id, place->id_bytes);
+        state_name_copy(entry->tenant, place->tenant, place->tenant_bytes);
+        state_name_copy(entry->id, place->id, place->id_bytes);
         entry->id_bytes = place->id_bytes;
         entry->key.tenant = entry->tenant;
         entry->key.session_id = entry->id;

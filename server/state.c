@@ -168,7 +168,7 @@ void state_sinks_fill(struct state_sinks *out, struct server *server)
 
 /* ---- sessions, page by page */
 
-static void copy_name(char *out, const char *name, size_t n)
+void state_name_copy(char *out, const char *name, size_t n)
 {
     memcpy(out, name, n);
     out[n] = '\0';
@@ -186,8 +186,8 @@ void state_session_fill(struct state_session *out, const struct pool *pool,
     const struct pool_session_info info = pool_session_info(pool, from);
     Kvpool__V1__Session *session = &out->session;
 
-    copy_name(out->tenant, info.key.tenant, info.key.tenant_bytes);
-    copy_name(out->id, info.key.id, info.key.id_bytes);
+    state_name_copy(out->tenant, info.key.tenant, info.key.tenant_bytes);
+    state_name_copy(out->id, info.key.id, info.key.id_bytes);
     kvpool__v1__session_key__init(&out->key);
     out->key.tenant = out->tenant;
     out->key.session_id = out->id;

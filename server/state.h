@@ -84,6 +84,9 @@ bool state_place_parse(struct server *server, const char *token,
     const Kvpool__V1__SessionFilter *filter, Kvpool__V1__SessionOrder order,
     struct state_place *place);
 
+/* A name of n bytes as text; out has room for a NUL behind it. */
+void state_name_copy(char *out, const char *name, size_t n);
+
 /* ---- for other orders (state_order.c) */
 
 /* Whether the filter (NULL: none) lets the session through. */

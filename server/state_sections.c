@@ -9,20 +9,14 @@
 /* Blocks that one map looks at, at most: what bounds its time. */
 #define MAP_VISITS (UINT32_C(1) << 19)
 
-static void copy_name(char *out, const char *name, size_t n)
-{
-    memcpy(out, name, n);
-    out[n] = '\0';
-}
-
 static void add_owner(struct state_map *map, const struct pool_session *session)
 {
     const struct pool_key key = pool_session_glance(session).key;
     struct state_owner *owner = &map->owners[map->map.n_owners];
 
     owner->session = session;
-    copy_name(owner->tenant, key.tenant, key.tenant_bytes);
-    copy_name(owner->id, key.id, key.id_bytes);
+    state_name_copy(owner->tenant, key.tenant, key.tenant_bytes);
+    state_name_copy(owner->id, key.id, key.id_bytes);
     kvpool__v1__session_key__init(&owner->key);
     owner->key.tenant = owner->tenant;
     owner->key.session_id = owner->id;
